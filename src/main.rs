@@ -1,0 +1,7 @@
+//! The `windlass` executable: all roles but the runner.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    windlass::cli::main()
+}

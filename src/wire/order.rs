@@ -1,0 +1,161 @@
+//! What the controller tells `prepare`. It holds names of Secrets, never values.
+
+use super::plan::{RunInfo, StepWork};
+use serde::{Deserialize, Serialize};
+
+/// What the controller tells `prepare`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Order {
+    /// [`super::VERSION`].
+    pub version: u32,
+    /// The run.
+    pub run: RunInfo,
+    /// `box.workingDir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// `box.shell`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    /// When the run's time is over, in milliseconds since the epoch.
+    pub deadline_ms: u64,
+    /// Variables of all steps; a later one wins.
+    pub env: Vec<EnvItem>,
+    /// Where the source comes from.
+    pub source: SourceOrder,
+    /// Services to wait for.
+    pub services: Vec<ServiceCheck>,
+    /// Push credentials that must be there: name of the step, name of the Secret.
+    pub push_secrets: Vec<(String, String)>,
+    /// Steps, then after-steps.
+    pub steps: Vec<OrderStep>,
+}
+
+/// A step as the controller knows it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct OrderStep {
+    /// Name.
+    pub name: String,
+    /// Shown in the log.
+    pub title: String,
+    /// Whether it runs after success and failure.
+    pub after: bool,
+    /// Directory; variables expand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Variables of this step only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvItem>,
+    /// What it does.
+    pub work: StepWork,
+    /// Longest time, in seconds; none: what is left of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+    /// Longest time without output, in seconds; script steps only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_output_timeout_s: Option<u64>,
+    /// Whether the run goes on after a failure.
+    pub continue_on_failure: bool,
+    /// How often a failed script is repeated.
+    pub retries: u32,
+}
+
+/// Where variables come from: one variable, or all keys of an object.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum EnvItem {
+    /// One variable.
+    One {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: EnvValue,
+    },
+    /// All keys of a Secret or ConfigMap that are valid names.
+    All(EnvFromSource),
+}
+
+/// The value of one variable.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum EnvValue {
+    /// As written.
+    Text(String),
+    /// A key of a Secret.
+    Secret {
+        /// Name of the Secret.
+        name: String,
+        /// Key in it.
+        key: String,
+        /// Whether it may be missing.
+        optional: bool,
+    },
+    /// A key of a ConfigMap.
+    ConfigMap {
+        /// Name of the ConfigMap.
+        name: String,
+        /// Key in it.
+        key: String,
+        /// Whether it may be missing.
+        optional: bool,
+    },
+}
+
+/// All keys of an object.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct EnvFromSource {
+    /// Put before each name.
+    pub prefix: String,
+    /// Whether it is a Secret (else a ConfigMap).
+    pub secret: bool,
+    /// Name of the object.
+    pub name: String,
+    /// Whether it may be missing.
+    pub optional: bool,
+}
+
+/// Where the source comes from.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum SourceOrder {
+    /// Nothing: an empty directory.
+    #[default]
+    None,
+    /// Files: path, content, mode.
+    Inline(Vec<(String, String, u32)>),
+    /// A git repository.
+    Git(GitOrder),
+}
+
+/// A git repository.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct GitOrder {
+    /// Address.
+    pub url: String,
+    /// Branch, tag, commit or full ref; none: the remote's HEAD.
+    pub revision: Option<String>,
+    /// Whether [`super::GIT_SECRET_DIR`] is mounted, and the Secret's name.
+    pub secret_name: Option<String>,
+    /// Commits of history; 0: all.
+    pub depth: u32,
+    /// Submodules: none, direct or recursive.
+    pub submodules: u8,
+    /// Whether Git LFS may be used.
+    pub lfs: bool,
+    /// Only these directories.
+    pub sparse: Vec<String>,
+    /// Directory of the repository that is the source.
+    pub directory: Option<String>,
+}
+
+/// How to tell that a service is ready. Exec checks are the kubelet's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ServiceCheck {
+    /// Name of the service.
+    pub name: String,
+    /// Port on localhost.
+    pub port: u16,
+    /// Path that must answer 2xx or 3xx; none: the port accepts connections.
+    pub http_path: Option<String>,
+    /// How long it may take, in seconds.
+    pub within_s: u64,
+}

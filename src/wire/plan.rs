@@ -1,0 +1,107 @@
+//! What `prepare` tells the runner.
+
+use serde::{Deserialize, Serialize};
+
+/// What `prepare` tells the runner.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Plan {
+    /// [`super::VERSION`].
+    pub version: u32,
+    /// The run.
+    pub run: RunInfo,
+    /// `box.workingDir`: where the source goes; default `/pipeline/source`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// `box.shell`; default bash if there, else sh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    /// When the run's time is over, in milliseconds since the epoch.
+    pub deadline_ms: u64,
+    /// Commit that was fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_revision: Option<String>,
+    /// Variables of all steps; names are unique.
+    pub env: Vec<Variable>,
+    /// Steps, then after-steps.
+    pub steps: Vec<PlanStep>,
+}
+
+/// Names and numbers of the run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct RunInfo {
+    /// Name of the run.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its build number.
+    pub build_number: i64,
+    /// Its Pipeline, if it is not inline.
+    pub pipeline: Option<String>,
+    /// Attempt, from 1.
+    pub attempt: u32,
+}
+
+/// A variable with its value.
+#[derive(Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Variable {
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: String,
+    /// Whether it came from a Secret: then it is masked in logs.
+    #[serde(default)]
+    pub secret: bool,
+}
+
+impl std::fmt::Debug for Variable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.name, if self.secret { "***" } else { &self.value })
+    }
+}
+
+/// A step as the runner knows it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct PlanStep {
+    /// Name.
+    pub name: String,
+    /// Shown in the log.
+    pub title: String,
+    /// Whether it runs after success and failure.
+    pub after: bool,
+    /// Directory; variables expand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Variables of this step only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<Variable>,
+    /// What it does.
+    pub work: StepWork,
+    /// Longest time, in seconds; none: what is left of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+    /// Longest time without output, in seconds; script steps only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_output_timeout_s: Option<u64>,
+    /// Whether the run goes on after a failure.
+    pub continue_on_failure: bool,
+    /// How often a failed script is repeated.
+    pub retries: u32,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum StepWork {
+    /// Shell code, run in the box.
+    Script(String),
+    /// Work of the agent, which takes the properties from the frozen pipeline: the runner only asks.
+    Agent,
+}
+
+impl Default for StepWork {
+    fn default() -> Self {
+        Self::Script(String::new())
+    }
+}

@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# Debian packages that the test cluster uses as they are.
+# shellcheck disable=SC2034
+packages=(
+  # to build runc and the little static programs of the images
+  gcc libc6-dev libseccomp-dev pkg-config
+  # networks of pods
+  containernetworking-plugins iptables iproute2 conntrack ebtables ethtool
+  # port-forward; registries and their password file; keys
+  socat docker-registry apache2-utils openssl
+  # contents of the images
+  busybox debootstrap
+  # the git server, over http and ssh
+  git python3 openssh-server openssh-client
+  # tools of the scripts themselves
+  curl procps util-linux ca-certificates
+)
