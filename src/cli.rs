@@ -17,6 +17,9 @@ enum Command {
     /// Print the custom resource definitions as YAML
     #[command(hide = true)]
     Crds,
+    /// Turn PipelineRuns into pods (run by the chart's Deployment)
+    #[command(hide = true)]
+    Controller(crate::controller::Options),
 }
 
 /// Runs the command line to its exit code.
@@ -24,5 +27,21 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Crds => ExitCode::SUCCESS,
+        Command::Controller(options) => serve(crate::controller::run(options)),
+    }
+}
+
+/// Runs a long-running role; its failure is the last line of its log and its exit code.
+fn serve(role: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    crate::telemetry::start();
+    let _set_before = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(role));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("ended: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
