@@ -64,9 +64,7 @@ pub fn tags(text: &str) -> Vec<Result<String, Flaw>> {
 /// Ports and ranges, split at white space and commas, as `5000/tcp`; a range gives all its ports.
 #[must_use]
 pub fn ports(text: &str) -> Vec<Result<Vec<String>, Flaw>> {
-    entries(text)
-        .map(|(position, entry)| port(entry).map_err(|problem| Flaw::new(entry, position, problem)))
-        .collect()
+    entries(text).map(|(position, entry)| port(entry).map_err(|problem| Flaw::new(entry, position, problem))).collect()
 }
 
 fn port(entry: &str) -> Result<Vec<String>, &'static str> {

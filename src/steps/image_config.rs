@@ -22,8 +22,19 @@ use serde_json::{Map, Value, json};
 /// Keys of the config section that are an image's own. Others (`Hostname`, `Image`, `AttachStdin`, ...)
 /// belong to a container.
 const CONFIG_KEYS: [&str; 13] = [
-    "ArgsEscaped", "Cmd", "Entrypoint", "Env", "ExposedPorts", "Healthcheck", "Labels", "OnBuild", "Shell",
-    "StopSignal", "User", "Volumes", "WorkingDir",
+    "ArgsEscaped",
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Labels",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "User",
+    "Volumes",
+    "WorkingDir",
 ];
 /// Keys beside the config section that say where the image runs.
 const PLATFORM_KEYS: [&str; 5] = ["architecture", "os", "os.features", "os.version", "variant"];
@@ -128,8 +139,7 @@ fn section(base: Option<&Value>, changes: &ImageChanges) -> Map<String, Value> {
     for (key, names) in [("ExposedPorts", &changes.ports), ("Volumes", &changes.volumes)] {
         add_names(&mut section, key, names);
     }
-    let texts =
-        [("User", &changes.user), ("WorkingDir", &changes.working_dir), ("StopSignal", &changes.stop_signal)];
+    let texts = [("User", &changes.user), ("WorkingDir", &changes.working_dir), ("StopSignal", &changes.stop_signal)];
     for (key, text) in texts {
         if let Some(text) = text {
             section.insert(key.to_owned(), text.as_str().into());

@@ -134,9 +134,8 @@ fn is_host(text: &str) -> bool {
             && label.ends_with(edge)
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     };
-    let port_fits = |port: &str| {
-        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
-    };
+    let port_fits =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
     name.len() <= 253 && name.split('.').all(label) && port.is_none_or(port_fits)
 }
 

@@ -199,7 +199,8 @@ impl<'a> Reader<'a> {
 
     /// Reads one `NAME=value`; `expanded` says that no variable is left in it.
     fn pair(&mut self, place: Place, item: &str, expanded: bool) -> Option<(Place, String, String)> {
-        let mut expand = |text: &str| if expanded { Some(text.to_owned()) } else { self.expand_word(&place.path, text) };
+        let mut expand =
+            |text: &str| if expanded { Some(text.to_owned()) } else { self.expand_word(&place.path, text) };
         let pair = match item.split_once('=') {
             Some((name, value)) => (expand(name)?, expand(value)?),
             None => {
