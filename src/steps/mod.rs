@@ -1,15 +1,38 @@
-//! steps
-pub mod docker_push {
-    //! Stand-in until the real one is merged.
-    /// E.
-    pub struct StepError {
-        /// r
-        pub reason: &'static str,
-        /// m
-        pub message: String,
-    }
-    /// C.
-    pub fn check(_: &str, _: &crate::api::push::DockerPush) -> Result<(), StepError> {
-        Ok(())
+//! What the properties of internal steps mean, before anything is done about them.
+//!
+//! The controller calls [`docker_push::check`] when it resolves a run; the agent calls
+//! [`docker_push::plan`] when the step's turn comes and [`image_config::rebuild`] when the layers of the
+//! committed box are known.
+//!
+//! **Invariant:** no clock, no I/O, no client. A wrong property is a [`StepError`], never a panic, and no
+//! message repeats what a variable expanded to: it may be the value of a Secret.
+
+pub mod docker_push;
+pub mod expand;
+pub mod grammar;
+pub mod image_config;
+
+use std::fmt;
+
+/// Why a step cannot be carried out as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepError {
+    /// A constant of [`crate::api::condition::reason`].
+    pub reason: &'static str,
+    /// The path of the property first, then what is wrong and what to do.
+    pub message: String,
+}
+
+impl StepError {
+    pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
     }
 }
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.message)
+    }
+}
+
+impl std::error::Error for StepError {}

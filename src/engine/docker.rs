@@ -1,0 +1,365 @@
+//! [`Engine`] for Docker Engine, API 1.41 (20.10) and newer, with both of its image stores.
+//!
+//! Called through the trait by the agent and by local runs.
+//!
+//! The client sends no API version, so an engine answers in its own newest; the fields used here are the
+//! same since 1.41. A commit answers only when it is done, so commits have a client with a long timeout.
+//! `/containers/*/archive` is never called: on a running hostile container it could reach the host's files.
+//!
+//! **Invariant:** containers are found by labels that the kubelet sets and a pod cannot override, and
+//! committed images by a name that cannot be pulled; labels alone prove nothing.
+
+use super::{
+    BaseImage, BoxContainer, BoxState, COMMIT_LABEL, COMMIT_REPOSITORY, CONTAINER_LABEL, CommitKey, CommittedImage,
+    Engine, EngineError, EngineFuture, EngineInfo, Leftover, ProgressSink, PushProgress,
+};
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    auth::DockerCredentials,
+    errors::Error as DockerError,
+    models::{ContainerConfig, ContainerState, ContainerSummary},
+    query_parameters::{
+        CommitContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, PushImageOptionsBuilder,
+        RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    },
+};
+use futures::{FutureExt, StreamExt};
+use std::{collections::HashMap, time::Duration};
+
+/// Longest wait for the answer of a call, in seconds.
+const CALL_TIMEOUT_S: u64 = 120;
+/// Longest wait for a commit, in seconds.
+const COMMIT_TIMEOUT_S: u64 = 3600;
+/// Longest silence in a push. The push door may wait for a registry for 10 minutes.
+const PUSH_SILENCE: Duration = Duration::from_secs(15 * 60);
+/// Longest text of the engine that an error repeats.
+const MAX_MESSAGE: usize = 500;
+
+/// Labels that the kubelet's Docker adapter sets on every container, after those of the pod.
+mod label {
+    pub(super) const POD_UID: &str = "io.kubernetes.pod.uid";
+    pub(super) const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    pub(super) const POD_NAME: &str = "io.kubernetes.pod.name";
+    pub(super) const CONTAINER: &str = "io.kubernetes.container.name";
+    pub(super) const TYPE: &str = "io.kubernetes.docker.type";
+}
+/// Name of the box in its pod.
+const BOX: &str = "box";
+
+/// A Docker Engine behind a Unix socket.
+#[derive(Clone)]
+pub struct DockerEngine {
+    address: String,
+    calls: Docker,
+    commits: Docker,
+}
+
+impl DockerEngine {
+    /// Prepares clients for a socket such as `/var/run/docker.sock`; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`] when there is no such socket.
+    pub fn new(socket: &str) -> Result<Self, EngineError> {
+        let connect = |timeout_s| {
+            Docker::connect_with_unix(socket, timeout_s, API_DEFAULT_VERSION)
+                .map_err(|error| EngineError::Unreachable { address: socket.to_owned(), problem: error.to_string() })
+        };
+        Ok(Self { address: socket.to_owned(), calls: connect(CALL_TIMEOUT_S)?, commits: connect(COMMIT_TIMEOUT_S)? })
+    }
+
+    /// An error of the client in our words.
+    fn error(&self, call: &'static str, error: DockerError) -> EngineError {
+        match error {
+            DockerError::DockerResponseServerError { status_code: 404, message } => {
+                EngineError::NotFound { call, message: clipped(&message) }
+            }
+            DockerError::DockerResponseServerError { status_code, message } => {
+                EngineError::Refused { call, status: status_code, message: clipped(&message) }
+            }
+            DockerError::DockerStreamError { error } => {
+                EngineError::Refused { call, status: 0, message: clipped(&error) }
+            }
+            DockerError::RequestTimeoutError => EngineError::TimedOut { call },
+            DockerError::JsonDataError { message, .. } => EngineError::Unexpected { call, message: clipped(&message) },
+            other => EngineError::Unreachable { address: self.address.clone(), problem: clipped(&with_causes(&other)) },
+        }
+    }
+
+    /// Live containers with these labels.
+    async fn live(&self, labels: Vec<String>) -> Result<Vec<ContainerSummary>, EngineError> {
+        let filters = HashMap::from([
+            ("label".to_owned(), labels),
+            ("status".to_owned(), vec!["running".to_owned(), "paused".to_owned()]),
+        ]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        self.calls.list_containers(Some(options)).await.map_err(|error| self.error("list containers", error))
+    }
+
+    async fn state(&self, id: &str) -> Result<Option<(String, ContainerState)>, EngineError> {
+        match self.calls.inspect_container(id, None).await {
+            Ok(found) => Ok(found.image.zip(found.state)),
+            Err(error) => absent_as_none(self.error("inspect the box", error)),
+        }
+    }
+
+    async fn untag(&self, name: &str) -> Result<(), EngineError> {
+        // Without `noprune` the engine would also remove an untagged base image, which other pods may use.
+        let options = RemoveImageOptionsBuilder::default().noprune(true).build();
+        match self.calls.remove_image(name, Some(options), None).await {
+            Ok(_) => Ok(()),
+            Err(error) => absent_as_none(self.error("remove the image", error)).map(|_: Option<()>| ()),
+        }
+    }
+
+    async fn push_named(&self, name: &str, tag: &str, progress: ProgressSink<'_>) -> Result<(), EngineError> {
+        let options = PushImageOptionsBuilder::default().tag(tag).build();
+        // The engine asks for a header with a login; an empty one says "none".
+        let mut answers = self.calls.push_image(name, Some(options), Some(DockerCredentials::default()));
+        loop {
+            let answer = tokio::time::timeout(PUSH_SILENCE, answers.next())
+                .await
+                .map_err(|_| EngineError::TimedOut { call: "push the image" })?;
+            // Errors arrive inside the stream, so only its end is success.
+            let Some(answer) = answer else { return Ok(()) };
+            let answer = answer.map_err(|error| self.error("push the image", error))?;
+            if let Some(detail) = answer.error_detail {
+                let message = clipped(&detail.message.unwrap_or_else(|| "the engine gave no reason".to_owned()));
+                return Err(EngineError::Refused { call: "push the image", status: 0, message });
+            }
+            let bytes = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default();
+            let detail = answer.progress_detail.unwrap_or_default();
+            progress(PushProgress {
+                status: answer.status.unwrap_or_default(),
+                current_bytes: bytes(detail.current),
+                total_bytes: bytes(detail.total),
+            });
+        }
+    }
+}
+
+impl Engine for DockerEngine {
+    fn ping(&self) -> EngineFuture<'_, EngineInfo> {
+        async move {
+            let version = self.calls.version().await.map_err(|error| self.error("ask for the version", error))?;
+            Ok(EngineInfo {
+                name: "docker",
+                version: version.version.unwrap_or_default(),
+                api_version: version.api_version.unwrap_or_default(),
+            })
+        }
+        .boxed()
+    }
+
+    fn find_box<'a>(
+        &'a self,
+        pod_uid: &'a str,
+        namespace: &'a str,
+        pod_name: &'a str,
+    ) -> EngineFuture<'a, Option<BoxContainer>> {
+        async move {
+            // An empty value would match every container that has the label.
+            if [pod_uid, namespace, pod_name].iter().any(|part| part.is_empty()) {
+                return Ok(None);
+            }
+            let wanted = [
+                (label::POD_UID, pod_uid),
+                (label::POD_NAMESPACE, namespace),
+                (label::POD_NAME, pod_name),
+                (label::CONTAINER, BOX),
+                (label::TYPE, "container"),
+            ];
+            let filter = wanted.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let mut newest = None;
+            for summary in self.live(filter).await? {
+                let labels = summary.labels.unwrap_or_default();
+                if !wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value)) {
+                    continue;
+                }
+                let Some(id) = summary.id else { continue };
+                let Some((image_id, state)) = self.state(&id).await? else { continue };
+                let Some(found) = live_box(id, image_id, &state) else { continue };
+                if newest.as_ref().is_none_or(|(created, _)| *created < summary.created) {
+                    newest = Some((summary.created, found));
+                }
+            }
+            Ok(newest.map(|(_, found)| found))
+        }
+        .boxed()
+    }
+
+    fn base_image<'a>(&'a self, container: &'a BoxContainer) -> EngineFuture<'a, BaseImage> {
+        async move {
+            let call = "inspect the box image";
+            let image = self.calls.inspect_image(&container.image_id).await.map_err(|error| self.error(call, error))?;
+            let config = serde_json::to_value(image.config.unwrap_or_default())
+                .map_err(|error| EngineError::Unexpected { call, message: error.to_string() })?;
+            let diff_ids = image.root_fs.and_then(|root| root.layers).unwrap_or_default();
+            Ok(BaseImage { config, author: image.author.unwrap_or_default(), diff_ids })
+        }
+        .boxed()
+    }
+
+    fn commit<'a>(&'a self, container: &'a BoxContainer, key: &'a CommitKey) -> EngineFuture<'a, CommittedImage> {
+        async move {
+            let name = key.image_name()?;
+            // Committing over a name would leave the earlier image behind without one, out of the sweep's reach.
+            self.untag(&name).await?;
+            let config = ContainerConfig {
+                labels: Some(HashMap::from([
+                    (COMMIT_LABEL.to_owned(), key.to_string()),
+                    (CONTAINER_LABEL.to_owned(), container.id.clone()),
+                ])),
+                ..Default::default()
+            };
+            let (repository, tag) = name.rsplit_once(':').unwrap_or((&name, "latest"));
+            let options = CommitContainerOptionsBuilder::default()
+                .container(&container.id)
+                .repo(repository)
+                .tag(tag)
+                .pause(true)
+                .build();
+            let made = self.commits.commit_container(options, config).await;
+            Ok(CommittedImage { id: made.map_err(|error| self.error("commit the box", error))?.id })
+        }
+        .boxed()
+    }
+
+    fn push<'a>(
+        &'a self,
+        image: &'a CommittedImage,
+        target: &'a str,
+        progress: ProgressSink<'a>,
+    ) -> EngineFuture<'a, ()> {
+        async move {
+            let call = "push the image";
+            let Some((name, tag)) = target.rsplit_once(':').filter(|_| is_loopback(target)) else {
+                let message = "the target is not a loopback registry".to_owned();
+                return Err(EngineError::Unexpected { call, message });
+            };
+            let options = TagImageOptionsBuilder::default().repo(name).tag(tag).build();
+            self.calls
+                .tag_image(&image.id, Some(options))
+                .await
+                .map_err(|error| self.error("name the image", error))?;
+            let pushed = self.push_named(name, tag, progress).await;
+            // A name that stays behind goes with the image, so a failure here does not undo the push.
+            if let Err(error) = self.untag(target).await {
+                tracing::warn!(%error, "the name of a push stays until its image is removed");
+            }
+            pushed
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, image: &'a CommittedImage) -> EngineFuture<'a, ()> {
+        async move {
+            let names = match self.calls.inspect_image(&image.id).await {
+                Ok(found) => found.repo_tags.unwrap_or_default(),
+                Err(error) => {
+                    return absent_as_none(self.error("inspect the image", error)).map(|_: Option<()>| ());
+                }
+            };
+            let (own, foreign): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_own(name));
+            for name in &own {
+                self.untag(name).await?;
+            }
+            // The last name takes the image with it; one that had no name is removed by its ID.
+            if own.is_empty() && foreign.is_empty() { self.untag(&image.id).await } else { Ok(()) }
+        }
+        .boxed()
+    }
+
+    fn leftovers(&self) -> EngineFuture<'_, Vec<Leftover>> {
+        async move {
+            let filters = HashMap::from([("label".to_owned(), vec![COMMIT_LABEL.to_owned()])]);
+            let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+            let images =
+                self.calls.list_images(Some(options)).await.map_err(|error| self.error("list images", error))?;
+            let mut found = Vec::new();
+            for image in images {
+                let keys = image.repo_tags.iter().filter_map(|name| CommitKey::from_image_name(name));
+                for key in keys.filter(|key| image.labels.get(COMMIT_LABEL) == Some(&key.to_string())) {
+                    let container_id = image.labels.get(CONTAINER_LABEL).cloned().unwrap_or_default();
+                    found.push(Leftover { key, image: CommittedImage { id: image.id.clone() }, container_id });
+                }
+            }
+            Ok(found)
+        }
+        .boxed()
+    }
+
+    fn unpause_stuck<'a>(&'a self, pod_uids: &'a [String]) -> EngineFuture<'a, Vec<String>> {
+        async move {
+            let filter = vec![format!("{}={BOX}", label::CONTAINER), format!("{}=container", label::TYPE)];
+            let mut thawed = Vec::new();
+            for summary in self.live(filter).await? {
+                let uid = summary.labels.as_ref().and_then(|labels| labels.get(label::POD_UID));
+                let (Some(id), true) = (summary.id, uid.is_some_and(|uid| pod_uids.contains(uid))) else { continue };
+                let paused = |state: &ContainerState| state.paused.unwrap_or_default();
+                if !self.state(&id).await?.is_some_and(|(_, state)| paused(&state)) {
+                    continue;
+                }
+                match self.calls.unpause_container(&id).await {
+                    Ok(()) => thawed.push(id),
+                    // It was thawed or ended meanwhile.
+                    Err(DockerError::DockerResponseServerError { status_code: 404 | 409 | 500, .. })
+                        if !self.state(&id).await?.is_some_and(|(_, state)| paused(&state)) => {}
+                    Err(error) => return Err(self.error("thaw the box", error)),
+                }
+            }
+            Ok(thawed)
+        }
+        .boxed()
+    }
+}
+
+/// A box whose state says that it lives.
+fn live_box(id: String, image_id: String, state: &ContainerState) -> Option<BoxContainer> {
+    if !state.running.unwrap_or_default() {
+        return None;
+    }
+    let state_now = if state.paused.unwrap_or_default() { BoxState::Paused } else { BoxState::Running };
+    Some(BoxContainer { id, image_id, started_at: state.started_at.clone().unwrap_or_default(), state: state_now })
+}
+
+/// Whether a name is one that this module gave: that of a commit, or of a push to a loopback registry.
+fn is_own(name: &str) -> bool {
+    name.strip_prefix(COMMIT_REPOSITORY).is_some_and(|rest| rest.starts_with('/')) || is_loopback(name)
+}
+
+/// Whether an image name leads to a registry on 127.0.0.1.
+fn is_loopback(name: &str) -> bool {
+    let Some((host, path)) = name.split_once('/') else { return false };
+    let Some(port) = host.strip_prefix("127.0.0.1:") else { return false };
+    port.parse::<u16>().is_ok_and(|port| port > 0) && path.contains(':')
+}
+
+fn absent_as_none<T>(error: EngineError) -> Result<Option<T>, EngineError> {
+    match error {
+        EngineError::NotFound { .. } => Ok(None),
+        error => Err(error),
+    }
+}
+
+/// An error with what caused it: the client's own words often say only "client error".
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The beginning of a text of the engine.
+fn clipped(text: &str) -> String {
+    let text = text.trim();
+    match text.char_indices().nth(MAX_MESSAGE) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,322 @@
+//! The Docker engine: a box as the kubelet makes it is found, committed, pushed to a loopback registry and
+//! swept.
+
+mod registry;
+
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    errors::Error as DockerError,
+    models::{ContainerCreateBody, HostConfig},
+    query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder, RemoveImageOptions},
+};
+use registry::Registry;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use windlass::{
+    engine::{BoxContainer, BoxState, CommitKey, CommittedImage, Engine, EngineError, docker::DockerEngine},
+    steps::{
+        docker_push::ImageChanges,
+        image_config::{self, Provenance},
+    },
+};
+
+const SOCKET: &str = "/var/run/docker.sock";
+
+fn engine() -> DockerEngine {
+    DockerEngine::new(SOCKET).expect("these tests need a Docker Engine; tests/cluster/up.sh starts one")
+}
+
+fn docker() -> Docker {
+    Docker::connect_with_unix(SOCKET, 60, API_DEFAULT_VERSION).expect("these tests need a Docker Engine")
+}
+
+/// A UID that no other test and no other run of the tests has.
+fn uid(what: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+    format!("it-{what}-{time}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A container with the labels that the kubelet's Docker adapter sets. After a test that fails, its script ends by
+/// itself and the engine removes it.
+struct Container {
+    id: String,
+    docker: Docker,
+}
+
+impl Container {
+    async fn start(pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
+        let docker = docker();
+        let mut labels: HashMap<String, String> = [
+            ("io.kubernetes.pod.uid", pod_uid),
+            ("io.kubernetes.pod.namespace", "team"),
+            ("io.kubernetes.pod.name", "hello-1"),
+            ("io.kubernetes.container.name", "box"),
+            ("io.kubernetes.docker.type", "container"),
+            ("annotation.io.kubernetes.container.restartCount", "0"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+        labels.extend(overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let body = ContainerCreateBody {
+            image: Some("busybox:local".to_owned()),
+            entrypoint: Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()]),
+            cmd: Some(vec!["wait-for-the-runner".to_owned()]),
+            env: Some(vec!["KUBERNETES_SERVICE_HOST=10.0.0.1".to_owned(), "POD_SECRET=hunter2".to_owned()]),
+            hostname: Some("hello-1".to_owned()),
+            labels: Some(labels),
+            host_config: Some(HostConfig {
+                network_mode: Some("none".to_owned()),
+                auto_remove: Some(script.contains("sleep")),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let id = docker.create_container(None::<CreateContainerOptions>, body).await.unwrap().id;
+        let container = Self { id, docker };
+        container.docker.start_container(&container.id, None).await.unwrap();
+        container
+    }
+
+    async fn remove(self) {
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        match self.docker.remove_container(&self.id, Some(options)).await {
+            // The engine removes it by itself once it is killed, and may be first.
+            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn found(engine: &DockerEngine, pod_uid: &str) -> Option<BoxContainer> {
+    engine.find_box(pod_uid, "team", "hello-1").await.unwrap()
+}
+
+/// Waits until the box's script has written its file.
+async fn settled(docker: &Docker, id: &str) {
+    for _ in 0..100 {
+        let changes = docker.container_changes(id).await.unwrap().unwrap_or_default();
+        if changes.iter().any(|change| change.path == "/made") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the box never wrote /made");
+}
+
+#[tokio::test]
+async fn the_engine_says_who_it_is() {
+    let info = engine().ping().await.unwrap();
+    assert_eq!(info.name, "docker");
+    let (major, minor) = info.api_version.split_once('.').unwrap();
+    assert!((major.parse::<u32>().unwrap(), minor.parse::<u32>().unwrap()) >= (1, 41), "{info:?}");
+}
+
+#[tokio::test]
+async fn a_missing_socket_is_unreachable() {
+    let error = DockerEngine::new("/nonexistent/docker.sock").err().unwrap();
+    assert!(matches!(error, EngineError::Unreachable { .. }) && error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn only_the_live_box_of_the_pod_is_found() {
+    let (engine, pod) = (engine(), uid("find"));
+    assert_eq!(found(&engine, &pod).await, None);
+    let service = Container::start(&pod, &[("io.kubernetes.container.name", "svc-db")], "sleep 600").await;
+    let sandbox = Container::start(&pod, &[("io.kubernetes.docker.type", "podsandbox")], "sleep 600").await;
+    let ended = Container::start(&pod, &[], "exit 0").await;
+    let exit = futures::StreamExt::next(&mut docker().wait_container(&ended.id, None)).await;
+    assert_eq!(exit.unwrap().unwrap().status_code, 0);
+    assert_eq!(found(&engine, &pod).await, None);
+
+    let running = Container::start(&pod, &[], "sleep 600").await;
+    let seen = found(&engine, &pod).await.unwrap();
+    assert_eq!((seen.id.as_str(), seen.state), (running.id.as_str(), BoxState::Running));
+    assert!(seen.started_at.starts_with("20") && seen.image_id.starts_with("sha256:"), "{seen:?}");
+    assert_eq!(engine.find_box(&pod, "other", "hello-1").await.unwrap(), None);
+    assert_eq!(engine.find_box(&pod, "team", "hello-2").await.unwrap(), None);
+    assert_eq!(engine.find_box(&pod, "", "").await.unwrap(), None);
+    for container in [service, sandbox, ended, running] {
+        container.remove().await;
+    }
+}
+
+#[tokio::test]
+async fn a_box_is_committed_pushed_and_swept() {
+    let (engine, pod, run) = (engine(), uid("pod"), uid("run"));
+    // A background process that goes on writing: the commit must freeze it, and thaw it again.
+    let container =
+        Container::start(&pod, &[], "echo made > /made; for i in $(seq 6000); do date > /tick; sleep 0.1; done").await;
+    settled(&container.docker, &container.id).await;
+    let seen = found(&engine, &pod).await.unwrap();
+    let base = engine.base_image(&seen).await.unwrap();
+    assert_eq!(base.config["Cmd"][0], "sh");
+    assert_eq!(base.diff_ids.len(), 1);
+
+    let key = CommitKey { run_uid: run.clone(), step: "push".to_owned() };
+    let image = engine.commit(&seen, &key).await.unwrap();
+    assert_eq!(found(&engine, &pod).await.unwrap().state, BoxState::Running, "thawed after the commit");
+    let left: Vec<_> = engine.leftovers().await.unwrap().into_iter().filter(|left| left.key == key).collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!((&left[0].image, left[0].container_id.as_str()), (&image, container.id.as_str()));
+
+    let registry = Registry::start().await;
+    let target = format!("127.0.0.1:{}/nonce123/x:t", registry.port);
+    let seen_progress = Mutex::new(Vec::new());
+    engine.push(&image, &target, &|progress| seen_progress.lock().unwrap().push(progress)).await.unwrap();
+    assert!(!seen_progress.lock().unwrap().is_empty());
+    let names = container.docker.inspect_image(&image.id).await.unwrap().repo_tags.unwrap();
+    assert_eq!(names, [key.image_name().unwrap()], "the push's own name is gone");
+    assert_eq!(registry.authorizations(), Vec::<String>::new(), "no credentials");
+
+    let pushed = registry.config("nonce123/x", "t");
+    assert!(pushed.to_string().contains("hunter2"), "the engine's own config holds what must not leave");
+    check_rebuilt(&base.document(), &pushed);
+
+    engine.remove(&image).await.unwrap();
+    engine.remove(&image).await.unwrap();
+    assert!(engine.leftovers().await.unwrap().iter().all(|left| left.key != key));
+    assert!(container.docker.inspect_image(&image.id).await.is_err());
+    assert!(container.docker.inspect_image("busybox:local").await.is_ok());
+    container.remove().await;
+}
+
+/// The config built from the engine's real documents holds nothing of the container.
+fn check_rebuilt(base: &Value, engine_config: &Value) {
+    let changes = ImageChanges {
+        entrypoint: Some(vec!["/made".to_owned()]),
+        env: vec![("STAGE".to_owned(), "test".to_owned())],
+        labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
+        ..Default::default()
+    };
+    let from = Provenance {
+        run: "team/hello-1".to_owned(),
+        step: "push".to_owned(),
+        created: "2026-11-21T00:00:00Z".to_owned(),
+    };
+    let rebuilt = image_config::rebuild(Some(base), engine_config, &changes, &from).unwrap();
+    let text = rebuilt.to_string();
+    for foreign in
+        ["KUBERNETES", "hunter2", "io.kubernetes", "windlass.dev", "wait-for-the-runner", "hello-1\"", "NONE"]
+    {
+        assert!(!text.contains(foreign), "{foreign} in {text}");
+    }
+    assert_eq!(rebuilt["config"]["Env"][1], "STAGE=test");
+    assert_eq!(rebuilt["config"]["Labels"]["team"], "a");
+    assert_eq!(rebuilt["config"].get("Cmd"), None);
+    assert_eq!(rebuilt["rootfs"], engine_config["rootfs"]);
+    let filled = rebuilt["history"].as_array().unwrap().iter().filter(|entry| entry["empty_layer"] != true).count();
+    assert_eq!(filled, rebuilt["rootfs"]["diff_ids"].as_array().unwrap().len());
+}
+
+#[tokio::test]
+async fn a_second_commit_replaces_the_first() {
+    let (engine, pod, run) = (engine(), uid("pod"), uid("run"));
+    let container = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+    settled(&container.docker, &container.id).await;
+    let seen = found(&engine, &pod).await.unwrap();
+    let key = CommitKey { run_uid: run, step: "push".to_owned() };
+    let first = engine.commit(&seen, &key).await.unwrap();
+    let second = engine.commit(&seen, &key).await.unwrap();
+    let left: Vec<_> = engine.leftovers().await.unwrap().into_iter().filter(|left| left.key == key).collect();
+    assert_eq!(left.iter().map(|left| &left.image).collect::<Vec<_>>(), [&second]);
+    if first != second {
+        assert!(container.docker.inspect_image(&first.id).await.is_err(), "the first is gone");
+    }
+    engine.remove(&second).await.unwrap();
+    container.remove().await;
+}
+
+#[tokio::test]
+async fn a_label_alone_makes_no_leftover() {
+    // Anyone can build an image with our label and have a pod pull it; it must be neither used nor removed.
+    let (docker, engine, pod) = (docker(), engine(), uid("forged"));
+    let label = format!("{}/push", uid("victim"));
+    let container = Container::start(&pod, &[("windlass.dev/commit", &label)], "echo made > /made; sleep 600").await;
+    let options = bollard::query_parameters::CommitContainerOptionsBuilder::default()
+        .container(&container.id)
+        .repo(&format!("registry.example.com/{pod}"))
+        .tag("latest")
+        .build();
+    let forged = docker.commit_container(options, bollard::models::ContainerConfig::default()).await.unwrap().id;
+    let labels = docker.inspect_image(&forged).await.unwrap().config.unwrap().labels.unwrap();
+    assert_eq!(labels["windlass.dev/commit"], label, "the forgery carries the label");
+    assert!(engine.leftovers().await.unwrap().iter().all(|left| left.image.id != forged));
+    // Even when told to remove it, the engine leaves names that are not ours.
+    engine.remove(&CommittedImage { id: forged.clone() }).await.unwrap();
+    assert!(docker.inspect_image(&forged).await.is_ok());
+    docker.remove_image(&forged, None::<RemoveImageOptions>, None).await.unwrap();
+    container.remove().await;
+}
+
+#[tokio::test]
+async fn a_refused_push_is_an_error_with_the_registrys_words() {
+    let (engine, pod, run) = (engine(), uid("pod"), uid("run"));
+    let container = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+    settled(&container.docker, &container.id).await;
+    let seen = found(&engine, &pod).await.unwrap();
+    let key = CommitKey { run_uid: run, step: "push".to_owned() };
+    let image = engine.commit(&seen, &key).await.unwrap();
+    let registry = Registry::refusing("the layer holds a secret").await;
+    let target = format!("127.0.0.1:{}/nonce/x:t", registry.port);
+    let error = engine.push(&image, &target, &|_| {}).await.unwrap_err();
+    assert!(matches!(error, EngineError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains("the layer holds a secret"), "{error}");
+    let elsewhere = engine.push(&image, "registry.example.com/team/app:t", &|_| {}).await.unwrap_err();
+    assert!(matches!(elsewhere, EngineError::Unexpected { .. }), "only loopback: {elsewhere:?}");
+    let names = container.docker.inspect_image(&image.id).await.unwrap().repo_tags.unwrap();
+    assert_eq!(names, [key.image_name().unwrap()], "no name stays behind");
+    engine.remove(&image).await.unwrap();
+    container.remove().await;
+}
+
+#[tokio::test]
+async fn a_name_that_a_cut_off_push_left_goes_with_the_image() {
+    let (engine, pod, run) = (engine(), uid("pod"), uid("run"));
+    let container = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+    settled(&container.docker, &container.id).await;
+    let seen = found(&engine, &pod).await.unwrap();
+    let image = engine.commit(&seen, &CommitKey { run_uid: run, step: "push".to_owned() }).await.unwrap();
+    let options = bollard::query_parameters::TagImageOptionsBuilder::default().repo("127.0.0.1:9/nonce/x").tag("t");
+    container.docker.tag_image(&image.id, Some(options.build())).await.unwrap();
+    engine.remove(&image).await.unwrap();
+    assert!(container.docker.inspect_image(&image.id).await.is_err());
+    container.remove().await;
+}
+
+#[tokio::test]
+async fn frozen_boxes_of_our_pods_are_thawed() {
+    let (engine, ours, foreign) = (engine(), uid("ours"), uid("foreign"));
+    let (a, b) = (Container::start(&ours, &[], "sleep 600").await, Container::start(&foreign, &[], "sleep 600").await);
+    for container in [&a, &b] {
+        container.docker.pause_container(&container.id).await.unwrap();
+    }
+    assert_eq!(found(&engine, &ours).await.unwrap().state, BoxState::Paused);
+    let pods = [ours.clone()];
+    assert_eq!(engine.unpause_stuck(&pods).await.unwrap(), [a.id.clone()]);
+    assert_eq!(engine.unpause_stuck(&pods).await.unwrap(), Vec::<String>::new());
+    assert_eq!(found(&engine, &ours).await.unwrap().state, BoxState::Running);
+    assert_eq!(found(&engine, &foreign).await.unwrap().state, BoxState::Paused);
+    b.docker.unpause_container(&b.id).await.unwrap();
+    a.remove().await;
+    b.remove().await;
+}
+
+#[tokio::test]
+async fn a_box_that_ended_is_not_found() {
+    let (engine, pod) = (engine(), uid("gone"));
+    let container = Container::start(&pod, &[], "sleep 600").await;
+    let seen = found(&engine, &pod).await.unwrap();
+    container.remove().await;
+    let key = CommitKey { run_uid: uid("run"), step: "push".to_owned() };
+    let error = engine.commit(&seen, &key).await.unwrap_err();
+    assert!(matches!(error, EngineError::NotFound { .. }) && !error.is_transient(), "{error:?}");
+    let key = CommitKey { run_uid: "a/b".to_owned(), step: "push".to_owned() };
+    assert!(matches!(engine.commit(&seen, &key).await, Err(EngineError::BadKey(_))));
+}
