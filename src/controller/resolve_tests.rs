@@ -111,7 +111,7 @@ fn what_this_version_cannot_do_is_refused_not_ignored() {
         ("steps: [{name: s, shell: {}}]", "steps[0].shell"),
         ("steps: [{name: s, storeContainer: {}}]", "steps[0].storeContainer"),
         ("steps: [{name: s, script: x, when: 'true'}]", "steps[0].when"),
-        ("caches: [{name: c, paths: [x]}], steps: [{name: s, script: x}]", "caches"),
+        ("caches: [{name: c, key: k, paths: [x]}], steps: [{name: s, script: x}]", "caches"),
         ("artifacts: [{name: c, paths: [x]}], steps: [{name: s, script: x}]", "artifacts"),
     ] {
         let refusal = resolve(&run("{}"), &pipeline(&format!("{{box: {{image: 'a:1'}}, {member}}}"))).unwrap_err();

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Fills a folder with a small Debian 12: bash, git, a C compiler, make, curl.
+# Fills a folder with a small Debian 12: bash, git, a C compiler, make, curl, ssh.
 # Takes the mirror and the proxy that this machine's apt uses.
 set -euo pipefail
 root=$1
@@ -8,7 +8,7 @@ mirror=$(apt-get indextargets --format '$(CODENAME) $(SITE)' 'Created-By: Packag
 eval "$(apt-config shell proxy Acquire::http::Proxy)"
 [ -z "${proxy:-}" ] || export http_proxy=$proxy
 # shellcheck disable=SC2086
-debootstrap --variant=minbase --include=bash,git,gcc,libc6-dev,make,curl,ca-certificates \
+debootstrap --variant=minbase --include=bash,git,gcc,libc6-dev,make,curl,ca-certificates,openssh-client \
   bookworm "$root" ${mirror:-}
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/* "$root"/var/log/* \
   "$root"/usr/share/{doc,man,info,locale,lintian}/* "$root"/etc/{resolv.conf,hostname}
