@@ -1,0 +1,3 @@
+//! Tests against a real engine or a real cluster. They fail without one.
+
+mod registry;
