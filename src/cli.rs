@@ -17,6 +17,9 @@ enum Command {
     /// Print the custom resource definitions as YAML
     #[command(hide = true)]
     Crds,
+    /// Prepare a run pod: source, plan and runner
+    #[command(hide = true)]
+    Prepare(crate::prepare::Arguments),
 }
 
 /// Runs the command line to its exit code.
@@ -24,5 +27,6 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Crds => ExitCode::SUCCESS,
+        Command::Prepare(arguments) => crate::prepare::main(&arguments),
     }
 }

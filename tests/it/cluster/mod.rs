@@ -1,0 +1,1 @@
+//! Tests against a real engine or a real cluster. They fail without one.
