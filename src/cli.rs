@@ -30,6 +30,9 @@ enum Command {
     /// Turn PipelineRuns into pods (run by the chart's Deployment)
     #[command(hide = true)]
     Controller(crate::controller::Options),
+    /// Prepare a run pod: source, plan and runner
+    #[command(hide = true)]
+    Prepare(crate::prepare::Arguments),
 }
 
 /// Runs the command line to its exit code.
@@ -38,6 +41,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Crds { dir } => crds(dir.as_deref()),
         Command::Controller(options) => serve(crate::controller::run(options)),
+        Command::Prepare(arguments) => crate::prepare::main(&arguments),
     }
 }
 
