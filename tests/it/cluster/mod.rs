@@ -2,3 +2,4 @@
 
 mod engine;
 mod registry;
+//! Tests that need the test cluster.
