@@ -1,5 +1,4 @@
-//! Tests against a real engine or a real cluster. They fail without one.
+//! Tests that need the test cluster (`make cluster`): its engine, registries and API server. They fail without one.
 
 mod engine;
 mod registry;
-//! Tests that need the test cluster.

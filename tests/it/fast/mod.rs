@@ -1,5 +1,5 @@
 //! Tests that need nothing but this machine.
 
-mod registry;
 mod prepare;
+mod registry;
 mod runner;
