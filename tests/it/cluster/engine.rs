@@ -52,6 +52,10 @@ struct Container {
 
 impl Container {
     async fn start(pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
+        Self::start_from("busybox:local", pod_uid, overrides, script).await
+    }
+
+    async fn start_from(image: &str, pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
         let docker = docker();
         let mut labels: HashMap<String, String> = [
             ("io.kubernetes.pod.uid", pod_uid),
@@ -65,7 +69,7 @@ impl Container {
         .into();
         labels.extend(overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let body = ContainerCreateBody {
-            image: Some("busybox:local".to_owned()),
+            image: Some(image.to_owned()),
             entrypoint: Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()]),
             cmd: Some(vec!["wait-for-the-runner".to_owned()]),
             env: Some(vec!["KUBERNETES_SERVICE_HOST=10.0.0.1".to_owned(), "POD_SECRET=hunter2".to_owned()]),
@@ -248,11 +252,51 @@ async fn a_label_alone_makes_no_leftover() {
     let labels = docker.inspect_image(&forged).await.unwrap().config.unwrap().labels.unwrap();
     assert_eq!(labels["windlass.dev/commit"], label, "the forgery carries the label");
     assert!(engine.leftovers().await.unwrap().iter().all(|left| left.image.id != forged));
+    // A commit of that box carries our label all the same.
+    let key = CommitKey { run_uid: uid("run"), step: "push".to_owned() };
+    let seen = found(&engine, &pod).await.unwrap();
+    let own = engine.commit(&seen, &key).await.unwrap();
+    assert!(engine.leftovers().await.unwrap().iter().any(|left| left.key == key && left.image == own));
+    engine.remove(&own).await.unwrap();
     // Even when told to remove it, the engine leaves names that are not ours.
     engine.remove(&CommittedImage { id: forged.clone() }).await.unwrap();
     assert!(docker.inspect_image(&forged).await.is_ok());
     docker.remove_image(&forged, None::<RemoveImageOptions>, None).await.unwrap();
     container.remove().await;
+}
+
+#[tokio::test]
+async fn the_base_image_is_read_though_its_name_has_moved() {
+    // A tag is pulled anew while a box of the old image runs; the old image has no name then.
+    let (docker, engine, pod) = (docker(), engine(), uid("moved"));
+    let name = format!("registry.example.com/{pod}");
+    let maker = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+    settled(&docker, &maker.id).await;
+    let commit = |stamp: &str| {
+        let options = bollard::query_parameters::CommitContainerOptionsBuilder::default()
+            .container(&maker.id)
+            .repo(&name)
+            .tag("latest")
+            .build();
+        let config =
+            bollard::models::ContainerConfig { env: Some(vec![format!("STAMP={stamp}")]), ..Default::default() };
+        docker.commit_container(options, config)
+    };
+    let old = commit("old").await.unwrap().id;
+    let user =
+        Container::start_from(&format!("{name}:latest"), &pod, &[("io.kubernetes.pod.name", "hello-2")], "sleep 600")
+            .await;
+    let new = commit("new").await.unwrap().id;
+    assert_ne!(old, new);
+    let seen = engine.find_box(&pod, "team", "hello-2").await.unwrap().unwrap();
+    let base = engine.base_image(&seen).await.unwrap();
+    assert!(base.config["Env"].to_string().contains("STAMP=old"), "{}", base.config);
+    assert_eq!(base.diff_ids.len(), 2);
+    user.remove().await;
+    maker.remove().await;
+    for image in [old, new] {
+        docker.remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -299,7 +343,7 @@ async fn frozen_boxes_of_our_pods_are_thawed() {
     }
     assert_eq!(found(&engine, &ours).await.unwrap().state, BoxState::Paused);
     let pods = [ours.clone()];
-    assert_eq!(engine.unpause_stuck(&pods).await.unwrap(), [a.id.clone()]);
+    assert_eq!(engine.unpause_stuck(&pods).await.unwrap(), std::slice::from_ref(&a.id));
     assert_eq!(engine.unpause_stuck(&pods).await.unwrap(), Vec::<String>::new());
     assert_eq!(found(&engine, &ours).await.unwrap().state, BoxState::Running);
     assert_eq!(found(&engine, &foreign).await.unwrap().state, BoxState::Paused);
