@@ -1,1 +1,4 @@
 //! Tests that need nothing but this machine.
+
+#[cfg(test)]
+mod engine;
