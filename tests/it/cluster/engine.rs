@@ -9,6 +9,12 @@ use bollard::{
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder, RemoveImageOptions},
 };
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+    runtime::wait::{await_condition, conditions::is_pod_running},
+};
 use registry::Registry;
 use serde_json::Value;
 use std::{
@@ -17,6 +23,7 @@ use std::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use windlass::{
     engine::{BoxContainer, BoxState, CommitKey, CommittedImage, Engine, EngineError, docker::DockerEngine},
@@ -109,7 +116,7 @@ async fn settled(docker: &Docker, id: &str) {
         if changes.iter().any(|change| change.path == "/made") {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the box never wrote /made");
 }
@@ -363,4 +370,48 @@ async fn a_box_that_ended_is_not_found() {
     assert!(matches!(error, EngineError::NotFound { .. }) && !error.is_transient(), "{error:?}");
     let key = CommitKey { run_uid: "a/b".to_owned(), step: "push".to_owned() };
     assert!(matches!(engine.commit(&seen, &key).await, Err(EngineError::BadKey(_))));
+}
+
+#[tokio::test]
+async fn the_kubelets_own_container_is_found_and_leaves_no_trace() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = kube::Client::try_default().await.expect("this test needs a cluster; tests/cluster/up.sh starts one");
+    let pods: Api<Pod> = Api::namespaced(client, "default");
+    let name = uid("box");
+    let pod = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": name, "annotations": {"windlass.dev/run-uid": "u"},
+            // A pod's own labels reach its sandbox; they must not make the sandbox a box.
+            "labels": {"io.kubernetes.container.name": "box"}},
+        "spec": {
+            "restartPolicy": "Never", "activeDeadlineSeconds": 300, "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {"name": "box", "image": "busybox:local", "imagePullPolicy": "Never",
+                    "env": [{"name": "POD_SECRET", "value": "hunter2"}],
+                    "command": ["sh", "-c", "echo made > /made; exec sleep 300", "wait-for-the-runner"]},
+                {"name": "svc-db", "image": "busybox:local", "imagePullPolicy": "Never", "command": ["sleep", "300"]}]
+        }
+    }));
+    pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
+    let running =
+        tokio::time::timeout(Duration::from_secs(120), await_condition(pods.clone(), &name, is_pod_running()));
+    let pod = running.await.unwrap().unwrap().unwrap();
+    let pod_uid = pod.metadata.uid.unwrap();
+
+    let engine = engine();
+    let seen = engine.find_box(&pod_uid, "default", &name).await.unwrap().unwrap();
+    let id = pod.status.unwrap().container_statuses.unwrap().into_iter().find(|status| status.name == "box").unwrap();
+    assert_eq!(id.container_id.unwrap(), format!("docker://{}", seen.id));
+    settled(&docker(), &seen.id).await;
+    let base = engine.base_image(&seen).await.unwrap();
+    let image = engine.commit(&seen, &CommitKey { run_uid: pod_uid, step: "push".to_owned() }).await.unwrap();
+    let registry = Registry::start().await;
+    engine.push(&image, &format!("127.0.0.1:{}/nonce/x:t", registry.port), &|_| {}).await.unwrap();
+    engine.remove(&image).await.unwrap();
+    pods.delete(&name, &DeleteParams::default()).await.unwrap();
+
+    let pushed = registry.config("nonce/x", "t");
+    for trace in ["KUBERNETES_SERVICE_HOST", "hunter2", "annotation.io.kubernetes", "io.kubernetes.pod.uid"] {
+        assert!(pushed.to_string().contains(trace), "the engine's own config holds {trace}: {pushed}");
+    }
+    check_rebuilt(&base.document(), &pushed);
 }
