@@ -346,6 +346,16 @@ fn env_is_read(#[case] yaml: &str, #[case] expected: &[(&str, &str)]) {
 }
 
 #[test]
+fn a_name_is_judged_early_though_its_value_is_not_known() {
+    for yaml in
+        ["labels: {io.kubernetes.x: $LATER}", "labels: ['io.kubernetes.x=$LATER']", "labels: io.kubernetes.x=$LATER"]
+    {
+        assert_eq!(check(STEP, &push(yaml)).unwrap_err().reason, reason::FORBIDDEN_LABEL, "{yaml}");
+    }
+    check(STEP, &push("labels: {$LATER: x}\nenv: [\"$LATER\", \"A=$LATER\"]")).unwrap();
+}
+
+#[test]
 fn ports_are_sorted_and_named_once() {
     assert_eq!(
         planned("ports: '8080 80 80/tcp 53/udp 53 9-10'").changes.ports,

@@ -3,3 +3,5 @@
 mod prepare;
 mod registry;
 mod runner;
+#[cfg(test)]
+mod engine;
