@@ -210,8 +210,10 @@ fn the_summary_finishes_a_run_without_an_agent() {
     assert_eq!(reason_of(&waits).0, "Unknown", "the agent is there and will say more");
     let mut alone = waits;
     alone.agent_seen = None;
+    let alone_before = alone.clone();
     let ended = settle(alone);
     assert_eq!(reason_of(&ended).2, "step two (2 of 2) failed with exit code 2");
+    assert_eq!(plan(&alone_before).status.unwrap().summary.unwrap().steps.as_deref(), Some("2/2"));
     let phases: Vec<_> = ended.run.status.as_ref().unwrap().steps.iter().map(|s| (s.phase, s.exit_code)).collect();
     assert_eq!(phases, [(StepPhase::Succeeded, Some(0)), (StepPhase::Failed, Some(2)), (StepPhase::Skipped, Some(0))]);
 }

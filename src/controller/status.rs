@@ -7,7 +7,7 @@ use crate::api::{
     PipelineRun,
     condition::{kind, reason},
     duration,
-    status::{PipelineRunStatus, StepStatus},
+    status::{PipelineRunStatus, StepPhase, StepStatus},
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -222,12 +222,18 @@ fn summary(old: &PipelineRunStatus, filled: &[StepStatus], start: Option<&Time>,
     let steps = if filled.is_empty() { &old.steps } else { filled };
     let image = steps.iter().rev().flat_map(|s| s.images.iter().rev()).find(|i| !i.tags.is_empty());
     ControllerSummary {
-        // With filled steps the agent's count may be missing or old.
-        steps: (!filled.is_empty()).then(|| old.summary.as_ref().and_then(|s| s.steps.clone())).flatten(),
+        steps: (!filled.is_empty()).then(|| count(old, filled)),
         duration: start.map(|start| duration::human(elapsed(start.0, end.0))),
         image: image.map(|i| format!("{}:{}", i.repository, i.tags.first().map_or("", |t| t))),
         digest: image.map(|i| i.digest.chars().take("sha256:".len() + 12).collect()),
     }
+}
+
+/// `4/10`: steps that ran, of all but the after-steps, which come last.
+fn count(old: &PipelineRunStatus, filled: &[StepStatus]) -> String {
+    let all = old.pipeline_spec.as_ref().and_then(|s| s["steps"].as_array()).map_or(filled.len(), Vec::len);
+    let ran = filled.iter().take(all).filter(|s| matches!(s.phase, StepPhase::Succeeded | StepPhase::Failed | StepPhase::Cancelled));
+    format!("{}/{all}", ran.count())
 }
 
 /// Time between two moments; zero if the clock went back.
