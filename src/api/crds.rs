@@ -49,7 +49,8 @@ fn definition<K: CustomResourceExt>() -> Value {
 fn adapt(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            // Leaving a field out is the one way not to set it; the server then drops a null.
+            // Leaving a field out is the one way not to set it. The server drops a null, or refuses it when applied
+            // by the server itself, so none is ever stored.
             if fields.get("nullable") == Some(&Value::Bool(true)) {
                 fields.remove("nullable");
             }
