@@ -1,8 +1,20 @@
-//! Condition types, reasons and phases. They are API: a new one may come, an old one never changes its meaning.
+//! Condition types and reasons. They are API: a new one may come, an old one never changes its meaning.
 //!
-//! **Invariant:** constants and their derivation only.
+//! The controller writes conditions; the agent writes reasons of steps and, in its report, the reason that the
+//! controller then puts into the conditions. Phases are derived from them and are for people.
+//!
+//! **Invariant:** constants only.
 
-/// Types of conditions on a run.
+/// Types of conditions. A run has the first four from its first status on, all with one reason and message:
+///
+/// | type | until the end | succeeded | failed or cancelled |
+/// |---|---|---|---|
+/// | `Succeeded` | Unknown | True | False |
+/// | `Ready` | Unknown | True | False |
+/// | `Reconciling` | True | False | False |
+/// | `Stalled` | False | False | True |
+///
+/// A Pipeline has `Accepted` and `Ready`, True or False.
 pub mod kind {
     /// Unknown until the end, then True or False for good.
     pub const SUCCEEDED: &str = "Succeeded";
@@ -17,6 +29,9 @@ pub mod kind {
 }
 
 /// Reasons of `Succeeded`, of steps and of events.
+///
+/// Some False reasons are Unknown for a grace first: what the run needs may be applied a moment later, and a
+/// pull may yet succeed. Once `Succeeded` is True or False it stays so.
 #[allow(missing_docs, reason = "the names say it; docs/reference/errors.md explains each")]
 pub mod reason {
     // Unknown: the run goes on, and this is what it waits for.

@@ -216,7 +216,7 @@ pub struct Report {
     /// How it ended.
     #[schemars(with = "String", length(max = 32))]
     pub result: ReportResult,
-    /// Reason of the run's condition: `StepFailed`, `StepTimedOut`, `NoOutput`, `RunTimedOut`, `Cancelled`, …
+    /// Reason of the run's condition, such as `StepFailed`, `StepTimedOut`, `NoOutput`, `RunTimedOut` or `Cancelled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,

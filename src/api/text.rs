@@ -55,8 +55,9 @@ pub enum Ports {
     Empty(BTreeMap<String, String>),
 }
 
-/// The value checks of all allowed types side by side: the only shape in which a structural schema
-/// takes several types. `minimum` above `maximum` keeps numbers out, the `not` booleans.
+/// A string or a list. Here and below the checks of all types that are taken stand side by side: the only shape
+/// in which a structural schema takes several types. A check judges values of its own type alone, so an empty
+/// range keeps numbers out, a limit of 0 maps, and the `not` booleans. Rules cannot see such a field.
 fn words(max_item: u32) -> Schema {
     json_schema!({
         "x-kubernetes-preserve-unknown-fields": true,

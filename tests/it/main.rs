@@ -2,4 +2,11 @@
 //! All integration tests, in one executable.
 
 mod cluster;
+//! The integration tests: one binary, so that one link serves them all. `fast::…` need nothing but this
+//! machine, `cluster::…` the cluster that `make cluster` boots.
+
+// `cfg(test)` holds here anyway; written out, it tells clippy that helpers are tests too.
+#[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod fast;

@@ -3,3 +3,31 @@
 #[cfg(test)]
 mod engine;
 mod registry;
+//! Tests against the cluster that `make cluster` boots, or the one that KUBECONFIG names.
+
+mod crds;
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::{env, path::Path, time::Duration};
+
+/// A client of the cluster. Without a cluster the test fails: nothing is skipped.
+pub(crate) async fn client() -> Client {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster/kubeconfig");
+    let kubeconfig = if env::var_os("KUBECONFIG").is_some() {
+        Kubeconfig::from_env().map(Option::unwrap)
+    } else {
+        Kubeconfig::read_from(ours)
+    };
+    let kubeconfig = kubeconfig.unwrap_or_else(|error| panic!("no cluster ({error}): run `make cluster` first"));
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(Duration::from_secs(60));
+    let client = Client::try_from(config).unwrap();
+    if let Err(error) = client.apiserver_version().await {
+        panic!("the cluster does not answer ({error}): run `make cluster` first");
+    }
+    client
+}

@@ -5,3 +5,6 @@ mod registry;
 mod runner;
 #[cfg(test)]
 mod engine;
+//! Tests that need no cluster.
+
+pub(crate) mod crds;
