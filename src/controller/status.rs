@@ -232,7 +232,10 @@ fn summary(old: &PipelineRunStatus, filled: &[StepStatus], start: Option<&Time>,
 /// `4/10`: steps that ran, of all but the after-steps, which come last.
 fn count(old: &PipelineRunStatus, filled: &[StepStatus]) -> String {
     let all = old.pipeline_spec.as_ref().and_then(|s| s["steps"].as_array()).map_or(filled.len(), Vec::len);
-    let ran = filled.iter().take(all).filter(|s| matches!(s.phase, StepPhase::Succeeded | StepPhase::Failed | StepPhase::Cancelled));
+    let ran = filled
+        .iter()
+        .take(all)
+        .filter(|s| matches!(s.phase, StepPhase::Succeeded | StepPhase::Failed | StepPhase::Cancelled));
     format!("{}/{all}", ran.count())
 }
 

@@ -1,7 +1,3 @@
-//! The integration tests: one binary, so that one link serves them all.
-//! All integration tests, in one executable.
-
-mod cluster;
 //! The integration tests: one binary, so that one link serves them all. `fast::…` need nothing but this
 //! machine, `cluster::…` the cluster that `make cluster` boots.
 

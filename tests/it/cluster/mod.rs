@@ -1,11 +1,8 @@
-//! Tests that need the test cluster (`make cluster`): its engine, registries and API server. They fail without one.
-
-#[cfg(test)]
-mod engine;
-mod registry;
-//! Tests against the cluster that `make cluster` boots, or the one that KUBECONFIG names.
+//! Tests on the cluster that `make cluster` boots: its API server, engine and registries. They fail without one.
 
 mod crds;
+mod engine;
+mod registry;
 
 use kube::{
     Client, Config,

@@ -1,10 +1,7 @@
 //! Tests that need nothing but this machine.
 
+pub(crate) mod crds;
+mod engine;
 mod prepare;
 mod registry;
 mod runner;
-#[cfg(test)]
-mod engine;
-//! Tests that need no cluster.
-
-pub(crate) mod crds;
