@@ -3,6 +3,8 @@
 mod crds;
 mod engine;
 mod registry;
+mod run;
+mod world;
 
 use kube::{
     Client, Config,
