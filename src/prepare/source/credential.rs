@@ -101,7 +101,8 @@ fn helper(directory: &Path, origin: &str) -> Result<String, Failure> {
     let own = std::env::current_exe()
         .map_err(|e| failure(reason::SOURCE_FAILED, format!("cannot find this program for git: {e}")))?;
     let (own, directory, origin) = (quoted(&own), quoted(directory), quoted(Path::new(origin)));
-    Ok(format!("{own} prepare credential --secret {directory} --origin {origin}"))
+    // Without the mark git would take a quoted path for the name of one of its own helpers.
+    Ok(format!("!{own} prepare credential --secret {directory} --origin {origin}"))
 }
 
 /// Copies key and known hosts to where ssh takes them: it refuses a key that others can read, and a

@@ -56,7 +56,7 @@ pub(super) fn problem(stderr: &str, context: &Context<'_>) -> Problem {
     if let Some(message) = login(own, context) {
         return Problem::Lasting(failure(reason::SOURCE_AUTH_FAILED, message));
     }
-    let words = shorten(last_words(&lines));
+    let words = shorten(telling_line(&lines));
     if let Some(message) = network(own, context, &words) {
         return Problem::Passing(failure(reason::SOURCE_FAILED, message));
     }
@@ -165,9 +165,9 @@ fn network(text: &str, context: &Context<'_>, words: &str) -> Option<String> {
     has(text, &broken).then(|| format!("git: {url} broke off: {words}"))
 }
 
-/// The line that says most: git's last fatal one.
-fn last_words<'a>(lines: &[&'a str]) -> &'a str {
-    let pick = |prefix: &str| lines.iter().rev().find_map(|line| line.strip_prefix(prefix));
+/// The line that says most: git's first fatal one, as later ones only say what failed because of it.
+fn telling_line<'a>(lines: &[&'a str]) -> &'a str {
+    let pick = |prefix: &str| lines.iter().find_map(|line| line.strip_prefix(prefix));
     let line = pick("fatal: ").or_else(|| pick("error: ")).or_else(|| lines.last().copied());
     line.unwrap_or("it failed without a word")
 }
