@@ -82,6 +82,13 @@ impl Mask {
         self.replace(&buffer, true, out);
     }
 
+    /// A text that is whole, masked.
+    pub(super) fn text(&self, text: &str) -> String {
+        let mut out = Vec::with_capacity(text.len());
+        self.replace(text.as_bytes(), true, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
     /// Copies `bytes` with patterns replaced; says how many were dealt with.
     fn replace(&self, bytes: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
         let mut plain_from = 0;

@@ -20,6 +20,7 @@ mod journal;
 mod mailbox;
 mod mask;
 mod output;
+mod plan;
 mod schedule;
 mod script;
 mod source;

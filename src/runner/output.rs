@@ -99,6 +99,11 @@ impl Output {
         self.spread(masked)
     }
 
+    /// A message with secrets masked: it may name an expanded directory.
+    pub(super) fn masked(&self, message: &str) -> String {
+        self.mask.text(message)
+    }
+
     /// A line of ours: on stdout only.
     pub(super) fn say(&mut self, line: &str) {
         let mut text = String::with_capacity(line.len() + 4);

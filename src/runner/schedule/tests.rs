@@ -127,10 +127,10 @@ fn failed_scripts_repeat_with_growing_pauses() {
 #[test]
 fn only_failures_repeat() {
     let step = PlanStep { retries: 1, ..script("a") };
-    check(&[step.clone()], &[(1, exited(0))], &["start 0 #1", "end 0 ExitCode 0", "passed true"]);
+    check(std::slice::from_ref(&step), &[(1, exited(0))], &["start 0 #1", "end 0 ExitCode 0", "passed true"]);
     let cancelled = format!("{CANCELLED} None: cancelled (Graceful) at step a");
     check(
-        &[step.clone()],
+        std::slice::from_ref(&step),
         &[(1, Event::Cancel), (2, exited(143)), (3, Event::GroupGone)],
         &["start 0 #1", "term", "end 0 Cancelled 143", &cancelled],
     );

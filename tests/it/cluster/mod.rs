@@ -31,3 +31,4 @@ pub(crate) async fn client() -> Client {
     }
     client
 }
+//! Tests that need the test cluster.
