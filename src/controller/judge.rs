@@ -452,19 +452,10 @@ fn by_summary(
     let verdict = if summary.passed {
         passed(spec, &steps, status, seen.now)
     } else {
-        let failed = summary.failed.and_then(|i| spec.all_steps().nth(usize::from(i)));
-        let name = failed.map_or("?", |(_, s)| s.name.as_str());
-        let code = summary.failed.and_then(|i| steps.get(usize::from(i))).and_then(|s| s.exit_code);
         let why = summary.reason.as_deref().unwrap_or(reason::STEP_FAILED);
-        let message = match (why, code) {
-            (reason::STEP_FAILED, Some(code)) => format!(
-                "step {name} ({} of {}) failed with exit code {code}",
-                summary.failed.unwrap_or(0) + 1,
-                spec.steps.len()
-            ),
-            (reason::CANCELLED, _) => cancelled(seen, status),
-            _ => format!("step {name} failed"),
-        };
+        let failed = summary.failed.and_then(|i| spec.all_steps().nth(usize::from(i)));
+        let message =
+            summary.message.clone().unwrap_or_else(|| format!("step {} failed", failed.map_or("?", |(_, s)| &s.name)));
         Verdict::failed(why, message)
     };
     Judgement { verdict, steps, wake: None }

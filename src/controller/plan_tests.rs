@@ -194,6 +194,7 @@ fn the_summary_finishes_a_run_without_an_agent() {
         passed: false,
         reason: Some("StepFailed".into()),
         failed: Some(1),
+        message: Some("step two (2 of 2) failed with exit code 2".into()),
         steps: [(0, 0), (0, 2), (5, 0)]
             .map(|(reason, code)| {
                 let reason = crate::wire::EndReason::from_number(reason).unwrap();

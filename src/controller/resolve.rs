@@ -203,7 +203,8 @@ fn check_step(path: &str, step: &crate::api::Step) -> Result<(), Refusal> {
                     ));
                 }
             }
-            crate::steps::docker_push::check(path, push).map_err(|e| Refusal::new(e.reason, e.message))
+            crate::steps::docker_push::check(&format!("{path}.dockerPush"), push)
+                .map_err(|e| Refusal::new(e.reason, e.message))
         }
         Some(
             kind @ (StepKind::DockerScratchPush(_)

@@ -1,17 +1,21 @@
 //! The runner's termination message: every step's end in a few bytes, so that the controller can
 //! finish a run with the agent away. Kubernetes keeps 4096 bytes of it.
 //!
-//! Form: `w1:` + base64 of a head (passed, failed step, reason of the run) and 11 bytes a step.
+//! Form: `w1:` + base64 of a head (passed, failed step, reason of the run) and 11 bytes a step, then a
+//! space and as much of the message for people as fits.
 
 use super::record::EndReason;
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
 const PREFIX: &str = "w1:";
 const STEP_BYTES: usize = 11;
+/// What Kubernetes keeps of a termination message.
+const MAX_BYTES: usize = 4096;
 /// No step: an index that cannot be.
 const NONE: u8 = u8::MAX;
 /// Why a run did not pass, by number. Order is part of the format.
-const REASONS: [&str; 6] = ["StepFailed", "StepTimedOut", "NoOutput", "RunTimedOut", "Cancelled", "SourceNotWritable"];
+const REASONS: [&str; 7] =
+    ["StepFailed", "StepTimedOut", "NoOutput", "RunTimedOut", "Cancelled", "SourceNotWritable", "OutOfMemory"];
 
 /// How one step ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub struct Summary {
     pub failed: Option<u8>,
     /// Each step's end; `None` for a step that has no exit record.
     pub steps: Vec<Option<StepEnd>>,
+    /// For people: why it did not pass. With very many steps it is cut.
+    pub message: Option<String>,
 }
 
 impl Summary {
@@ -59,13 +65,22 @@ impl Summary {
             bytes.extend(end.started_ms.to_be_bytes());
             bytes.extend(end.finished_ms.to_be_bytes());
         }
-        format!("{PREFIX}{}", STANDARD_NO_PAD.encode(bytes))
+        let mut text = format!("{PREFIX}{}", STANDARD_NO_PAD.encode(bytes));
+        if let Some(message) = &self.message {
+            let room = MAX_BYTES.saturating_sub(text.len() + 1);
+            let end = message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= room).last();
+            text.push(' ');
+            text.push_str(message.get(..end.unwrap_or(0)).unwrap_or_default());
+        }
+        text
     }
 
     /// Reads a termination message; `None` if it is not one.
     #[must_use]
     pub fn decode(text: &str) -> Option<Self> {
-        let bytes = STANDARD_NO_PAD.decode(text.trim().strip_prefix(PREFIX)?).ok()?;
+        let text = text.trim().strip_prefix(PREFIX)?;
+        let (code, message) = text.split_once(' ').map_or((text, None), |(code, message)| (code, Some(message)));
+        let bytes = STANDARD_NO_PAD.decode(code).ok()?;
         let (head, steps) = bytes.split_at_checked(3)?;
         let &[passed, failed, reason] = head else { return None };
         if passed > 1 || steps.len() % STEP_BYTES != 0 {
@@ -77,6 +92,7 @@ impl Summary {
             reason: REASONS.get(usize::from(reason)).map(ToString::to_string),
             failed: (failed != NONE).then_some(failed),
             steps,
+            message: message.filter(|m| !m.is_empty()).map(str::to_owned),
         })
     }
 }
@@ -123,10 +139,25 @@ mod tests {
         let step = StepEnd { reason: EndReason::Signal, code: Some(137), started_ms: 12, finished_ms: u32::MAX };
         let mut steps = vec![Some(step); 219];
         steps.push(None);
-        let summary = Summary { passed: false, reason: Some("NoOutput".into()), failed: Some(219), steps };
+        let summary = Summary {
+            passed: false,
+            reason: Some("NoOutput".into()),
+            failed: Some(219),
+            steps,
+            message: Some("why ü".into()),
+        };
         let text = summary.encode();
         assert!(text.len() <= 4096, "{}", text.len());
         assert_eq!(Summary::decode(&text), Some(summary));
+    }
+
+    #[test]
+    fn cuts_the_message_at_a_character() {
+        let message = Some("ü".repeat(4000));
+        let summary = Summary { passed: true, reason: None, failed: None, steps: vec![None; 3], message };
+        let text = summary.encode();
+        assert!(text.len() <= MAX_BYTES && text.len() >= MAX_BYTES - 2);
+        assert!(Summary::decode(&text).unwrap().message.unwrap().chars().all(|c| c == 'ü'));
     }
 
     #[test]

@@ -182,6 +182,7 @@ impl Supervisor<'_> {
             reason: reason.clone(),
             failed: failed.and_then(|step| u8::try_from(step).ok()),
             steps: self.ends.clone(),
+            message: message.clone(),
         };
         self.journal.append(&Record::Finished { at: epoch_ms(), passed, reason, failed, message })?;
         // The journal has it; this is for when nobody can read the journal.

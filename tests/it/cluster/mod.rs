@@ -31,4 +31,3 @@ pub(crate) async fn client() -> Client {
     }
     client
 }
-//! Tests that need the test cluster.
