@@ -3,6 +3,7 @@
 mod bad_input;
 mod crds;
 mod engine;
+mod push;
 mod registry;
 mod run;
 mod world;

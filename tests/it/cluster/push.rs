@@ -1,0 +1,310 @@
+//! `dockerPush` on the real cluster: what is in the registry afterwards, looked at with tools we did not
+//! write, and who saw which credential.
+
+use super::world::{World, step, tool, verdict};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use windlass::api::status::StepPhase;
+
+/// A repository of this test alone on the open registry.
+fn repository(world: &World, name: &str) -> String {
+    format!("{}/{}/{name}", std::env::var("WINDLASS_REGISTRY").unwrap(), world.namespace)
+}
+
+/// The config of an image, as skopeo reads it.
+fn config(image: &str) -> Value {
+    let text =
+        tool("skopeo", &["inspect", "--tls-verify=false", "--config", &format!("docker://{image}")], "").unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn digest(image: &str) -> String {
+    let format = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
+    tool("skopeo", &[&format[..], &[&format!("docker://{image}")]].concat(), "").unwrap().trim().to_owned()
+}
+
+/// Files of an image, by `docker export` of a container that never ran.
+fn files(image: &str) -> BTreeSet<String> {
+    let container = tool("docker", &["create", image, "x"], "").unwrap();
+    let script = format!("docker export {0} | tar t; docker rm {0} >/dev/null", container.trim());
+    tool("sh", &["-c", &script], "").unwrap().lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn ten_steps_and_a_push() {
+    let world = World::new().await;
+    let repository = repository(&world, "ten");
+    let steps: String =
+        (1..=10).map(|i| format!("    - {{name: s{i}, script: 'echo {i} >> /made; export N={i}'}}\n")).collect();
+    let status = world
+        .run(
+            "r",
+            &format!(
+                "    box: {{image: 'busybox:local'}}\n    steps:\n{steps}    - {{name: push, dockerPush: {{repository: '{repository}', tags: ['v$N', latest]}}}}"
+            ),
+        )
+        .await;
+    let (reason, message) = verdict(&status);
+    assert_eq!(reason, "Succeeded", "{message}");
+    assert!(
+        status
+            .steps
+            .iter()
+            .all(|s| s.phase == StepPhase::Succeeded && s.started_at.is_some() && s.finished_at.is_some())
+    );
+    assert!(status.steps.iter().take(10).all(|s| s.exit_code == Some(0)));
+    let image = &step(&status, "push").images[0];
+    assert_eq!(
+        (image.repository.as_str(), image.tags.as_slice()),
+        (repository.as_str(), ["v10".to_owned(), "latest".into(), "1".into()].as_slice())
+    );
+    for tag in ["v10", "latest", "1"] {
+        assert_eq!(digest(&format!("{repository}:{tag}")), image.digest);
+    }
+    assert!(message.ends_with(&format!("; pushed {repository}@{}", image.digest)), "{message}");
+    let summary = status.summary.as_ref().unwrap();
+    assert_eq!(summary.steps.as_deref(), Some("11/11"));
+    assert_eq!(summary.digest.as_deref(), Some(&image.digest[..19]));
+    let answer = tool(
+        "docker",
+        &["run", "--rm", "--pull=always", "-q", &format!("{repository}@{}", image.digest), "cat", "/made"],
+        "",
+    );
+    assert_eq!(answer.unwrap(), "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n");
+}
+
+#[tokio::test]
+async fn the_image_is_the_box_image_plus_what_the_steps_did_plus_the_properties() {
+    let world = World::new().await;
+    let repository = repository(&world, "exact");
+    let status = world
+        .run(
+            "r",
+            &format!(
+                "    box: {{image: 'busybox:local', env: [{{name: BOXED, value: no}}]}}
+    env: [{{name: OTHER, value: no}}]
+    source: {{inline: {{files: [{{path: app/run, mode: '0755', content: \"#!/bin/sh\\necho ran\\n\"}}]}}}}
+    services: [{{name: side, image: 'busybox:local', command: [sleep, '600']}}]
+    steps:
+    - {{name: work, script: 'mkdir /data; echo x > /data/x; rm /etc/passwd; export GREET=hi'}}
+    - name: push
+      dockerPush:
+        repository: '{repository}'
+        buildNumberTag: false
+        entrypoint: /pipeline/source/app/run --now
+        env: {{A: '1', G: $GREET}}
+        labels: {{a.b: c}}
+        ports: '5000, 8080/udp'
+        workingDir: /data
+        user: '1000'"
+            ),
+        )
+        .await;
+    assert_eq!(verdict(&status).0, "Succeeded", "{:?}", verdict(&status));
+    let image = format!("{repository}:latest");
+    let pushed = config(&image);
+    let base: Value =
+        serde_json::from_str(&tool("docker", &["image", "inspect", "busybox:local"], "").unwrap()).unwrap();
+    let mut env = base[0]["Config"]["Env"].as_array().cloned().unwrap_or_default();
+    env.extend([json!("A=1"), json!("G=hi")]);
+    assert_eq!(
+        pushed["config"],
+        json!({
+            "Env": env,
+            "Entrypoint": ["/pipeline/source/app/run", "--now"],
+            "ExposedPorts": {"5000/tcp": {}, "8080/udp": {}},
+            "Labels": {"a.b": "c"},
+            "User": "1000",
+            "WorkingDir": "/data",
+        })
+    );
+    let words = pushed.to_string();
+    for foreign in ["KUBERNETES", "io.kubernetes", "BOXED", "OTHER", "windlass-runner", "/dev/windlass"] {
+        assert!(!words.contains(foreign), "{foreign} is in the config: {words}");
+    }
+    tool("docker", &["pull", "-q", &image], "").unwrap();
+    let (before, after) = (files("busybox:local"), files(&image));
+    let gone: Vec<_> = before.difference(&after).collect();
+    assert_eq!(gone, ["etc/passwd"]);
+    let made: Vec<_> = after.difference(&before).map(String::as_str).filter(|f| !f.starts_with("pipeline/")).collect();
+    assert_eq!(
+        made,
+        ["data/", "data/x", "pipeline/"].iter().filter(|f| !f.starts_with("pipeline/")).copied().collect::<Vec<_>>()
+    );
+    let answer = tool("docker", &["run", "--rm", "--user=0", &image], "").unwrap();
+    assert_eq!(answer, "ran\n");
+    tool("docker", &["rmi", &image], "").unwrap();
+}
+
+#[tokio::test]
+async fn exports_survive_to_the_next_step_and_into_tags_in_every_shell() {
+    let world = World::new().await;
+    let hostile = "q\"q'q $HOME `id` \\ ü$$\nsecond line";
+    let shells = [
+        ("ash", "busybox:local", "/bin/sh"),
+        ("dash", "debian:local", "/bin/dash"),
+        ("bash", "debian:local", "/bin/bash"),
+    ];
+    for (name, image, shell) in shells {
+        let repository = repository(&world, name);
+        world.start(
+            name,
+            &format!(
+                "    box: {{image: '{image}', shell: {shell}}}
+    env: [{{name: WANT, value: {}}}]
+    steps:
+    - {{name: set, script: 'export GOT=\"$WANT\"; export TAG=v1.0'}}
+    - {{name: compare, script: 'test \"$GOT\" = \"$WANT\"'}}
+    - {{name: push, dockerPush: {{repository: '{repository}', tag: '$TAG-{name}', labels: {{got: $GOT}}}}}}",
+                json!(hostile)
+            ),
+        );
+    }
+    for (name, ..) in shells {
+        let status = world.end(name).await;
+        assert_eq!(verdict(&status).0, "Succeeded", "{name}: {:?}", verdict(&status));
+        let pushed = config(&format!("{}:v1.0-{name}", repository(&world, name)));
+        assert_eq!(pushed["config"]["Labels"]["got"], hostile);
+    }
+}
+
+#[tokio::test]
+async fn the_box_never_sees_a_push_credential() {
+    let world = World::new().await;
+    let registry = std::env::var("WINDLASS_TLS_REGISTRY").unwrap();
+    let (user, password) =
+        (std::env::var("WINDLASS_DEMO_USER").unwrap(), std::env::var("WINDLASS_DEMO_PASSWORD").unwrap());
+    world
+        .kubectl(
+            &[
+                "create",
+                "secret",
+                "docker-registry",
+                "login",
+                &format!("--docker-server={registry}"),
+                &format!("--docker-username={user}"),
+                &format!("--docker-password={password}"),
+            ],
+            "",
+        )
+        .unwrap();
+    // Looks for the password, put together here so that the script does not hold it, in its environment,
+    // in all of /proc, and in every file it can reach.
+    let (head, tail) = password.split_at(5);
+    let search = format!(
+        "wanted={head}; wanted=\"$wanted{tail}\"; if env | grep -F -e \"$wanted\" | grep -v ^wanted=; then exit 7; fi; if grep -rFl -e \"$wanted\" /dev/windlass /run /etc /tmp /var /pipeline /proc/1/environ /proc/self/mountinfo 2>/dev/null | grep -v steps/; then exit 8; fi"
+    );
+    let status = world
+        .run(
+            "r",
+            &format!(
+                "    box: {{image: 'busybox:local'}}
+    steps:
+    - {{name: push, dockerPush: {{repository: '{registry}/{}/secret', credentials: {{secretName: login}}}}}}
+    - {{name: search, script: {}}}",
+                world.namespace,
+                json!(search)
+            ),
+        )
+        .await;
+    assert_eq!(verdict(&status).0, "Succeeded", "{:?} {}", verdict(&status), world.log("r").await);
+    let image = format!("docker://{registry}/{}/secret:latest", world.namespace);
+    let seen = tool("skopeo", &["inspect", "--tls-verify=false", "--creds", &format!("{user}:{password}"), &image], "")
+        .unwrap();
+    assert!(seen.contains(&step(&status, "push").images[0].digest), "{seen}");
+    // Nobody wrote it down: not in events, runs or logs.
+    let said = [
+        world.kubectl(&["get", "events,plr,pods", "-o", "yaml"], "").unwrap(),
+        world.log("r").await,
+        tool("kubectl", &["-n", "windlass-system", "logs", "deploy/windlass-controller", "--tail=-1"], "").unwrap(),
+        tool("kubectl", &["-n", "windlass-system", "logs", "ds/windlass-agent", "--tail=-1"], "").unwrap(),
+    ];
+    for text in said {
+        assert!(!text.contains(&password), "the password was written down: {text}");
+    }
+}
+
+#[tokio::test]
+async fn registry_faults_have_their_reasons() {
+    let world = World::new().await;
+    let (open, tls) = (std::env::var("WINDLASS_REGISTRY").unwrap(), std::env::var("WINDLASS_TLS_REGISTRY").unwrap());
+    world
+        .kubectl(
+            &[
+                "create",
+                "secret",
+                "docker-registry",
+                "wrong",
+                &format!("--docker-server={tls}"),
+                "--docker-username=demo",
+                "--docker-password=wrong-password",
+            ],
+            "",
+        )
+        .unwrap();
+    let faults = [
+        (
+            "password",
+            format!("{{repository: '{tls}/it/a', credentials: {{secretName: wrong}}}}"),
+            "RegistryUnauthorized",
+        ),
+        ("anonymous", format!("{{repository: '{tls}/it/a'}}"), "RegistryUnauthorized"),
+        (
+            "other-host",
+            format!("{{repository: '{open}/it/a', credentials: {{secretName: wrong}}}}"),
+            "CredentialsNotFound",
+        ),
+        ("down", "{repository: '127.0.0.1:59999/it/a'}".to_owned(), "RegistryUnreachable"),
+        ("unset", format!("{{repository: '{open}/it/a', tags: [$NOSUCH]}}"), "UndefinedVariable"),
+    ];
+    for (name, push, _) in &faults {
+        world.start(
+            name,
+            &format!("    box: {{image: 'busybox:local'}}\n    steps: [{{name: push, dockerPush: {push}}}]"),
+        );
+    }
+    let mut wrong = Vec::new();
+    for (name, _, reason) in &faults {
+        let status = world.end(name).await;
+        let push = step(&status, "push");
+        let (run_reason, message) = verdict(&status);
+        if push.reason.as_deref() != Some(reason)
+            || run_reason != "StepFailed"
+            || !message.starts_with("step push failed: ")
+        {
+            wrong.push(format!(
+                "{name}: wanted {reason}, got {:?} {:?}; {run_reason}: {message}",
+                push.reason, push.message
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn the_value_of_a_secret_in_the_layer_stops_the_push() {
+    let world = World::new().await;
+    let repository = repository(&world, "leak");
+    world.apply("{apiVersion: v1, kind: Secret, metadata: {name: keys}, stringData: {api: correct-horse-battery}}");
+    let pipeline = |policy: &str| {
+        format!(
+            "    box: {{image: 'busybox:local'}}
+    env: [{{name: KEY, secretKeyRef: {{name: keys, key: api}}}}]
+    steps:
+    - {{name: leak, script: 'mkdir -p /root/.app; echo \"key=$KEY\" > /root/.app/config; echo \"it is $KEY\"'}}
+    - {{name: push, dockerPush: {{repository: '{repository}', secretsInImage: {policy}}}}}"
+        )
+    };
+    let status = world.run("deny", &pipeline("Deny")).await;
+    let push = step(&status, "push");
+    assert_eq!((push.phase, push.reason.as_deref()), (StepPhase::Failed, Some("SecretInLayer")));
+    let message = push.message.clone().unwrap();
+    assert!(message.contains("root/.app/config") && !message.contains("horse"), "{message}");
+    assert!(digest_of(&repository).is_err(), "nothing was tagged");
+    assert!(world.log("deny").await.contains("it is ***"), "logs are masked");
+    assert_eq!(verdict(&world.run("allow", &pipeline("Allow")).await).0, "Succeeded");
+}
+
+fn digest_of(repository: &str) -> Result<String, String> {
+    tool("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{repository}:latest")], "")
+}
