@@ -1,1 +1,4 @@
+//! The integration tests: one binary, so that one link serves them all.
 
+mod cluster;
+mod fast;

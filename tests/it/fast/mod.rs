@@ -1,0 +1,4 @@
+//! Tests that need nothing but this machine.
+
+#[cfg(test)]
+mod cli;
