@@ -10,7 +10,8 @@ ARG RUST=rust:1.95-bookworm
 # From binaries that `make binaries` left in target/image; with --target prebuilt nothing else is built.
 FROM ${BASE} AS prebuilt
 COPY target/image/windlass target/image/windlass-runner /usr/local/bin/
-RUN command -v git && /usr/local/bin/windlass --version
+# ssh asks who its user is.
+RUN command -v git && echo 'windlass:x:65532:65532::/tmp:/bin/false' >>/etc/passwd && /usr/local/bin/windlass --version
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/windlass"]
 
@@ -22,6 +23,7 @@ RUN make binaries
 FROM ${BASE}
 RUN command -v git && command -v ssh || \
     { apt-get update && apt-get install -y --no-install-recommends git git-lfs openssh-client ca-certificates && rm -rf /var/lib/apt/lists/*; }
+RUN echo 'windlass:x:65532:65532::/tmp:/bin/false' >>/etc/passwd
 COPY --from=build /src/target/image/windlass /src/target/image/windlass-runner /usr/local/bin/
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/windlass"]

@@ -1,9 +1,18 @@
 //! The command line: parses arguments and hands over to a role. Roles are subcommands of one executable.
 //!
-//! **Invariant:** no work is done here.
+//! Another role is one variant of [`Command`] and one arm of [`main`]. **Invariant:** no work is done here.
 
-use crate::api;
-use clap::{Parser, Subcommand};
+use crate::{
+    api,
+    client::{
+        self, Fault,
+        args::{Global, Verb},
+    },
+};
+use clap::{
+    CommandFactory, FromArgMatches, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use std::{
     fs,
     io::{self, Write},
@@ -11,15 +20,42 @@ use std::{
     process::ExitCode,
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  windlass run -f hello.yaml        start a run and follow it
+  windlass logs -f                  follow the latest run
+  windlass status hello-7           why does it wait? why did it fail?";
+
+const TEMPLATE: &str = "\
+{about}
+
+Usage: {usage}
+
+{before-help}
+{all-args}{after-help}
+";
+
 #[derive(Parser)]
 #[command(name = "windlass", version, about = "Pipelines on Kubernetes that end in an image")]
+#[command(
+    disable_help_subcommand = true,
+    subcommand_value_name = "VERB",
+    subcommand_help_heading = "Verbs",
+    infer_long_args = false
+)]
+#[command(before_help = EXAMPLES, help_template = TEMPLATE, max_term_width = 120)]
+#[command(after_help = "Topics: windlass help exit-codes | environment | json | accessibility")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    global: Global,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    People(Verb),
     /// Print the custom resource definitions as YAML
     #[command(hide = true)]
     Crds {
@@ -38,7 +74,14 @@ enum Command {
 /// Runs the command line to its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let program = program(std::env::args_os().next().as_deref());
+    let command = command(program);
+    let cli = match command.clone().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, program),
+    };
+    match cli.command {
+        Command::People(verb) => ExitCode::from(client::main(&verb, &cli.global, program, command).code()),
         Command::Crds { dir } => crds(dir.as_deref()),
         Command::Controller(options) => serve(crate::controller::run(options)),
         Command::Prepare(arguments) => crate::prepare::main(&arguments),
@@ -71,5 +114,128 @@ fn serve(role: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
             tracing::error!("ended: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How people call this executable: as a plugin of kubectl it is `kubectl-windlass`.
+fn program(argv0: Option<&std::ffi::OsStr>) -> &'static str {
+    let name = argv0.map(Path::new).and_then(Path::file_name).map(|n| n.to_string_lossy());
+    if name.is_some_and(|n| n.starts_with("kubectl-")) { "kubectl windlass" } else { "windlass" }
+}
+
+fn command(program: &'static str) -> clap::Command {
+    let command = Cli::command().bin_name(program).display_name("windlass");
+    if program == "windlass" {
+        return command;
+    }
+    let renamed = |text: Option<&clap::builder::StyledStr>| {
+        text.map(|t| {
+            t.to_string().replace("  windlass ", "  kubectl windlass ").replace("(windlass ", "(kubectl windlass ")
+        })
+    };
+    let topics = "Topics: kubectl windlass help exit-codes | environment | json | accessibility";
+    let before = renamed(command.get_before_help()).unwrap_or_default();
+    let mut command = command.before_help(before).after_help(topics);
+    for verb in command.get_subcommands_mut() {
+        if let Some(after) = renamed(verb.get_after_help()) {
+            *verb = verb.clone().after_help(after);
+        }
+    }
+    command
+}
+
+/// Help and version are no errors; all else is said in the form of all errors.
+fn refuse(error: &clap::Error, program: &str) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed pipe is a quiet end.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(2)
+        }
+        _ => ExitCode::from(client::usage_error(&fault(error, program)).code()),
+    }
+}
+
+fn fault(error: &clap::Error, program: &str) -> Fault {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let message = match (error.kind(), text(ContextKind::InvalidSubcommand)) {
+        (ErrorKind::InvalidSubcommand, Some(verb)) => format!("no such verb: {verb}"),
+        _ => {
+            // The first paragraph says what is wrong; tips and usage follow it.
+            let rendered = error.to_string();
+            let first = rendered.split("\n\n").next().unwrap_or_default();
+            first.strip_prefix("error: ").unwrap_or(first).trim().to_owned()
+        }
+    };
+    let fault = Fault::usage(message);
+    let suggested = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    match suggested.into_iter().find_map(text) {
+        Some(near) => fault.hint(format!("did you mean '{near}'?")),
+        None => fault.hint(format!("{program} --help")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command("windlass").debug_assert();
+        command("kubectl windlass").debug_assert();
+    }
+
+    #[test]
+    fn the_name_it_is_called_by_decides_the_usage() {
+        assert_eq!(program(Some(OsStr::new("/usr/bin/kubectl-windlass"))), "kubectl windlass");
+        assert_eq!(program(Some(OsStr::new("./windlass"))), "windlass");
+        assert_eq!(program(None), "windlass");
+        let help = command("kubectl windlass").render_help().to_string();
+        assert!(help.contains("Usage: kubectl windlass"), "{help}");
+        assert!(!help.lines().any(|line| line.starts_with("  windlass ")), "{help}");
+    }
+
+    #[test]
+    fn flags_stand_before_and_after_the_verb() {
+        for line in ["windlass -n team-a status x --plain", "windlass --plain status x -n team-a"] {
+            let matches = command("windlass").try_get_matches_from(line.split(' ')).expect(line);
+            let cli = Cli::from_arg_matches(&matches).expect(line);
+            assert_eq!(cli.global.place.namespace.as_deref(), Some("team-a"));
+            assert!(cli.global.display.plain);
+        }
+    }
+
+    #[test]
+    fn typos_get_a_suggestion() {
+        let said =
+            |line: &str| fault(&command("windlass").try_get_matches_from(line.split(' ')).unwrap_err(), "windlass");
+        let typo = said("windlass statsu");
+        assert_eq!(
+            (typo.message.as_str(), typo.hint.as_deref()),
+            ("no such verb: statsu", Some("did you mean 'status'?"))
+        );
+        assert_eq!(said("windlass logs --folow").hint.as_deref(), Some("did you mean '--follow'?"));
+        assert_eq!(said("windlass run -o digset").hint.as_deref(), Some("did you mean 'digest'?"));
+        assert!(said("windlass cancel").message.contains("<RUN>"));
+    }
+
+    #[test]
+    fn help_fits_a_screen_and_lists_each_verb_once() {
+        let help = command("windlass").render_help().to_string();
+        assert!(help.lines().count() <= 60, "{help}");
+        for verb in ["run", "status", "list", "logs", "cancel", "retry", "explain", "completion", "version", "help"] {
+            let count = help.lines().filter(|l| l.starts_with(&format!("  {verb} "))).count();
+            assert_eq!(count, 1, "{verb}\n{help}");
+        }
+        assert!(!help.contains("crds"));
     }
 }

@@ -1,1 +1,154 @@
-//! client
+//! The verbs for people in a cluster.
+//!
+//! ```text
+//! cli ─> main ─> run, retry, logs, status, list, cancel      (connect: the cluster; refusal: its errors)
+//!                 └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
+//! ```
+//!
+//! `cli` hands the parsed arguments over. **Invariant:** acts with the caller's own kubeconfig rights;
+//! stdout is data, stderr is messages; nothing is ever asked on the terminal.
+
+mod ansi;
+pub mod args;
+mod cancel;
+mod completion;
+mod connect;
+mod event;
+mod exit;
+mod explain;
+mod fault;
+mod follow;
+mod header;
+mod list;
+mod logs;
+mod logtext;
+mod manifest;
+mod output;
+mod refusal;
+mod render;
+mod run;
+mod screen;
+mod status;
+mod style;
+mod table;
+mod topics;
+mod track;
+mod view;
+
+use args::{Global, Verb};
+use connect::Cluster;
+use fault::Stop;
+use render::Setting;
+use screen::Screen;
+use style::{Look, Terminal};
+
+pub use exit::Exit;
+pub use fault::{Fault, nearest};
+
+/// What the verbs share.
+pub(crate) struct Session {
+    global: Global,
+    look: Look,
+    screen: Screen,
+    /// `windlass` or `kubectl windlass`.
+    program: &'static str,
+}
+
+impl Session {
+    async fn cluster(&self) -> Result<Cluster, Stop> {
+        Cluster::open(&self.global.place, self.program).await
+    }
+
+    fn setting(&self) -> Setting {
+        Setting {
+            look: self.look.clone(),
+            program: self.program,
+            tail: 20,
+            interrupt: "Ctrl-C leaves",
+            ..Setting::default()
+        }
+    }
+}
+
+/// Carries a verb out to its exit code. `command` is the whole command line, for help and completion.
+#[must_use]
+pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::Command) -> Exit {
+    report_panics();
+    let look = Look::decide(&Terminal::detect(), &global.display);
+    let screen = Screen::new(&look, false, true);
+    let mut session = Session { global: global.clone(), look, screen, program };
+    let result = match verb {
+        Verb::Explain(args) => explain::explain(&mut session, args),
+        Verb::Completion(args) => completion::completion(&mut session, args, command),
+        Verb::Version(_) => topics::version(&mut session),
+        Verb::Help(args) => topics::help(&mut session, args, command),
+        Verb::Run(_) | Verb::Status(_) | Verb::List(_) | Verb::Logs(_) | Verb::Cancel(_) | Verb::Retry(_) => {
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let result = runtime.block_on(in_cluster(&mut session, verb));
+                    // Tasks that still read are not waited for.
+                    runtime.shutdown_background();
+                    result
+                }
+                Err(error) => Err(Stop::from(error)),
+            }
+        }
+    };
+    match result {
+        Ok(exit) => exit,
+        Err(stop) => {
+            let exit = stop.exit();
+            drop(session.screen);
+            if let Stop::Faults(faults) = stop
+                && session.look.quiet < 2
+            {
+                tell(&faults, &session.look);
+            }
+            exit
+        }
+    }
+}
+
+async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
+    match verb {
+        Verb::Run(args) => run::run(session, args).await,
+        Verb::Status(args) => status::status(session, args).await,
+        Verb::List(args) => list::list(session, args).await,
+        Verb::Logs(args) => logs::logs(session, args).await,
+        Verb::Cancel(args) => cancel::cancel(session, args).await,
+        Verb::Retry(args) => run::retry(session, args).await,
+        // Offline: done by `main`.
+        Verb::Explain(_) | Verb::Completion(_) | Verb::Version(_) | Verb::Help(_) => Ok(Exit::Success),
+    }
+}
+
+fn tell(faults: &[Fault], look: &Look) {
+    for fault in faults {
+        screen::error(&fault.render(look.color_err));
+    }
+}
+
+/// Prints a usage error and gives its exit code; for `cli`, before there is a session.
+#[must_use]
+pub fn usage_error(fault: &Fault) -> Exit {
+    let look = Look::decide(&Terminal::detect(), &args::Display::default());
+    tell(std::slice::from_ref(fault), &look);
+    fault.exit
+}
+
+/// A panic is a bug: the terminal is restored, the place is told, the exit code is its own.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        screen::clear_after_panic();
+        let payload = info.payload();
+        let message = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        let message = message.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
+        let version = env!("CARGO_PKG_VERSION");
+        screen::error(&format!("windlass: bug: {message}{place}. Report it with this text and version {version}.\n"));
+        if std::env::var_os("RUST_BACKTRACE").is_some_and(|v| v != "0") {
+            screen::error(&format!("{}\n", std::backtrace::Backtrace::force_capture()));
+        }
+        std::process::exit(exit::BUG);
+    }));
+}

@@ -57,8 +57,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Namespace of the controller: its Lease and its counters live there
-    #[arg(long, env = "POD_NAMESPACE", default_value = "windlass-system")]
-    pub namespace: String,
+    #[arg(long = "own-namespace", env = "POD_NAMESPACE", default_value = "windlass-system")]
+    pub own_namespace: String,
     /// Name of this replica, for the Lease
     #[arg(long, env = "POD_NAME", default_value = "windlass-controller")]
     pub identity: String,
@@ -114,7 +114,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let health = serve::Health::default();
     let server = serve::start(options.listen, health.clone(), metrics.registry()).await?;
     installed(&client).await?;
-    let mut lease = lease::Candidate::new(client.clone(), &options.namespace, "windlass-controller", &options.identity);
+    let mut lease =
+        lease::Candidate::new(client.clone(), &options.own_namespace, "windlass-controller", &options.identity);
     health.set_ready();
     tokio::select! {
         () = lease.acquire() => {}
@@ -124,7 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let reporter = Reporter { controller: "windlass.dev/controller".into(), instance: Some(options.identity.clone()) };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
-        namespace: options.namespace.clone(),
+        namespace: options.own_namespace.clone(),
         settings: PodSettings {
             image: options.image,
             image_pull_policy: options.image_pull_policy,

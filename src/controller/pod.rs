@@ -300,7 +300,8 @@ fn volumes(spec: &PipelineSpec) -> Vec<Volume> {
         empty_dir(wire::IN_VOLUME, true, Some("16Mi")),
         empty_dir(wire::OUT_VOLUME, true, Some("32Mi")),
         empty_dir(wire::DISK_VOLUME, false, None),
-        empty_dir("tmp", true, Some("16Mi")),
+        // Git keeps its index and its private configuration here, out of the box's sight.
+        empty_dir("tmp", true, Some("64Mi")),
     ];
     volumes.extend(secrets.iter().enumerate().map(|(i, name)| secret(wire::secret_volume(i), name, 0o444)));
     volumes.extend(config_maps.iter().enumerate().map(|(i, name)| Volume {

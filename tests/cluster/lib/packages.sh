@@ -11,6 +11,8 @@ packages=(
   busybox debootstrap
   # the git server, over http and ssh
   git python3 openssh-server openssh-client
+  # what the tests look at images with, and the shells that steps may have
+  skopeo dash bash
   # tools of the scripts themselves
   curl procps util-linux ca-certificates
 )

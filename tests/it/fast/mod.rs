@@ -1,5 +1,6 @@
 //! Tests that need nothing but this machine.
 
+mod cli;
 pub(crate) mod crds;
 mod engine;
 mod prepare;

@@ -1,0 +1,204 @@
+//! The cluster: which one, which namespace, and calls that cannot hang.
+//!
+//! Every verb but the offline ones opens it. **Invariant:** acts with the caller's own kubeconfig
+//! rights; each answer is waited for no longer than `--request-timeout`.
+
+use super::{
+    args::Place,
+    exit::Exit,
+    fault::{Fault, Stop, nearest, reason},
+    refusal::{self, Ask},
+};
+use crate::api::{Pipeline, PipelineRun};
+use kube::{
+    Api, Client, Config,
+    api::{ApiResource, DynamicObject, ListParams},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use std::{future::Future, time::Duration};
+
+/// Runs in one answer; a list is read page by page.
+const PAGE: u32 = 500;
+/// Most runs that are looked through.
+const MOST_RUNS: usize = 20_000;
+
+/// A cluster that can be asked.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    /// The client; prefer [`Cluster::ask`].
+    pub client: Client,
+    /// Namespace of `-n`, else of the context.
+    pub namespace: String,
+    /// Whether `-n` was given.
+    pub namespace_given: bool,
+    /// Name of the context.
+    pub context: String,
+    /// Address of the API server.
+    pub url: String,
+    /// Longest wait for one answer.
+    pub timeout: Duration,
+    /// `windlass` or `kubectl windlass`.
+    pub program: &'static str,
+}
+
+impl Cluster {
+    /// Reads the kubeconfig; nothing is sent yet.
+    ///
+    /// # Errors
+    /// `InvalidKubeconfig`.
+    pub(super) async fn open(place: &Place, program: &'static str) -> Result<Self, Stop> {
+        // A second call finds it installed; that is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let timeout = place.request_timeout.unwrap_or(Duration::from_secs(30)).max(Duration::from_millis(100));
+        let (mut config, context) = config(place).await?;
+        config.connect_timeout = Some(config.connect_timeout.map_or(timeout, |t| t.min(timeout)));
+        let namespace = place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let client = Client::try_from(config).map_err(|e| bad_kubeconfig(&e.to_string()))?;
+        let namespace_given = place.namespace.is_some();
+        Ok(Self { client, namespace, namespace_given, context, url, timeout, program })
+    }
+
+    /// Runs of the namespace.
+    #[must_use]
+    pub(super) fn runs(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &run_resource())
+    }
+
+    /// Runs of all namespaces.
+    #[must_use]
+    pub(super) fn all_runs(&self) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &run_resource())
+    }
+
+    /// Pipelines of the namespace.
+    #[must_use]
+    pub(super) fn pipelines(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<Pipeline>(&()))
+    }
+
+    /// Waits for an answer, and says what went wrong in words.
+    ///
+    /// # Errors
+    /// Whatever the cluster answered, or that it did not.
+    pub(super) async fn ask<T>(&self, ask: Ask<'_>, call: impl Future<Output = kube::Result<T>>) -> Result<T, Stop> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(refusal::explain(&error, &ask, self)),
+            Err(_) => Err(self.unreachable(&format!("no answer from {} in {:?}", self.url, self.timeout)).into()),
+        }
+    }
+
+    /// Nobody answers.
+    #[must_use]
+    pub(super) fn unreachable(&self, what: &str) -> Fault {
+        Fault::new(reason::CLUSTER_UNREACHABLE, Exit::World, format!("{what} (context {})", self.context))
+    }
+
+    /// The run that a person means: a name, `@latest`, or nothing, which is the latest.
+    ///
+    /// # Errors
+    /// `NotFound`, with the name that was probably meant.
+    pub(super) async fn find_run(&self, wanted: Option<&str>) -> Result<DynamicObject, Stop> {
+        let namespace = &self.namespace;
+        let Some(name) = wanted.filter(|w| *w != "@latest") else {
+            let mut runs = self.list_runs(&self.runs(), None).await?;
+            runs.sort_by_key(newest_first);
+            return runs.into_iter().next().ok_or_else(|| {
+                Fault::new(reason::NOT_FOUND, Exit::NotFound, format!("no runs in namespace {namespace}"))
+                    .hint(format!("{} run -f FILE   or look elsewhere with -n NAMESPACE", self.program))
+                    .into()
+            });
+        };
+        if let Some(run) = self.ask(Ask::run("get", name), self.runs().get_opt(name)).await? {
+            return Ok(run);
+        }
+        // The group may be missing altogether, which `get_opt` cannot tell from a missing run.
+        let runs = self.list_runs(&self.runs(), None).await?;
+        let names = runs.iter().filter_map(|r| r.metadata.name.as_deref());
+        let fault = Fault::new(reason::NOT_FOUND, Exit::NotFound, format!("no run {name:?} in namespace {namespace}"));
+        Err(match nearest(name, names) {
+            Some(near) => fault.hint(format!("did you mean {near:?}?")),
+            None => fault.hint(format!("{} list -n {namespace}", self.program)),
+        }
+        .into())
+    }
+
+    /// All runs that a selector takes.
+    ///
+    /// # Errors
+    /// Whatever the cluster answered.
+    pub(super) async fn list_runs(
+        &self,
+        api: &Api<DynamicObject>,
+        select: Option<ListParams>,
+    ) -> Result<Vec<DynamicObject>, Stop> {
+        let mut params = select.unwrap_or_default().limit(PAGE);
+        let mut runs = Vec::new();
+        loop {
+            let page = self.ask(Ask::runs("list"), api.list(&params)).await?;
+            runs.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) if runs.len() < MOST_RUNS => params.continue_token = Some(token),
+                _ => return Ok(runs),
+            }
+        }
+    }
+}
+
+/// The kind PipelineRun, for objects that are read leniently.
+#[must_use]
+pub(super) fn run_resource() -> ApiResource {
+    ApiResource::erase::<PipelineRun>(&())
+}
+
+/// Sorts runs by age; of two made in the same second the name that sorts last is taken for the newer.
+#[must_use]
+pub(super) fn newest_first(run: &DynamicObject) -> std::cmp::Reverse<(Option<jiff::Timestamp>, Option<String>)> {
+    std::cmp::Reverse((run.metadata.creation_timestamp.as_ref().map(|t| t.0), run.metadata.name.clone()))
+}
+
+async fn config(place: &Place) -> Result<(Config, String), Stop> {
+    let options = KubeConfigOptions { context: place.context.clone(), ..KubeConfigOptions::default() };
+    let read = match &place.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    let kubeconfig = match read {
+        Ok(kubeconfig) => kubeconfig,
+        // In a pod there is no file, but a service account.
+        Err(_) if place.kubeconfig.is_none() && place.context.is_none() && in_pod() => {
+            let config = Config::incluster().map_err(|e| bad_kubeconfig(&e.to_string()))?;
+            return Ok((config, "in-cluster".into()));
+        }
+        Err(KubeconfigError::ReadConfig(error, path)) => {
+            return Err(bad_kubeconfig(&format!("cannot read {}: {error}", path.display())));
+        }
+        Err(error) => return Err(bad_kubeconfig(&error.to_string())),
+    };
+    let context = place.context.clone().or_else(|| kubeconfig.current_context.clone()).unwrap_or_default();
+    let names: Vec<String> = kubeconfig.contexts.iter().map(|c| c.name.clone()).collect();
+    match Config::from_custom_kubeconfig(kubeconfig, &options).await {
+        Ok(config) => Ok((config, context)),
+        Err(KubeconfigError::LoadContext(name)) => Err(Fault::new(
+            reason::INVALID_KUBECONFIG,
+            Exit::Denied,
+            format!("the kubeconfig has no context {name:?} (it has {})", names.join(", ")),
+        )
+        .into()),
+        Err(KubeconfigError::CurrentContextNotSet) => {
+            Err(bad_kubeconfig("no current context is set; choose one with --context"))
+        }
+        Err(error) => Err(bad_kubeconfig(&error.to_string())),
+    }
+}
+
+fn in_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+fn bad_kubeconfig(cause: &str) -> Stop {
+    Fault::new(reason::INVALID_KUBECONFIG, Exit::Denied, cause)
+        .hint("set KUBECONFIG or --kubeconfig to the file of your cluster")
+        .into()
+}

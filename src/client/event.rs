@@ -1,0 +1,160 @@
+//! What happens to a run, as one stream of events: the only thing that renderers see.
+//!
+//! `track` makes them, `render` shows them. **Invariant:** plain data; nothing here is shown in one
+//! renderer and hidden from the others.
+
+use super::view::{Outcome, StepInfo};
+use crate::api::status::ImageStatus;
+
+/// When something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct At {
+    /// Milliseconds since the run was made.
+    pub run_ms: u64,
+    /// By the wall clock.
+    pub wall: jiff::Timestamp,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepResult {
+    /// Passed.
+    Succeeded,
+    /// Failed.
+    Failed,
+    /// Ended by a cancel.
+    Cancelled,
+    /// Not run.
+    Skipped,
+}
+
+impl StepResult {
+    /// The word in JSON.
+    #[must_use]
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// The end of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StepEnd {
+    /// The step.
+    pub step: StepInfo,
+    /// How it ended.
+    pub result: StepResult,
+    /// Exit code, if it had a process.
+    pub exit_code: Option<i32>,
+    /// CamelCase word; empty if it passed.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// How long it took, if it ran.
+    pub took_ms: Option<u64>,
+    /// Images it pushed.
+    pub images: Vec<ImageStatus>,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RunEnd {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// CamelCase word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// How long it took.
+    pub took_ms: u64,
+    /// The step that failed, or that was running when it was cancelled.
+    pub step: Option<String>,
+    /// Its exit code.
+    pub exit_code: Option<i32>,
+    /// Images that were pushed.
+    pub images: Vec<ImageStatus>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The run exists; first of all events.
+    RunCreated {
+        /// Its name.
+        run: String,
+        /// Its namespace.
+        namespace: String,
+        /// The context of the kubeconfig.
+        cluster: String,
+        /// The Pipeline it refers to.
+        pipeline: Option<String>,
+        /// Steps, as far as they are known before the run is resolved.
+        steps: Vec<StepInfo>,
+    },
+    /// The steps and the build number are known for good.
+    Resolved {
+        /// Build number.
+        build: Option<i64>,
+        /// Steps.
+        steps: Vec<StepInfo>,
+    },
+    /// The run waits.
+    Waiting {
+        /// CamelCase word.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// Everything is in place; the first step begins.
+    Prepared {
+        /// Pod.
+        pod: String,
+        /// Node.
+        node: String,
+        /// Commit of the source.
+        source: Option<String>,
+        /// How long it took from the creation of the run.
+        took_ms: u64,
+    },
+    /// A step began.
+    StepStarted {
+        /// The step.
+        step: StepInfo,
+    },
+    /// Step output, as it came.
+    Log {
+        /// The step; none before the first header.
+        step: Option<String>,
+        /// Time of the line, on its first piece.
+        stamp: Option<String>,
+        /// What was printed.
+        bytes: Vec<u8>,
+    },
+    /// What a running step is doing.
+    Progress {
+        /// The step.
+        step: StepInfo,
+        /// For people.
+        message: String,
+    },
+    /// An image was pushed.
+    Image {
+        /// The step.
+        step: String,
+        /// The image.
+        image: ImageStatus,
+    },
+    /// A step is over.
+    StepFinished(StepEnd),
+    /// The run is over; last of all events about it.
+    RunFinished(RunEnd),
+    /// Something about following, not about the run.
+    Notice {
+        /// For people.
+        message: String,
+    },
+}

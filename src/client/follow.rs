@@ -1,0 +1,396 @@
+//! Follows a run to its end: its status, its output, signals and the clock go in, a renderer's text
+//! comes out.
+//!
+//! `run`, `retry`, `logs -f` and `status --wait` use it. **Invariant:** ending the view never ends the
+//! run; only the first Ctrl-C of who started it asks for a cancel.
+
+use super::{
+    args::{ExitCodeOf, OnInterrupt},
+    cancel,
+    connect::{Cluster, run_resource},
+    event::{At, Event},
+    exit::Exit,
+    fault::{Fault, Stop, reason},
+    output::{self, Heard, Source},
+    refusal,
+    render::{Renderer, Setting, Text},
+    screen::Screen,
+    style::{self, Mode},
+    track::Tracker,
+    view::{Outcome, RunView, millis_between},
+};
+use futures::{StreamExt, stream::BoxStream};
+use jiff::Timestamp;
+use kube::{
+    Api,
+    api::DynamicObject,
+    runtime::{WatchStreamExt, watcher},
+};
+use std::time::{Duration, Instant};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+/// How long the cluster may be away before following ends.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// After this long without the cluster a line says so.
+const NOTICE_AFTER: Duration = Duration::from_secs(5);
+
+/// What following is to do.
+#[derive(Debug)]
+pub(super) struct Options {
+    /// The run was made by us, just now.
+    pub fresh: bool,
+    /// What the first Ctrl-C does; none: it ends the view.
+    pub interrupt: Option<OnInterrupt>,
+    /// Whether step output is read.
+    pub with_output: bool,
+    /// Longest time to follow.
+    pub timeout: Option<Duration>,
+    /// Whose exit code a failed run ends with.
+    pub exit_code: ExitCodeOf,
+}
+
+/// How following ended.
+#[derive(Debug)]
+pub(super) struct Followed {
+    /// What the process ends with.
+    pub exit: Exit,
+    /// The run as last seen.
+    pub view: RunView,
+}
+
+struct Follow<'a> {
+    cluster: &'a Cluster,
+    screen: &'a mut Screen,
+    renderer: Renderer,
+    tracker: Tracker,
+    options: Options,
+    name: String,
+    began: Instant,
+    /// Age of the run when following began.
+    offset_ms: u64,
+    hearing: Option<String>,
+    heard: mpsc::Receiver<Heard>,
+    speak: mpsc::Sender<Heard>,
+    over: watch::Sender<bool>,
+    cancelled: bool,
+    away_since: Option<(Instant, bool)>,
+    flushed: Instant,
+}
+
+/// What woke the loop.
+enum Wake {
+    Status(Option<Box<watcher::Result<watcher::Event<DynamicObject>>>>),
+    Heard(Option<Heard>),
+    Signal(Exit),
+    Suspend,
+    Tick,
+}
+
+/// Follows `run` to its end.
+///
+/// # Errors
+/// When the cluster or the output goes away, or the run is deleted.
+pub(super) async fn follow(
+    cluster: &Cluster,
+    run: &DynamicObject,
+    screen: &mut Screen,
+    setting: Setting,
+    options: Options,
+) -> Result<Followed, Stop> {
+    let view = RunView::read(run);
+    let now = Timestamp::now();
+    let age_ms = view.created.and_then(|created| millis_between(created, now)).unwrap_or_default();
+    let (speak, heard) = mpsc::channel(256);
+    let mut follow = Follow {
+        cluster,
+        screen,
+        renderer: Renderer::new(setting),
+        tracker: Tracker::new(options.fresh),
+        offset_ms: if options.fresh { 0 } else { age_ms },
+        options,
+        name: view.name.clone(),
+        began: Instant::now(),
+        hearing: None,
+        heard,
+        speak,
+        over: watch::Sender::new(false),
+        cancelled: view.cancel.is_some(),
+        away_since: None,
+        flushed: Instant::now(),
+    };
+    let result = follow.run(view).await;
+    let exit = match &result {
+        Ok(followed) => followed.exit,
+        Err(stop) => stop.exit(),
+    };
+    let at = follow.at();
+    let last = follow.renderer.end(at, exit);
+    let shown = follow.screen.show(&last, Vec::new()).and_then(|()| follow.screen.clear());
+    let followed = result?;
+    shown?;
+    Ok(followed)
+}
+
+impl Follow<'_> {
+    async fn run(&mut self, view: RunView) -> Result<Followed, Stop> {
+        let begin = self.renderer.begin(self.at(), &self.cluster.context);
+        let created = Event::RunCreated {
+            run: view.name.clone(),
+            namespace: view.namespace.clone(),
+            cluster: self.cluster.context.clone(),
+            pipeline: view.pipeline.clone(),
+            steps: view.steps.clone(),
+        };
+        self.screen.show(&begin, Vec::new())?;
+        self.tell(&[created])?;
+        self.status(view);
+        let events = self.tracker.advance(self.now_ms());
+        self.tell(&events)?;
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.cluster.client.clone(), &self.tracker.view().namespace, &run_resource());
+        let select = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
+        let mut changes = watcher(api, select).default_backoff().boxed();
+        let mut interrupt = handler(SignalKind::interrupt())?;
+        let mut terminate = handler(SignalKind::terminate())?;
+        let mut suspend = handler(SignalKind::from_raw(nix::libc::SIGTSTP))?;
+        let mut clock = tokio::time::interval(Duration::from_millis(100));
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if self.tracker.is_over() {
+                return Ok(self.finished());
+            }
+            let wake = tokio::select! {
+                biased;
+                _ = interrupt.recv() => Wake::Signal(Exit::Interrupted),
+                _ = terminate.recv() => Wake::Signal(Exit::Terminated),
+                _ = suspend.recv() => Wake::Suspend,
+                change = changes.next() => Wake::Status(change.map(Box::new)),
+                heard = self.heard.recv() => Wake::Heard(heard),
+                _ = clock.tick() => Wake::Tick,
+            };
+            if let Some(exit) = self.wake(wake, &mut changes).await? {
+                return Ok(Followed { exit, view: self.tracker.view().clone() });
+            }
+            let events = self.tracker.advance(self.now_ms());
+            self.tell(&events)?;
+        }
+    }
+
+    async fn wake(
+        &mut self,
+        wake: Wake,
+        changes: &mut BoxStream<'_, watcher::Result<watcher::Event<DynamicObject>>>,
+    ) -> Result<Option<Exit>, Stop> {
+        match wake {
+            Wake::Signal(exit) => return self.signal(exit).await,
+            Wake::Suspend => self.suspend()?,
+            Wake::Status(Some(change)) => self.change(*change)?,
+            Wake::Status(None) => *changes = futures::stream::pending().boxed(),
+            Wake::Heard(first) => {
+                // What is there already goes into one frame.
+                let mut next = first;
+                for _ in 0..256 {
+                    match next {
+                        Some(Heard::Piece(piece)) => self.tracker.output(piece, self.now_ms()),
+                        Some(Heard::Ended(missing)) => self.output_ended(missing)?,
+                        None => break,
+                    }
+                    next = self.heard.try_recv().ok();
+                }
+            }
+            Wake::Tick => {
+                self.tick()?;
+                if self.options.timeout.is_some_and(|limit| self.began.elapsed() >= limit) {
+                    return Err(self.timed_out().into());
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn tick(&mut self) -> Result<(), Stop> {
+        if let Some((since, told)) = self.away_since {
+            if since.elapsed() > PATIENCE {
+                let hint = format!("the run goes on; later: {} logs -f {}", self.cluster.program, self.name);
+                let what = format!("no answer from {} for {}s", self.cluster.url, PATIENCE.as_secs());
+                return Err(self.cluster.unreachable(&what).hint(hint).into());
+            }
+            if since.elapsed() > NOTICE_AFTER && !told {
+                self.away_since = Some((since, true));
+                let message = format!("no answer from {}; trying again", self.cluster.url);
+                self.tell(&[Event::Notice { message }])?;
+            }
+        }
+        if self.flushed.elapsed() >= Duration::from_secs(1) {
+            self.flushed = Instant::now();
+            self.screen.flush_line()?;
+        }
+        let texts = self.renderer.tick(self.at());
+        self.paint(&texts)
+    }
+
+    fn change(&mut self, change: watcher::Result<watcher::Event<DynamicObject>>) -> Result<(), Stop> {
+        match change {
+            Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => {
+                self.away_since = None;
+                self.status(RunView::read(&run));
+            }
+            Ok(watcher::Event::Delete(_)) => return Err(self.deleted().into()),
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+            Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) => {
+                if let kube::Error::Api(status) = &error
+                    && matches!(status.code, 401 | 403 | 404)
+                {
+                    return Err(refusal::explain(&error, &refusal::Ask::run("watch", &self.name), self.cluster));
+                }
+                self.away_since.get_or_insert((Instant::now(), false));
+            }
+            Err(_) => {
+                self.away_since.get_or_insert((Instant::now(), false));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a state of the run in; begins to hear its pod.
+    fn status(&mut self, view: RunView) {
+        let pod = view.status.pod_name.clone();
+        let ended = view.outcome().is_some();
+        self.over.send_replace(ended);
+        self.tracker.status(view, self.now_ms());
+        match pod {
+            Some(pod) if self.options.with_output && self.hearing.as_ref() != Some(&pod) => self.hear(pod),
+            Some(_) if self.options.with_output => {}
+            // Without a pod there will be no output; with one that is not read neither.
+            _ if ended || !self.options.with_output => self.tracker.output_ended(),
+            _ => {}
+        }
+    }
+
+    fn hear(&mut self, pod: String) {
+        // A new channel: what an older pod still says is not mixed in.
+        let (speak, heard) = mpsc::channel(256);
+        self.heard = heard;
+        self.speak = speak.clone();
+        let namespace = self.tracker.view().namespace.clone();
+        let pods = Api::namespaced(self.cluster.client.clone(), &namespace);
+        self.hearing = Some(pod.clone());
+        tokio::spawn(output::read(Source { pods, pod, follow: true }, speak, self.over.subscribe()));
+    }
+
+    fn output_ended(&mut self, missing: Option<output::Missing>) -> Result<(), Stop> {
+        self.tracker.output_ended();
+        let never_ran = missing == Some(output::Missing::NeverRan);
+        if let (Some(missing), false) = (missing, never_ran) {
+            let message = missing.words(self.hearing.as_deref().unwrap_or_default());
+            let events = self.tracker.advance(self.now_ms());
+            self.tell(&events)?;
+            if !self.tracker.is_over() || !self.options.fresh {
+                self.tell(&[Event::Notice { message }])?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn signal(&mut self, exit: Exit) -> Result<Option<Exit>, Stop> {
+        let (name, program) = (self.name.clone(), self.cluster.program);
+        match self.options.interrupt {
+            Some(OnInterrupt::Cancel) if !self.cancelled => {
+                self.cancelled = true;
+                let running =
+                    self.tracker.view().status.steps.iter().find(|s| !s.phase.is_final() && s.started_at.is_some());
+                let step = running.map(|s| format!("stopping step {}, then ", s.name)).unwrap_or_default();
+                let message = format!("cancelling {name}: {step}after-steps (Ctrl-C again to leave now)");
+                self.tell(&[Event::Notice { message }])?;
+                cancel::request(self.cluster, &name, false).await?;
+                Ok(None)
+            }
+            Some(OnInterrupt::Cancel) => {
+                self.tell(&[Event::Notice {
+                    message: format!("left; {name} is being cancelled: {program} status {name}"),
+                }])?;
+                Ok(Some(exit))
+            }
+            Some(OnInterrupt::Detach) => {
+                self.tell(&[Event::Notice { message: format!("left; {name} goes on: {program} logs -f {name}") }])?;
+                Ok(Some(exit))
+            }
+            None => Ok(Some(exit)),
+        }
+    }
+
+    fn suspend(&mut self) -> Result<(), Stop> {
+        self.screen.clear()?;
+        // The handler replaced what the signal does by itself.
+        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+        Ok(())
+    }
+
+    fn tell(&mut self, events: &[Event]) -> Result<(), Stop> {
+        let at = self.at();
+        let texts: Vec<Text> = events.iter().flat_map(|event| self.renderer.event(at, event)).collect();
+        self.paint(&texts)
+    }
+
+    fn paint(&mut self, texts: &[Text]) -> Result<(), Stop> {
+        let footer = if self.screen.look().mode == Mode::Live {
+            let width = style::columns().unwrap_or(80).saturating_sub(1);
+            self.renderer.footer(self.at(), width)
+        } else {
+            Vec::new()
+        };
+        Ok(self.screen.show(texts, footer)?)
+    }
+
+    fn finished(&self) -> Followed {
+        let view = self.tracker.view().clone();
+        let exit = result_of(&view, self.options.exit_code);
+        Followed { exit, view }
+    }
+
+    fn timed_out(&self) -> Fault {
+        let limit = self.options.timeout.unwrap_or_default();
+        let (why, message) = self.tracker.view().why();
+        let state = if why.is_empty() { String::new() } else { format!(": {why}: {message}") };
+        Fault::new(reason::TIMED_OUT, Exit::TimedOut, format!("{} has not ended in {limit:?}{state}", self.name))
+            .hint(format!("the run goes on: {} logs -f {}", self.cluster.program, self.name))
+    }
+
+    fn deleted(&self) -> Fault {
+        let message = format!("run {:?} was deleted while it was followed", self.name);
+        Fault::new(reason::NOT_FOUND, Exit::NotFound, message)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.offset_ms + u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self) -> At {
+        At { run_ms: self.now_ms(), wall: Timestamp::now() }
+    }
+}
+
+/// The exit code of a run that has ended.
+#[must_use]
+pub(super) fn result_of(view: &RunView, whose: ExitCodeOf) -> Exit {
+    match view.outcome() {
+        Some(Outcome::Succeeded) => Exit::Success,
+        Some(Outcome::Cancelled) => Exit::Cancelled,
+        Some(Outcome::Failed) => {
+            let code = view.failed_step().and_then(|s| s.exit_code).and_then(|code| u8::try_from(code).ok());
+            match code.filter(|code| whose == ExitCodeOf::Step && (1..=125).contains(code)) {
+                Some(code) => Exit::Step(code),
+                None => Exit::Failed,
+            }
+        }
+        None => Exit::Unfinished,
+    }
+}
+
+fn handler(kind: SignalKind) -> Result<Signal, Stop> {
+    signal(kind)
+        .map_err(|e| Fault::new(reason::OUTPUT_FAILED, Exit::World, format!("cannot handle signals: {e}")).into())
+}

@@ -1,0 +1,217 @@
+//! `logs`: prints step output.
+//!
+//! **Invariant:** stdout gets the bytes that the steps printed and nothing else; headers are on stderr.
+
+use super::{
+    Session,
+    args::{ExitCodeOf, LogsArgs, Show},
+    connect::Cluster,
+    exit::Exit,
+    fault::{Fault, Stop, nearest, one_line, reason},
+    follow::{self, Options},
+    header::{Line, Reader},
+    logtext::Piece,
+    output::{self, Heard, Source},
+    render::Text,
+    screen::Screen,
+    style::Sign,
+    view::{RunView, StepInfo, millis_between},
+};
+use crate::api::{duration, status::StepPhase};
+use kube::Api;
+use std::{collections::VecDeque, time::Duration};
+use tokio::sync::{mpsc, watch};
+
+/// Most bytes kept for `--tail`.
+const TAIL_BYTES: usize = 16 << 20;
+
+/// `logs`.
+///
+/// # Errors
+/// No such run or step, no output any more, or whatever the cluster answered.
+pub(super) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit, Stop> {
+    let cluster = session.cluster().await?;
+    let object = cluster.find_run(args.run.as_deref()).await?;
+    let view = RunView::read(&object);
+    if args.run.as_deref().is_none_or(|r| r == "@latest") && !args.follow {
+        session.screen.message(&format!("run {} in namespace {}", view.name, view.namespace))?;
+    }
+    let only = only_step(&view, args)?;
+    if args.follow || session.look.mode == super::style::Mode::Json {
+        let mut setting = session.setting();
+        setting.only_step = only;
+        setting.timestamps = args.timestamps;
+        setting.show = Show::All;
+        setting.interrupt = "Ctrl-C leaves";
+        let options = Options {
+            fresh: false,
+            interrupt: None,
+            with_output: true,
+            timeout: None,
+            exit_code: ExitCodeOf::Windlass,
+        };
+        let mut screen = Screen::new(&session.look, false, args.raw);
+        return Ok(follow::follow(&cluster, &object, &mut screen, setting, options).await?.exit);
+    }
+    print(session, &cluster, &view, only.as_deref(), args).await
+}
+
+/// The step that is asked for.
+fn only_step(view: &RunView, args: &LogsArgs) -> Result<Option<String>, Stop> {
+    if args.failed {
+        let failed = view.failed_step().map(|s| s.name.clone());
+        return failed.map(Some).ok_or_else(|| {
+            let message = format!("no step of {} failed", view.name);
+            Fault::new(reason::NOT_FOUND, Exit::NotFound, message).into()
+        });
+    }
+    let Some(wanted) = &args.step else { return Ok(None) };
+    // Before a run is resolved its steps may not be known; then the name is believed.
+    if view.steps.is_empty() || view.steps.iter().any(|s| s.name == *wanted) {
+        return Ok(Some(wanted.clone()));
+    }
+    let names: Vec<&str> = view.steps.iter().map(|s| s.name.as_str()).collect();
+    let message = format!("{} has no step {wanted:?} (it has {})", view.name, names.join(", "));
+    let fault = Fault::new(reason::NOT_FOUND, Exit::NotFound, message);
+    Err(match nearest(wanted, names) {
+        Some(near) => fault.hint(format!("did you mean {near:?}?")),
+        None => fault,
+    }
+    .into())
+}
+
+/// Prints what there is, once.
+async fn print(
+    session: &mut Session,
+    cluster: &Cluster,
+    view: &RunView,
+    only: Option<&str>,
+    args: &LogsArgs,
+) -> Result<Exit, Stop> {
+    let Some(pod) = view.status.pod_name.clone() else {
+        let (why, message) = view.why();
+        let cause = if why.is_empty() { "it has no pod yet".to_owned() } else { format!("{why}: {message}") };
+        let fault = Fault::new(reason::LOGS_GONE, Exit::NotFound, format!("{} has no output: {cause}", view.name));
+        return Err(fault.hint(format!("{} logs -f {}", cluster.program, view.name)).into());
+    };
+    let (speak, mut heard) = mpsc::channel(256);
+    let pods = Api::namespaced(cluster.client.clone(), &view.namespace);
+    let over = watch::Sender::new(true);
+    tokio::spawn(output::read(Source { pods, pod: pod.clone(), follow: false }, speak, over.subscribe()));
+    let mut printer = Printer::new(session, view, only, args);
+    while let Some(said) = heard.recv().await {
+        match said {
+            Heard::Piece(piece) => printer.piece(&piece)?,
+            Heard::Ended(None) => break,
+            Heard::Ended(Some(missing)) => {
+                let fault = Fault::new(missing.reason(), Exit::NotFound, missing.words(&pod));
+                return Err(match missing {
+                    output::Missing::PodGone => {
+                        let keep = "a pod is deleted 1h after the end; set spec.podTTLAfterFinished to keep it longer";
+                        fault.note(keep).hint(format!("{} retry {}", cluster.program, view.name))
+                    }
+                    output::Missing::NeverRan => fault.hint(format!("{} status {}", cluster.program, view.name)),
+                    output::Missing::Forbidden | output::Missing::Unreadable => fault,
+                }
+                .into());
+            }
+        }
+    }
+    printer.end()?;
+    Ok(Exit::Success)
+}
+
+struct Printer<'a> {
+    screen: Screen,
+    view: &'a RunView,
+    only: Option<&'a str>,
+    timestamps: bool,
+    quiet: bool,
+    reader: Reader,
+    signed: String,
+    tail: Option<(usize, VecDeque<Vec<u8>>, usize)>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(session: &Session, view: &'a RunView, only: Option<&'a str>, args: &LogsArgs) -> Self {
+        Self {
+            screen: Screen::new(&session.look, false, args.raw),
+            view,
+            only,
+            timestamps: args.timestamps,
+            // The name of the one step that was asked for says nothing new.
+            quiet: session.look.quiet > 0 || only.is_some() || args.tail.is_some(),
+            reader: Reader::default(),
+            signed: session.look.signed(Sign::Run),
+            tail: args.tail.map(|lines| (lines, VecDeque::new(), 0)),
+        }
+    }
+
+    fn piece(&mut self, piece: &Piece) -> Result<(), Stop> {
+        match self.reader.read(piece, &self.view.steps, &self.view.name) {
+            Line::Begin(step) => {
+                let Some(info) = self.view.steps.get(step).filter(|_| !self.quiet) else { return Ok(()) };
+                return self.say(&format!("{} {}   ({})", self.signed, info.label(), self.state(info)));
+            }
+            Line::Note(message) => return self.say(&format!("! {}", one_line(&message))),
+            Line::End(_) | Line::Known => return Ok(()),
+            Line::Output => {}
+        }
+        let step = self.reader.current().and_then(|i| self.view.steps.get(i)).map(|s| s.name.as_str());
+        if self.only.is_some_and(|only| step != Some(only)) {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        if let (true, Some(stamp)) = (self.timestamps, &piece.stamp) {
+            bytes.extend_from_slice(stamp.as_bytes());
+            bytes.push(b' ');
+        }
+        bytes.extend_from_slice(&piece.bytes);
+        let Some((lines, tail, size)) = &mut self.tail else {
+            return Ok(self.screen.show(&[Text::Data(bytes)], Vec::new())?);
+        };
+        *size += bytes.len();
+        match tail.back_mut().filter(|line| !line.ends_with(b"\n")) {
+            Some(open) => open.extend(bytes),
+            None => tail.push_back(bytes),
+        }
+        while tail.len() > *lines || *size > TAIL_BYTES {
+            let Some(dropped) = tail.pop_front() else { break };
+            *size -= dropped.len();
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, line: &str) -> Result<(), Stop> {
+        Ok(self.screen.message(line)?)
+    }
+
+    /// `12.3s, ended 2m ago`, `running 5s`.
+    fn state(&self, info: &StepInfo) -> String {
+        let Some(status) = self.view.step(&info.name) else { return "no status".into() };
+        let now = jiff::Timestamp::now();
+        let human = |ms: Option<u64>| ms.map(|ms| duration::human(Duration::from_millis(ms))).unwrap_or_default();
+        let since = |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| {
+            millis_between(time.0, now).map(|ms| super::table::age(ms / 1000)).unwrap_or_default()
+        };
+        match (&status.started_at, &status.finished_at) {
+            (Some(from), Some(to)) => {
+                let failed = match (status.phase, status.exit_code) {
+                    (StepPhase::Failed, Some(code)) => format!(", exit code {code}"),
+                    _ => String::new(),
+                };
+                format!("{}{failed}, ended {} ago", human(millis_between(from.0, to.0)), since(to))
+            }
+            (Some(from), None) => format!("running {}", since(from)),
+            (None, _) => "starting".into(),
+        }
+    }
+
+    fn end(mut self) -> Result<(), Stop> {
+        if let Some((_, tail, _)) = self.tail.take() {
+            let texts: Vec<Text> = tail.into_iter().map(Text::Data).collect();
+            self.screen.show(&texts, Vec::new())?;
+        }
+        Ok(self.screen.clear()?)
+    }
+}

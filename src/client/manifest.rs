@@ -1,0 +1,302 @@
+//! Files of Pipelines and runs: read, checked for what makes them unusable, completed from flags.
+//!
+//! `run` uses it. **Invariant:** what the user wrote is sent as written; the API server judges the
+//! fields. Bounded: a file of at most [`MOST_BYTES`].
+
+use super::{
+    args::RunArgs,
+    exit::Exit,
+    fault::{Fault, Stop, nearest, reason},
+};
+use crate::api::{GROUP, VERSION, meta};
+use serde::{Deserialize, de};
+use serde_json::{Map, Value, json};
+use std::{fmt, io::Read, path::Path};
+
+/// Longest file: the API server takes objects of at most 3 MiB.
+pub(super) const MOST_BYTES: u64 = 4 << 20;
+/// Most documents in a file.
+const MOST_DOCUMENTS: usize = 200;
+
+/// What a file asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Manifest {
+    /// Pipelines to apply first.
+    pub pipelines: Vec<Value>,
+    /// The run to make.
+    pub run: Value,
+}
+
+/// Reads a file, or stdin for `-`.
+///
+/// # Errors
+/// `UnreadableFile`.
+pub(super) fn read(path: &Path) -> Result<String, Stop> {
+    let name = path.display();
+    let unreadable = |cause: String| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, format!("{name}: {cause}"));
+    if name.to_string().contains("://") {
+        let hint = format!("curl -fsSL {name} | windlass run -f -");
+        return Err(unreadable("addresses are not fetched".into()).hint(hint).into());
+    }
+    let mut bytes = Vec::new();
+    let result = if path == Path::new("-") {
+        std::io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+    };
+    result.map_err(|e| unreadable(e.to_string()))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(unreadable(format!("is longer than {} MiB", MOST_BYTES >> 20)).into());
+    }
+    String::from_utf8(bytes).map_err(|_| unreadable("is not UTF-8 text".into()).into())
+}
+
+/// The documents of a file.
+///
+/// # Errors
+/// `YamlSyntax` with line and column.
+pub(super) fn parse(file: &str, text: &str) -> Result<Vec<Value>, Stop> {
+    let mut documents = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(text).take(MOST_DOCUMENTS + 1) {
+        let value = Strict::deserialize(document).map_err(|e| syntax(file, text, &e))?;
+        if !value.0.is_null() {
+            documents.push(value.0);
+        }
+    }
+    if documents.len() > MOST_DOCUMENTS {
+        return Err(Fault::usage(format!("{file} holds more than {MOST_DOCUMENTS} documents")).into());
+    }
+    Ok(documents)
+}
+
+fn syntax(file: &str, text: &str, error: &serde_yaml::Error) -> Stop {
+    let place = error.location().map(|l| (l.line(), l.column()));
+    let cause = error.to_string();
+    // The library repeats the place in words.
+    let cause = cause.split(" at line ").next().unwrap_or(&cause).to_owned();
+    let Some((line, column)) = place else {
+        return Fault::new(reason::YAML_SYNTAX, Exit::Usage, format!("{file}: {cause}")).into();
+    };
+    let mut fault = Fault::new(reason::YAML_SYNTAX, Exit::Usage, format!("{file}:{line}:{column}: {cause}"));
+    if let Some(quoted) = text.lines().nth(line.saturating_sub(1)) {
+        let quoted: String = quoted.chars().take(120).collect();
+        fault = fault.note(format!("{line} | {quoted}"));
+        fault =
+            fault.note(format!("{} | {}^", " ".repeat(line.to_string().len()), " ".repeat(column.saturating_sub(1))));
+    }
+    fault.note("nothing was started").into()
+}
+
+/// The one run that a file asks for, with what flags add; a lone Pipeline is run.
+///
+/// # Errors
+/// When it is not clear what to run, or the namespaces differ.
+pub(super) fn assemble(
+    file: &str,
+    documents: Vec<Value>,
+    place: (&str, bool),
+    args: &RunArgs,
+) -> Result<Manifest, Stop> {
+    let (mut pipelines, mut runs) = (Vec::new(), Vec::new());
+    for (i, mut document) in documents.into_iter().enumerate() {
+        let kind = kind(file, i, &document)?;
+        settle_namespace(file, &mut document, place)?;
+        match kind {
+            Kind::Pipeline => pipelines.push(document),
+            Kind::Run => runs.push(document),
+        }
+    }
+    let mut run = match (runs.len(), pipelines.as_slice()) {
+        (1, _) => runs.remove(0),
+        (0, [one]) => {
+            let name = one.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            run_of(&name, place.0)
+        }
+        (0, []) => return Err(Fault::usage(format!("{file} holds no PipelineRun and no Pipeline")).into()),
+        (0, many) => {
+            let names: Vec<_> = many.iter().filter_map(|p| p.pointer("/metadata/name")?.as_str()).collect();
+            let fault = Fault::usage(format!("{file} holds {} Pipelines and no PipelineRun", many.len()));
+            return Err(fault.note(format!("it has {}; nothing was applied", names.join(", "))).into());
+        }
+        (count, _) => {
+            let fault = Fault::usage(format!("{file} holds {count} PipelineRuns; run starts and follows exactly one"));
+            return Err(fault.hint(format!("kubectl create -f {file}   starts them all")).into());
+        }
+    };
+    complete(file, &mut run, args)?;
+    Ok(Manifest { pipelines, run })
+}
+
+/// A new run of a Pipeline.
+#[must_use]
+pub(super) fn run_of(pipeline: &str, namespace: &str) -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "kind": "PipelineRun",
+        "metadata": {
+            "generateName": generate_name(pipeline),
+            "namespace": namespace,
+            "labels": {meta::PIPELINE: pipeline},
+        },
+        "spec": {"pipelineRef": {"name": pipeline}},
+    })
+}
+
+/// A beginning that leaves room for the five characters that the API server adds; a run's name has 58 at most.
+#[must_use]
+pub(super) fn generate_name(base: &str) -> String {
+    let base: String = base.chars().take(52).collect();
+    format!("{}-", base.trim_end_matches('-'))
+}
+
+/// Puts `-p`, `-e` and `--revision` into the run; they win over what the file says.
+///
+/// # Errors
+/// When the file has something else than a list where they belong.
+pub(super) fn complete(file: &str, run: &mut Value, args: &RunArgs) -> Result<(), Stop> {
+    let pairs = |given: &[super::args::KeyValue]| {
+        given.iter().map(|kv| json!({"name": kv.name, "value": kv.value})).collect::<Vec<_>>()
+    };
+    let Some(spec) = run.get_mut("spec").and_then(Value::as_object_mut) else {
+        return Err(Fault::usage(format!("{file}: the PipelineRun has no spec")).into());
+    };
+    merge(file, spec, "params", pairs(&args.params))?;
+    merge(file, spec, "env", pairs(&args.env))?;
+    if let Some(revision) = &args.revision {
+        spec.insert("revision".into(), json!(revision));
+    }
+    Ok(())
+}
+
+fn merge(file: &str, spec: &mut Map<String, Value>, key: &str, given: Vec<Value>) -> Result<(), Stop> {
+    if given.is_empty() {
+        return Ok(());
+    }
+    let Some(list) = spec.entry(key).or_insert_with(|| json!([])).as_array_mut() else {
+        return Err(Fault::usage(format!("{file}: spec.{key} is not a list")).into());
+    };
+    for item in given {
+        list.retain(|old| old.get("name") != item.get("name"));
+        list.push(item);
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Pipeline,
+    Run,
+}
+
+fn kind(file: &str, index: usize, document: &Value) -> Result<Kind, Stop> {
+    let word = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (word("apiVersion"), word("kind"));
+    let wanted = format!("{GROUP}/{VERSION}");
+    let unknown = |message: String| Fault::new(reason::UNKNOWN_KIND, Exit::Usage, message).note("nothing was started");
+    let document = format!("{file}, document {}", index + 1);
+    match kind {
+        "Pipeline" | "PipelineRun" if version == wanted => {
+            Ok(if kind == "Pipeline" { Kind::Pipeline } else { Kind::Run })
+        }
+        "Pipeline" | "PipelineRun" => {
+            Err(unknown(format!("{document}: apiVersion is {version:?}, expected {wanted:?}")).into())
+        }
+        "" => Err(unknown(format!("{document}: no kind; expected Pipeline or PipelineRun")).into()),
+        other => {
+            let fault = unknown(format!("{document}: kind {other:?} cannot be run; expected Pipeline or PipelineRun"));
+            Err(match nearest(other, ["Pipeline", "PipelineRun"]) {
+                Some(near) => fault.hint(format!("did you mean {near}?")),
+                None => fault.hint(format!("kubectl apply -f {file}   for other kinds")),
+            }
+            .into())
+        }
+    }
+}
+
+/// A document without a namespace goes where `-n` or the context says; one with another is refused.
+fn settle_namespace(file: &str, document: &mut Value, (namespace, given): (&str, bool)) -> Result<(), Stop> {
+    let Some(metadata) = document.as_object_mut().map(|o| o.entry("metadata").or_insert_with(|| json!({}))) else {
+        return Ok(());
+    };
+    let Some(metadata) = metadata.as_object_mut() else {
+        return Err(Fault::usage(format!("{file}: metadata is not a map")).into());
+    };
+    match metadata.get("namespace").and_then(Value::as_str) {
+        Some(written) if written != namespace && given => {
+            let fault = Fault::usage(format!("{file} says namespace {written}, -n says {namespace}"));
+            Err(fault.note("nothing was started").into())
+        }
+        Some(_) => Ok(()),
+        None => {
+            metadata.insert("namespace".into(), json!(namespace));
+            Ok(())
+        }
+    }
+}
+
+/// A YAML value in which no key stands twice: of two, one would be lost without a word.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> de::Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_f64<E: de::Error>(self, v: f64) -> Result<Value, E> {
+        serde_json::Number::from_f64(v).map(Value::Number).ok_or_else(|| E::custom("not a number that JSON has"))
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = seq.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(Strict(key)) = map.next_key()? {
+            let key = match key {
+                Value::String(key) => key,
+                Value::Number(key) => key.to_string(),
+                Value::Bool(key) => key.to_string(),
+                _ => return Err(de::Error::custom("a key is not a word")),
+            };
+            if object.contains_key(&key) {
+                return Err(de::Error::custom(format!("key {key:?} stands twice")));
+            }
+            let Strict(value) = map.next_value()?;
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Reads the box's output from its pod, over as many connections as it takes.
+//!
+//! `follow` and `logs` start it as a task. **Invariant:** ends when the container has ended and all of
+//! its output was read, when the pod is gone, or when nobody listens any more.
+
+use super::logtext::{Decoder, Piece};
+use crate::api::condition::reason;
+use futures::{AsyncBufRead, AsyncBufReadExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::LogParams};
+use std::{pin::pin, time::Duration};
+use tokio::sync::{mpsc, watch};
+
+/// The container of the steps.
+const BOX: &str = "box";
+const SHORT: Duration = Duration::from_millis(250);
+const LONG: Duration = Duration::from_secs(5);
+/// Longest wait for the head of an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How often reading is tried again once nothing new can come.
+const MOST_FAILURES: u32 = 10;
+
+/// What the task says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Output.
+    Piece(Piece),
+    /// Nothing more will come; why, if it is not that the container ended.
+    Ended(Option<Missing>),
+}
+
+/// Why there is no output, or no more of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The pod is not there.
+    PodGone,
+    /// The container never ran.
+    NeverRan,
+    /// `pods/log` may not be read.
+    Forbidden,
+    /// The node did not give it, however often it was asked.
+    Unreadable,
+}
+
+impl Missing {
+    /// For people.
+    #[must_use]
+    pub(super) fn words(&self, pod: &str) -> String {
+        match self {
+            Self::PodGone => format!("the output went with pod {pod}, which is deleted"),
+            Self::NeverRan => format!("no output: the box of pod {pod} never ran"),
+            Self::Unreadable => format!("the node does not give the output of pod {pod}; it may be incomplete"),
+            Self::Forbidden => format!("you may not read the output: it needs get on pods/log (pod {pod})"),
+        }
+    }
+
+    /// A reason, for the error of `logs`.
+    #[must_use]
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::PodGone | Self::Unreadable => super::fault::reason::LOGS_GONE,
+            Self::NeverRan => reason::BOX_FAILED_TO_START,
+            Self::Forbidden => super::fault::reason::FORBIDDEN,
+        }
+    }
+}
+
+/// What to read.
+#[derive(Clone)]
+pub(super) struct Source {
+    /// Pods of the namespace.
+    pub pods: Api<Pod>,
+    /// The pod.
+    pub pod: String,
+    /// Wait for more until the container ends.
+    pub follow: bool,
+}
+
+enum State {
+    Waiting,
+    Running,
+    Ended,
+    Gone,
+    Unknown,
+}
+
+/// Reads to the end. `over` turns true when the run has ended, so that a box that never started is not
+/// waited for.
+pub(super) async fn read(source: Source, heard: mpsc::Sender<Heard>, over: watch::Receiver<bool>) {
+    let mut decoder = Decoder::default();
+    let missing = read_all(&source, &heard, &over, &mut decoder).await;
+    for piece in decoder.reconnect() {
+        let _ = heard.send(Heard::Piece(piece)).await;
+    }
+    // Nobody listens any more: then nobody misses it.
+    let _ = heard.send(Heard::Ended(missing)).await;
+}
+
+async fn read_all(
+    source: &Source,
+    heard: &mpsc::Sender<Heard>,
+    over: &watch::Receiver<bool>,
+    decoder: &mut Decoder,
+) -> Option<Missing> {
+    let mut pause = SHORT;
+    let mut follow = source.follow;
+    let mut failed_at_end = 0;
+    loop {
+        if heard.is_closed() {
+            return None;
+        }
+        let failed = match connection(source, follow, heard, decoder).await {
+            Ok(()) if !follow => return None,
+            Ok(()) => None,
+            Err(kube::Error::Api(status)) if status.code == 404 => return Some(Missing::PodGone),
+            Err(kube::Error::Api(status)) if status.code == 403 => return Some(Missing::Forbidden),
+            Err(error) => Some(error),
+        };
+        // 400: the container waits to start; that is asked again soon.
+        let soon = matches!(&failed, None | Some(kube::Error::Api(_)));
+        pause = if soon { SHORT } else { (pause * 2).min(LONG) };
+        match state(source).await {
+            State::Gone => return Some(Missing::PodGone),
+            State::Waiting if *over.borrow() || !source.follow => return Some(Missing::NeverRan),
+            State::Ended | State::Running if failed.is_some() && (!follow || failed_at_end > 0) => {
+                failed_at_end += 1;
+                if failed_at_end > MOST_FAILURES {
+                    return Some(Missing::Unreadable);
+                }
+                tokio::time::sleep(pause).await;
+            }
+            // A last look without waiting: the connection may have broken just before the end.
+            State::Ended => follow = false,
+            State::Waiting | State::Running | State::Unknown => tokio::time::sleep(pause).await,
+        }
+    }
+}
+
+async fn connection(
+    source: &Source,
+    follow: bool,
+    heard: &mpsc::Sender<Heard>,
+    decoder: &mut Decoder,
+) -> kube::Result<()> {
+    for piece in decoder.reconnect() {
+        if heard.send(Heard::Piece(piece)).await.is_err() {
+            return Ok(());
+        }
+    }
+    let params = LogParams {
+        container: Some(BOX.into()),
+        follow,
+        timestamps: true,
+        since_time: decoder.since(),
+        ..LogParams::default()
+    };
+    let Ok(stream) = tokio::time::timeout(ANSWER, source.pods.log_stream(&source.pod, &params)).await else {
+        return Ok(());
+    };
+    let mut stream = pin!(stream?);
+    loop {
+        let chunk = stream.fill_buf().await.map_err(kube::Error::ReadEvents)?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let length = chunk.len();
+        let pieces = decoder.feed(chunk);
+        stream.as_mut().consume(length);
+        for piece in pieces {
+            if heard.send(Heard::Piece(piece)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn state(source: &Source) -> State {
+    let Ok(Ok(pod)) = tokio::time::timeout(ANSWER, source.pods.get_opt(&source.pod)).await else {
+        return State::Unknown;
+    };
+    let Some(pod) = pod else { return State::Gone };
+    let status = pod.status.unwrap_or_default();
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let containers = status.container_statuses.unwrap_or_default();
+    let state = containers.into_iter().find(|c| c.name == BOX).and_then(|c| c.state);
+    match state {
+        Some(state) if state.terminated.is_some() => State::Ended,
+        Some(state) if state.running.is_some() => State::Running,
+        _ if ended => State::Ended,
+        _ => State::Waiting,
+    }
+}

@@ -1,0 +1,114 @@
+//! Renderers of the one event stream: live, plain and JSON.
+//!
+//! `follow` gives them events and the time; `screen` writes what they return. **Invariant:** pure:
+//! events and clock in, text out. Step output becomes [`Text::Data`], all else [`Text::Message`].
+
+mod json;
+mod live;
+mod plain;
+mod story;
+
+pub(super) use story::why_failed;
+
+use super::{
+    args::Show,
+    event::{At, Event},
+    exit::Exit,
+    style::{Look, Mode},
+};
+
+/// What a renderer wants written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    /// For stdout: step output, or events as JSON.
+    Data(Vec<u8>),
+    /// For stderr: whole lines.
+    Message(String),
+}
+
+/// What all renderers need to know.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Setting {
+    /// How things look.
+    pub look: Look,
+    /// `windlass` or `kubectl windlass`.
+    pub program: &'static str,
+    /// Lines repeated of the step that failed.
+    pub tail: usize,
+    /// Which output is shown.
+    pub show: Show,
+    /// What Ctrl-C does, for the footer.
+    pub interrupt: &'static str,
+    /// Only this step's output is shown.
+    pub only_step: Option<String>,
+    /// Each line begins with its time.
+    pub timestamps: bool,
+}
+
+/// One of the renderers.
+#[derive(Debug)]
+pub(super) enum Renderer {
+    /// Footer and glyphs.
+    Live(live::Live),
+    /// Whole lines.
+    Plain(plain::Plain),
+    /// Events.
+    Json(json::Json),
+}
+
+impl Renderer {
+    /// The renderer that the looks ask for.
+    #[must_use]
+    pub(super) fn new(setting: Setting) -> Self {
+        match setting.look.mode {
+            Mode::Live => Self::Live(live::Live::new(setting)),
+            Mode::Plain | Mode::None => Self::Plain(plain::Plain::new(setting)),
+            Mode::Json => Self::Json(json::Json::new(setting)),
+        }
+    }
+
+    /// Before the first event.
+    pub(super) fn begin(&mut self, at: At, context: &str) -> Vec<Text> {
+        match self {
+            Self::Json(json) => json.begin(at, context),
+            Self::Live(_) | Self::Plain(_) => Vec::new(),
+        }
+    }
+
+    /// Something happened.
+    pub(super) fn event(&mut self, at: At, event: &Event) -> Vec<Text> {
+        match self {
+            Self::Live(live) => live.event(at, event),
+            Self::Plain(plain) => plain.event(at, event),
+            Self::Json(json) => json.event(at, event),
+        }
+    }
+
+    /// Time passed.
+    pub(super) fn tick(&mut self, at: At) -> Vec<Text> {
+        match self {
+            Self::Plain(plain) => plain.tick(at),
+            Self::Live(_) | Self::Json(_) => Vec::new(),
+        }
+    }
+
+    /// Rows to repaint below everything else.
+    #[must_use]
+    pub(super) fn footer(&self, at: At, width: usize) -> Vec<String> {
+        match self {
+            Self::Live(live) => live.footer(at, width),
+            Self::Plain(_) | Self::Json(_) => Vec::new(),
+        }
+    }
+
+    /// After the last event.
+    pub(super) fn end(&mut self, at: At, exit: Exit) -> Vec<Text> {
+        match self {
+            Self::Json(json) => json.end(at, exit),
+            Self::Live(_) | Self::Plain(_) => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

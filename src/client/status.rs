@@ -1,0 +1,250 @@
+//! `status`: shows one run.
+//!
+//! **Invariant:** exits 0 once it could show the run, unless the exit status was asked for.
+
+use super::{
+    Session,
+    args::{ExitCodeOf, ObjectOutput, StatusArgs},
+    connect::{Cluster, run_resource},
+    exit::Exit,
+    fault::{Fault, Stop, one_line, reason},
+    follow::{self, Options},
+    render::why_failed,
+    style::{Look, Mode, paint, sign_of},
+    table,
+    view::{RunView, millis_between},
+};
+use crate::api::{duration, status::StepPhase};
+use futures::StreamExt;
+use jiff::{Timestamp, tz::TimeZone};
+use kube::{
+    Api,
+    api::DynamicObject,
+    runtime::{WatchStreamExt, watcher},
+};
+use std::time::Duration;
+
+/// `status`.
+///
+/// # Errors
+/// No such run, or whatever the cluster answered.
+pub(super) async fn status(session: &mut Session, args: &StatusArgs) -> Result<Exit, Stop> {
+    let cluster = session.cluster().await?;
+    let mut object = cluster.find_run(args.run.as_deref()).await?;
+    let name = object.metadata.name.clone().unwrap_or_default();
+    if args.run.as_deref().is_none_or(|r| r == "@latest") {
+        session.screen.message(&format!("run {name} in namespace {}", cluster.namespace))?;
+    }
+    let mut exit = Exit::Success;
+    if args.watch {
+        exit = watch(session, &cluster, &object, args.timeout).await?;
+        return Ok(if args.wait || args.exit_status { exit } else { Exit::Success });
+    }
+    if args.wait {
+        let options = Options {
+            fresh: false,
+            interrupt: None,
+            with_output: false,
+            timeout: args.timeout,
+            exit_code: ExitCodeOf::Windlass,
+        };
+        let mut setting = session.setting();
+        setting.interrupt = "Ctrl-C leaves";
+        // What is waited for is shown as it comes, unless stdout is for the object.
+        if args.output.is_some() {
+            setting.look.quiet = setting.look.quiet.max(1);
+        }
+        exit = follow::follow(&cluster, &object, &mut session.screen, setting, options).await?.exit;
+        object = cluster.find_run(Some(&name)).await?;
+    } else if args.exit_status {
+        exit = follow::result_of(&RunView::read(&object), ExitCodeOf::Windlass);
+    }
+    if !(args.wait && session.look.mode == Mode::Json) {
+        show(session, &object, args.output, &cluster)?;
+    }
+    Ok(exit)
+}
+
+fn show(
+    session: &mut Session,
+    object: &DynamicObject,
+    output: Option<ObjectOutput>,
+    cluster: &Cluster,
+) -> Result<(), Stop> {
+    let text = match output {
+        Some(ObjectOutput::Json) => super::run::object_json(object)?,
+        Some(ObjectOutput::Yaml) => {
+            serde_yaml::to_string(object).map_err(|e| Fault::new(reason::OUTPUT_FAILED, Exit::World, e.to_string()))?
+        }
+        Some(ObjectOutput::Name) => {
+            format!("pipelinerun.windlass.dev/{}\n", object.metadata.name.as_deref().unwrap_or_default())
+        }
+        None => {
+            let view = RunView::read(object);
+            let text = describe(&view, &session.look, Timestamp::now(), &TimeZone::system());
+            session.screen.data(&text)?;
+            if let Some(hint) = hint(&view, cluster.program) {
+                session.screen.message(&format!("hint: {hint}"))?;
+            }
+            return Ok(());
+        }
+    };
+    Ok(session.screen.data(&text)?)
+}
+
+/// Shows the run at each change until its end or Ctrl-C.
+async fn watch(
+    session: &mut Session,
+    cluster: &Cluster,
+    object: &DynamicObject,
+    timeout: Option<Duration>,
+) -> Result<Exit, Stop> {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &run_resource());
+    let select = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut changes = watcher(api, select).default_backoff().boxed();
+    let deadline = tokio::time::sleep(timeout.unwrap_or(Duration::from_secs(365 * 86_400)));
+    let mut deadline = std::pin::pin!(deadline);
+    let mut shown = String::new();
+    loop {
+        let change = tokio::select! {
+            change = changes.next() => change,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Success),
+            () = &mut deadline => {
+                let message = format!("{name} has not ended in {:?}", timeout.unwrap_or_default());
+                return Err(Fault::new(reason::TIMED_OUT, Exit::TimedOut, message).into());
+            }
+        };
+        match change {
+            Some(Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run))) => {
+                let view = RunView::read(&run);
+                let text = describe(&view, &session.look, Timestamp::now(), &TimeZone::system());
+                // Of what changed, what a person sees; ages alone are no news.
+                let key = format!("{:?}{:?}{:?}", view.phase(), view.why(), view.status.steps);
+                if key != shown {
+                    session.screen.data(&text)?;
+                    shown = key;
+                }
+                if view.outcome().is_some() {
+                    return Ok(follow::result_of(&view, ExitCodeOf::Windlass));
+                }
+            }
+            Some(Ok(watcher::Event::Delete(_))) => {
+                let message = format!("run {name:?} was deleted");
+                return Err(Fault::new(reason::NOT_FOUND, Exit::NotFound, message).into());
+            }
+            Some(Ok(_) | Err(_)) => {}
+            None => return Ok(Exit::Success),
+        }
+    }
+}
+
+/// The run as a page.
+#[must_use]
+pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZone) -> String {
+    let mut text = first_line(run, look);
+    text.push_str(&second_line(run, now, zone));
+    let width = run.steps.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
+    let glyphs = look.glyphs;
+    let sign_width = if glyphs { 1 } else { 4 };
+    for step in &run.steps {
+        let status = run.step(&step.name);
+        let phase = status.map_or("Pending".to_owned(), |s| format!("{:?}", s.phase));
+        let sign = sign_of(&phase);
+        let word = if phase == "Pending" && !glyphs { "-" } else { look.sign(sign) };
+        let took = status.and_then(|s| {
+            let from = s.started_at.as_ref()?.0;
+            millis_between(from, s.finished_at.as_ref().map_or(now, |t| t.0))
+        });
+        let took = took.map_or("-".to_owned(), |ms| duration::human(Duration::from_millis(ms)));
+        let mut notes = Vec::new();
+        if let Some(s) = status {
+            match s.phase {
+                StepPhase::Failed => {
+                    let why = s.reason.as_deref().unwrap_or_default();
+                    notes.push(why_failed(s.exit_code, why, s.message.as_deref().unwrap_or_default()));
+                }
+                StepPhase::Skipped => notes.push("skipped".into()),
+                StepPhase::Cancelled => notes.push("cancelled".into()),
+                StepPhase::Waiting => notes.push(one_line(s.message.as_deref().unwrap_or("waiting"))),
+                StepPhase::Pending | StepPhase::Running | StepPhase::Succeeded => {}
+            }
+            for image in &s.images {
+                notes.push(one_line(&format!("{}@{}  tags {}", image.repository, image.digest, image.tags.join(", "))));
+            }
+        }
+        if step.after {
+            notes.push("after-step".into());
+        }
+        let word = paint(look.color_out, sign, &format!("{word:<sign_width$}"));
+        let line = format!("  {word} {:<width$}  {took:>6}  {}", step.name, notes.join("  "));
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn first_line(run: &RunView, look: &Look) -> String {
+    let (why, message) = run.why();
+    let phase = run.phase();
+    let mut plain = format!("{}   {phase}", run.name);
+    let mut shown = format!("{}   {}", run.name, paint(look.color_out, sign_of(phase), phase));
+    // A reason that only repeats the phase is no reason.
+    if !why.is_empty() && (why != phase || !message.is_empty()) {
+        let words = if why == phase { one_line(message) } else { format!("{}: {}", one_line(why), one_line(message)) };
+        plain += &format!("  {words}");
+        shown += &format!("  {words}");
+    }
+    let number = run.status.build_number.map(|n| format!("#{n}"));
+    let right = match (number, &run.pipeline) {
+        (Some(number), Some(pipeline)) => format!("{number} of pipeline {pipeline}"),
+        (Some(number), None) => number,
+        (None, Some(pipeline)) => format!("pipeline {pipeline}"),
+        (None, None) => return shown + "\n",
+    };
+    let used = plain.chars().count() + right.chars().count();
+    let gap = look.width.map_or(3, |width| width.saturating_sub(used)).max(3);
+    format!("{shown}{}{right}\n", " ".repeat(gap))
+}
+
+fn second_line(run: &RunView, now: Timestamp, zone: &TimeZone) -> String {
+    let started = run.status.start_time.as_ref().map(|t| t.0);
+    let mut parts = Vec::new();
+    match (started, run.created) {
+        (Some(start), _) => {
+            let ago = millis_between(start, now).map(|ms| table::age(ms / 1000)).unwrap_or_default();
+            let took = run.took_ms().map(|ms| format!(", took {}", duration::human(Duration::from_millis(ms))));
+            parts.push(format!("started {} ({ago} ago){}", table::clock(start, now, zone), took.unwrap_or_default()));
+        }
+        (None, Some(created)) => {
+            let ago = millis_between(created, now).map(|ms| table::age(ms / 1000)).unwrap_or_default();
+            parts.push(format!("made {} ({ago} ago), not started", table::clock(created, now, zone)));
+        }
+        (None, None) => {}
+    }
+    if let Some(node) = &run.status.node_name {
+        parts.push(format!("node {node}"));
+    }
+    if let Some(revision) = &run.status.source_revision {
+        parts.push(format!("source {}", one_line(revision)));
+    }
+    if let Some(attempt) = run.status.attempt.filter(|a| *a > 1) {
+        parts.push(format!("attempt {attempt}"));
+    }
+    if parts.is_empty() { String::new() } else { parts.join("   ") + "\n" }
+}
+
+fn hint(run: &RunView, program: &str) -> Option<String> {
+    let name = &run.name;
+    match run.outcome() {
+        Some(super::view::Outcome::Failed) => Some(match run.failed_step() {
+            Some(step) => format!("{program} logs {name} --step {}", step.name),
+            None => format!("{program} explain {}", one_line(run.why().0)),
+        }),
+        Some(_) => None,
+        None => Some(format!("{program} logs -f {name}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use super::*;
+use crate::client::{logtext::Decoder, view::tests::a_run};
+
+/// A run with the steps build, test, push and the after-step tell, in this state.
+pub(crate) fn hello(status: &str) -> RunView {
+    a_run(&format!(
+        r#"
+        apiVersion: windlass.dev/v1alpha1
+        kind: PipelineRun
+        metadata: {{name: hello-7, namespace: team-a, creationTimestamp: "2026-11-21T13:03:07Z"}}
+        spec:
+          pipelineSpec:
+            box: {{image: "debian:12"}}
+            steps: [{{name: build, script: x}}, {{name: test, script: x}}, {{name: push, dockerPush: {{repository: r}}}}]
+            afterSteps: [{{name: tell, script: x}}]
+        status: {status}
+        "#
+    ))
+}
+
+pub(crate) fn condition(status: &str, why: &str, message: &str) -> String {
+    format!(
+        "conditions: [{{type: Succeeded, status: \"{status}\", reason: {why}, message: \"{message}\", \
+         lastTransitionTime: \"2026-11-21T13:03:07Z\"}}]"
+    )
+}
+
+/// `build=Succeeded:0 test=Failed:2` as `steps: […]`.
+pub(crate) fn steps(words: &str) -> String {
+    let step = |word: &str| {
+        let (name, rest) = word.split_once('=').expect("name=phase");
+        let (phase, code) = rest.split_once(':').unwrap_or((rest, ""));
+        let code = if code.is_empty() { String::new() } else { format!(", exitCode: {code}") };
+        format!("{{name: {name}, phase: {phase}{code}}}")
+    };
+    format!("steps: [{}]", words.split(' ').map(step).collect::<Vec<_>>().join(", "))
+}
+
+fn say(tracker: &mut Tracker, text: &str, now_ms: u64) {
+    for piece in Decoder::default().feed(text.as_bytes()) {
+        tracker.output(piece, now_ms);
+    }
+}
+
+/// One word per event.
+fn words(events: &[Event]) -> Vec<String> {
+    let word = |event: &Event| match event {
+        Event::RunCreated { .. } => "created".into(),
+        Event::Resolved { .. } => "resolved".into(),
+        Event::Waiting { reason, .. } => format!("waiting {reason}"),
+        Event::Prepared { took_ms, .. } => format!("prepared {took_ms}"),
+        Event::StepStarted { step } => format!("start {}", step.name),
+        Event::Log { step, bytes, .. } => {
+            format!("log {} {:?}", step.as_deref().unwrap_or("-"), String::from_utf8_lossy(bytes))
+        }
+        Event::Progress { message, .. } => format!("progress {message}"),
+        Event::Image { image, .. } => format!("image {}", image.digest),
+        Event::StepFinished(end) => format!("finish {} {} {:?}", end.step.name, end.result.word(), end.took_ms),
+        Event::RunFinished(end) => format!("over {} {} {:?}", end.outcome.word(), end.took_ms, end.step),
+        Event::Notice { message } => format!("notice {message}"),
+    };
+    events.iter().map(word).collect()
+}
+
+const RUNNING: &str = "phase: Running, podName: hello-7-1, nodeName: node-3";
+
+fn running(words: &str) -> RunView {
+    hello(&format!("{{{RUNNING}, {}, {}}}", condition("Unknown", "Running", "x"), steps(words)))
+}
+
+#[test]
+fn output_waits_for_the_end_of_the_step_before_it() {
+    let mut t = Tracker::new(true);
+    t.status(running("build=Running"), 3_000);
+    say(&mut t, "2026-11-21T13:03:10.4Z > step  [0.1s] 1/3 build\n2026-11-21T13:03:10.5Z cc\n", 3_400);
+    assert_eq!(words(&t.advance(3_400)), ["prepared 3000", "start build", "log build \"cc\\n\""]);
+    // The runner is at the next step, and the status does not say so yet.
+    say(
+        &mut t,
+        "2026-11-21T13:03:22.7Z > ok    [12.4s] 1/3 build 12.3s\n2026-11-21T13:03:22.7Z > step  [12.4s] 2/3 test\n\
+         2026-11-21T13:03:22.8Z ok 1\n",
+        15_700,
+    );
+    assert_eq!(words(&t.advance(15_700)), [""; 0]);
+    t.status(running("build=Succeeded:0 test=Running"), 16_300);
+    assert_eq!(words(&t.advance(16_300)), ["finish build succeeded Some(12300)", "start test", "log test \"ok 1\\n\""]);
+}
+
+#[test]
+fn output_is_not_held_longer_than_the_bound() {
+    let mut t = Tracker::new(true);
+    t.status(running("build=Running"), 0);
+    say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 0);
+    t.advance(0);
+    say(&mut t, "2026-11-21T13:03:11Z > step  [1.1s] 2/3 test\n2026-11-21T13:03:11Z x\n", 1_000);
+    assert_eq!(words(&t.advance(1_000 + HOLD_MS - 1)), [""; 0]);
+    assert_eq!(words(&t.advance(1_000 + HOLD_MS)), ["start test", "log test \"x\\n\""]);
+    // The end that comes late is told all the same, once.
+    t.status(running("build=Succeeded:0 test=Running"), 4_000);
+    assert_eq!(words(&t.advance(4_000)), ["finish build succeeded Some(4000)"]);
+    assert_eq!(words(&t.advance(9_000)), [""; 0]);
+}
+
+#[test]
+fn the_last_output_comes_before_the_end() {
+    let mut t = Tracker::new(true);
+    t.status(running("build=Running"), 0);
+    say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 0);
+    t.advance(0);
+    t.status(running("build=Failed:2"), 5_000);
+    assert_eq!(words(&t.advance(5_900)), [""; 0]);
+    say(
+        &mut t,
+        "2026-11-21T13:03:15Z Error 2\n2026-11-21T13:03:15.3Z > FAIL  [5.4s] 1/3 build 5.3s: exit code 2\n",
+        5_950,
+    );
+    assert_eq!(words(&t.advance(5_950)), ["log build \"Error 2\\n\"", "finish build failed Some(5300)"]);
+}
+
+#[test]
+fn a_run_that_ended_before_is_told_in_order_however_slow_its_output_is() {
+    let ended = format!(
+        "{{{RUNNING}, {}, {}}}",
+        condition("False", "StepFailed", "step build failed"),
+        steps("build=Failed:2 test=Skipped push=Skipped tell=Succeeded:0")
+    );
+    let mut t = Tracker::new(false);
+    t.status(hello(&ended), 60_000);
+    assert_eq!(words(&t.advance(60_000)), [""; 0]);
+    say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 61_800);
+    for second in 0..5 {
+        say(&mut t, "2026-11-21T13:03:11Z x\n", 61_800 + second * 900);
+        let told = words(&t.advance(61_800 + second * 900));
+        assert!(told.iter().all(|w| !w.starts_with("finish")), "{told:?}");
+    }
+    say(&mut t, "2026-11-21T13:03:15Z > FAIL  [5.1s] 1/3 build 5.0s: exit code 2\n", 66_000);
+    say(&mut t, "2026-11-21T13:03:15Z > step  [5.1s] after 1/1 tell\n", 66_000);
+    t.output_ended();
+    assert_eq!(
+        words(&t.advance(66_000)),
+        [
+            "finish build failed Some(5000)",
+            "finish test skipped None",
+            "finish push skipped None",
+            "start tell",
+            "finish tell succeeded None",
+            "over failed 60000 Some(\"build\")",
+        ]
+    );
+    assert!(t.is_over());
+}
+
+#[test]
+fn a_run_without_output_ends_after_the_drain() {
+    let mut t = Tracker::new(true);
+    let ended = format!("{{{RUNNING}, {}, {}}}", condition("True", "Succeeded", ""), steps("build=Succeeded:0"));
+    t.status(hello(&ended), 1_000);
+    assert_eq!(words(&t.advance(1_000 + DRAIN_MS - 1)), [""; 0]);
+    let told = words(&t.advance(1_000 + DRAIN_MS));
+    assert_eq!(told.last().map(String::as_str), Some("over succeeded 1000 None"));
+}
+
+#[test]
+fn a_wait_is_told_on_change_only() {
+    let waits = |why: &str, message: &str| hello(&format!("{{{}}}", condition("Unknown", why, message)));
+    let mut t = Tracker::new(true);
+    t.status(waits("PullingImages", "pulling debian:12"), 100);
+    assert_eq!(words(&t.advance(100)), ["waiting PullingImages"]);
+    assert_eq!(words(&t.advance(40_000)), [""; 0]);
+    t.status(waits("PullingImages", "pulling redis:7"), 41_000);
+    assert_eq!(words(&t.advance(41_000)), ["waiting PullingImages"]);
+}
+
+#[test]
+fn a_new_attempt_begins_again() {
+    let attempt = |n: u32, words: &str| {
+        let pod = format!("phase: Running, podName: hello-7-{n}, attempt: {n}");
+        hello(&format!("{{{pod}, {}, {}}}", condition("Unknown", "Running", "x"), steps(words)))
+    };
+    let mut t = Tracker::new(true);
+    t.status(attempt(1, "build=Running"), 0);
+    say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 0);
+    assert_eq!(words(&t.advance(0)), ["prepared 0", "start build"]);
+    t.status(attempt(2, "build=Running"), 9_000);
+    say(&mut t, "2026-11-21T13:03:20Z > step  [0.1s] 1/3 build\n", 9_500);
+    assert_eq!(words(&t.advance(9_500)), ["prepared 9000", "start build"]);
+}
