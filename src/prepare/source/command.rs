@@ -41,7 +41,7 @@ const OUTPUT_BYTES: usize = 64 * 1024;
 /// Settings of every git here. As settings of the command they win over those of any file.
 ///
 /// History is full of commits that a strict check refuses although they do no harm, so these are let by.
-const SETTINGS: [(&str, &str); 24] = [
+const SETTINGS: [(&str, &str); 23] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
     ("core.fsync", "none"),
@@ -58,7 +58,6 @@ const SETTINGS: [(&str, &str); 24] = [
     ("http.lowSpeedLimit", "1000"),
     ("http.lowSpeedTime", "60"),
     ("credential.helper", ""),
-    ("credential.interactive", "false"),
     ("fetch.fsckObjects", "true"),
     ("fetch.unpackLimit", "1"),
     ("fetch.fsck.zeroPaddedFilemode", "ignore"),
@@ -94,7 +93,7 @@ impl Git {
         command.env_clear().current_dir(directory).stdin(Stdio::null());
         command.envs(PASSED.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
         command.env("HOME", &self.home).env("TMPDIR", &self.home).env("LC_ALL", "C");
-        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "false").env("SSH_ASKPASS", "false");
+        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "");
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_ATTR_NOSYSTEM", "1");
         command.env("GIT_CONFIG_GLOBAL", self.home.join("gitconfig"));
         command.env("GIT_SSH_COMMAND", &self.ssh).env("GIT_SSH_VARIANT", "ssh");
@@ -238,10 +237,10 @@ mod tests {
         let command = git.command(Path::new("/"));
         let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
         for name in &names {
-            let own = ["HOME", "TMPDIR", "LC_ALL", "SSH_ASKPASS"].contains(&name.as_str()) || name.starts_with("GIT_");
+            let own = ["HOME", "TMPDIR", "LC_ALL"].contains(&name.as_str()) || name.starts_with("GIT_");
             assert!(own || PASSED.contains(&name.as_str()), "{name}");
         }
-        assert!(names.contains(&"GIT_CONFIG_VALUE_24".to_owned()));
+        assert!(names.contains(&format!("GIT_CONFIG_VALUE_{}", SETTINGS.len())));
     }
 
     #[test]

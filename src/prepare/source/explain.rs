@@ -57,10 +57,10 @@ pub(super) fn problem(stderr: &str, context: &Context<'_>) -> Problem {
         return Problem::Lasting(failure(reason::SOURCE_AUTH_FAILED, message));
     }
     let words = shorten(telling_line(&lines));
-    if let Some(message) = network(own, context, &words) {
+    let url = complained_of(own, context);
+    if let Some(message) = network(own, url, context, &words) {
         return Problem::Passing(failure(reason::SOURCE_FAILED, message));
     }
-    let url = context.address.url;
     let message = if has(own, &["certificate", "ssl peer"]) {
         format!("git: the certificate of {} is not trusted: {words}", context.address.host)
     } else if has(own, &["no space left on device", "disk quota exceeded"]) {
@@ -73,6 +73,13 @@ pub(super) fn problem(stderr: &str, context: &Context<'_>) -> Problem {
         format!("git: {words}")
     };
     Problem::Lasting(failure(reason::SOURCE_FAILED, message))
+}
+
+/// The address that git complains of: a submodule's may be another than the repository's.
+fn complained_of<'a>(text: &'a str, context: &Context<'a>) -> &'a str {
+    let before = ["unable to access ", "fatal: repository ", "Authentication failed for "];
+    let found = before.iter().find_map(|before| quoted_after(text, before)).map(|url| url.trim_end_matches('/'));
+    found.filter(|url| *url != context.address.url.trim_end_matches('/')).unwrap_or(context.address.url)
 }
 
 fn has(text: &str, any: &[&str]) -> bool {
@@ -97,6 +104,7 @@ fn login(text: &str, context: &Context<'_>) -> Option<String> {
         });
     }
     if has(text, &["authentication failed", "error: 401", "error: 403"]) {
+        let url = complained_of(text, context);
         return Some(match secret {
             Some(secret) => format!("{url} refused username and password of Secret {secret}"),
             None => format!("{url} refused access; name a Secret in source.git.secretName"),
@@ -134,8 +142,7 @@ fn quoted_after<'a>(text: &'a str, before: &str) -> Option<&'a str> {
 }
 
 /// Problems of the way to the server.
-fn network(text: &str, context: &Context<'_>, words: &str) -> Option<String> {
-    let url = context.address.url;
+fn network(text: &str, url: &str, context: &Context<'_>, words: &str) -> Option<String> {
     for before in ["Could not resolve host: ", "Could not resolve hostname ", "Could not resolve proxy: "] {
         let Some((_, rest)) = text.split_once(before) else { continue };
         let host = rest.split([':', ' ', '\n', ')']).next().unwrap_or_default();
@@ -167,8 +174,11 @@ fn network(text: &str, context: &Context<'_>, words: &str) -> Option<String> {
 
 /// The line that says most: git's first fatal one, as later ones only say what failed because of it.
 fn telling_line<'a>(lines: &[&'a str]) -> &'a str {
-    let pick = |prefix: &str| lines.iter().find_map(|line| line.strip_prefix(prefix));
-    let line = pick("fatal: ").or_else(|| pick("error: ")).or_else(|| lines.last().copied());
+    // What git adds when ssh has failed; ssh has said why before.
+    let added = ["Could not read from remote repository.", "correct access rights", "and the repository exists."];
+    let mut lines = lines.iter().copied().filter(|line| !added.iter().any(|added| line.ends_with(added)));
+    let pick = |prefix: &str| lines.clone().find_map(|line| line.strip_prefix(prefix));
+    let line = pick("fatal: ").or_else(|| pick("error: ")).or_else(|| lines.next_back());
     line.unwrap_or("it failed without a word")
 }
 

@@ -109,6 +109,34 @@ fn explains_ssh() {
 }
 
 #[test]
+fn names_the_submodule_that_failed() {
+    check(
+        HTTPS,
+        None,
+        "fatal: repository 'https://other.example.com/lib.git/' not found\nfatal: clone of \
+         'https://other.example.com/lib.git' into submodule path '/x/lib' failed\n",
+        "SourceFailed: git: https://other.example.com/lib.git does not exist, or is only shown to those who may read it",
+    );
+    check(
+        HTTPS,
+        None,
+        "fatal: unable to access 'https://other.example.com/lib.git/': The requested URL returned error: 403\n",
+        "SourceAuthFailed: https://other.example.com/lib.git refused access; name a Secret in source.git.secretName",
+    );
+}
+
+#[test]
+fn the_words_of_ssh_come_before_those_git_adds() {
+    check(
+        SSH,
+        None,
+        "No user exists for uid 65532\nfatal: Could not read from remote repository.\n\nPlease make sure you have the \
+         correct access rights\nand the repository exists.\n",
+        "SourceFailed: git: No user exists for uid 65532",
+    );
+}
+
+#[test]
 fn explains_the_network() {
     check(
         HTTPS,
