@@ -1,1 +1,4 @@
+//! All integration tests, in one executable.
 
+mod cluster;
+mod fast;

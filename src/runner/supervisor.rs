@@ -1,0 +1,342 @@
+//! The poll loop: signals, output, changes in `in`, time. It tells `schedule` what happened and does
+//! what `schedule` says. Called by [`super::main`].
+//!
+//! **Invariant:** it decides nothing about the order of steps or how a run ends. What a step printed
+//! before its exit is in its log before its end is recorded.
+
+mod acts;
+
+use super::env::{Session, Vars};
+use super::journal::Journal;
+use super::mailbox::Mailbox;
+use super::mask::Mask;
+use super::output::Output;
+use super::schedule::{End, Event, Exit, Schedule};
+use super::source::{self, BoxFacts, Places};
+use super::{Error, Settings, child, plan, words};
+use crate::wire::{EndReason, JOURNAL_FILE, LOGS_DIR, PLAN_FILE, Plan, RUNNER_FILE, Record, SOURCE_DIR, StepEnd};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use std::collections::VecDeque;
+use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long our stdout may take for what is left at the end.
+const LAST_WORDS_MS: u64 = 5_000;
+
+/// An attempt of a script that runs.
+struct Attempt {
+    pid: Pid,
+    given: Vars,
+    exit: Option<Exit>,
+}
+
+/// Everything.
+struct Supervisor<'a> {
+    settings: &'a Settings,
+    plan: Plan,
+    began: Instant,
+    journal: Journal,
+    mailbox: Mailbox,
+    output: Output,
+    schedule: Schedule,
+    signals: SignalFd,
+    from_steps: OwnedFd,
+    to_us: OwnedFd,
+    buffer: Vec<u8>,
+    runner: PathBuf,
+    places: Places,
+    session: Session,
+    attempt: Option<Attempt>,
+    looked: u64,
+    started: Vec<Option<u64>>,
+    ends: Vec<Option<StepEnd>>,
+    leave: Option<u8>,
+}
+
+/// Runs the plan; the answer is the exit code.
+pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
+    let began = Instant::now();
+    // Before anything that could be interrupted: a TERM from here on waits for us.
+    let signals = block_signals().map_err(|errno| Error::new("block signals", errno.into()))?;
+    // As PID 1 all orphans are ours anyway; elsewhere this makes them so.
+    let _ = nix::sys::prctl::set_child_subreaper(true);
+    let plan = plan::read(&settings.inbox.join(PLAN_FILE))?;
+    let journal = Journal::create(&settings.outbox.join(JOURNAL_FILE), &plan)?;
+    for dir in [LOGS_DIR, acts::SCRIPTS_DIR] {
+        let dir = settings.disk.join(dir);
+        fs::create_dir_all(&dir).map_err(|error| Error::new(format!("make {}", dir.display()), error))?;
+    }
+    let mask = Mask::new(plan::secrets(&plan));
+    let mut output = Output::new(mask);
+    output.say(&format!("run   {} in namespace {}", plan.run.name, plan.run.namespace));
+
+    let facts = BoxFacts {
+        pipeline: &settings.pipeline,
+        working_dir: plan.working_dir.as_deref(),
+        workdir: std::env::current_dir().ok(),
+        home: std::env::var_os("HOME").map(PathBuf::from),
+    };
+    let chosen = source::choose(&facts);
+    let (from_steps, to_us) = pipe().map_err(|errno| Error::new("make a pipe", errno.into()))?;
+    let left_ms = plan.deadline_ms.saturating_sub(epoch_ms());
+    let places = chosen.clone().unwrap_or(Places { source: "/".into(), pipeline: "/".into() });
+    let home = if nix::unistd::geteuid().is_root() { "/root" } else { "/" };
+    let capacity = fcntl(&from_steps, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
+    let mut supervisor = Supervisor {
+        session: Session::new(std::env::vars_os(), &plan, &places, home),
+        schedule: Schedule::new(plan.steps.clone(), left_ms, settings.grace_ms),
+        mailbox: Mailbox::open(&settings.inbox, &settings.outbox),
+        buffer: vec![0; capacity.unwrap_or(65536)],
+        runner: own_executable(&settings.inbox),
+        started: vec![None; plan.steps.len()],
+        ends: vec![None; plan.steps.len()],
+        attempt: None,
+        looked: 0,
+        leave: None,
+        settings,
+        plan,
+        began,
+        journal,
+        output,
+        signals,
+        from_steps,
+        to_us,
+        places,
+    };
+    match chosen {
+        Ok(_) => supervisor.place_source()?,
+        Err(message) => supervisor.give_up(message)?,
+    }
+    let code = supervisor.serve()?;
+    supervisor.last_words();
+    Ok(code)
+}
+
+impl Supervisor<'_> {
+    /// Copies the source and begins.
+    fn place_source(&mut self) -> Result<(), Error> {
+        let from = self.settings.disk.join(SOURCE_DIR);
+        let signals = &self.signals;
+        let mut stop = None;
+        let copied = source::copy(&from, &self.places.source, &mut || {
+            stop = stop.or_else(|| read_signal(signals).filter(|signal| *signal != Signal::SIGCHLD));
+            stop.is_some()
+        });
+        // The signals of children that ended meanwhile are spent.
+        child::reap(|_, _| {});
+        if let Some(signal) = stop {
+            return self.tell(Event::Stop(signal as i32));
+        }
+        if let Err(error) = copied {
+            return self.give_up(error.to_string());
+        }
+        let source_dir = self.places.source.to_string_lossy().into_owned();
+        let revision = self.plan.source_revision.clone();
+        let at = revision.as_ref().map(|revision| format!(" at {revision}")).unwrap_or_default();
+        self.output.say(&format!("ok    [{}] source in {source_dir}{at}", words::took(self.now())));
+        self.journal.append(&Record::Ready { at: epoch_ms(), source_dir, revision })?;
+        self.look()?;
+        self.tell(Event::Begin)
+    }
+
+    /// Ends the run before its first step.
+    fn give_up(&mut self, message: String) -> Result<(), Error> {
+        for step in 0..self.plan.steps.len() {
+            let end = End { reason: EndReason::EarlierStepFailed, code: None, message: None };
+            self.record_end(step, &end)?;
+        }
+        self.finish(false, Some(words::SOURCE_NOT_WRITABLE), None, Some(message))
+    }
+
+    /// The loop; the answer is the exit code.
+    fn serve(&mut self) -> Result<u8, Error> {
+        loop {
+            if let Some(code) = self.leave {
+                return Ok(code);
+            }
+            let changed = self.wait()?;
+            self.take_signals()?;
+            if !self.output.is_full() {
+                self.read_steps(1)?;
+            }
+            self.output.pump();
+            self.take_exit()?;
+            let now = self.now();
+            let asking = self.schedule.asking().is_some();
+            if changed || now >= self.looked + Mailbox::look_every_ms(asking) {
+                self.look()?;
+            }
+            self.output.tick(now)?;
+            self.tell(Event::Tick)?;
+        }
+    }
+
+    /// Waits until something happens; says whether something changed in `in`.
+    fn wait(&self) -> Result<bool, Error> {
+        let now = self.now();
+        let look = self.looked + Mailbox::look_every_ms(self.schedule.asking().is_some());
+        let at = [self.schedule.wake(now), self.output.wake(), Some(look)].into_iter().flatten().min().unwrap_or(look);
+        let timeout = PollTimeout::try_from(at.saturating_sub(now)).unwrap_or(PollTimeout::MAX);
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut files = vec![readable(self.signals.as_fd())];
+        files.extend(self.mailbox.changes().map(readable));
+        let inotify_at = files.len() - 1;
+        if !self.output.is_full() {
+            files.push(readable(self.from_steps.as_fd()));
+        }
+        files.extend(self.output.wants_screen().map(|screen| PollFd::new(screen.as_fd(), PollFlags::POLLOUT)));
+        match poll(&mut files, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::new("poll", errno.into())),
+        }
+        let changed = inotify_at > 0 && files.get(inotify_at).and_then(PollFd::any).unwrap_or_default();
+        drop(files);
+        if changed {
+            self.mailbox.clear();
+        }
+        Ok(changed)
+    }
+
+    /// Takes signals: children that ended, and orders to end.
+    fn take_signals(&mut self) -> Result<(), Error> {
+        while let Some(signal) = read_signal(&self.signals) {
+            if signal == Signal::SIGCHLD {
+                let attempt = &mut self.attempt;
+                child::reap(|pid, exit| match attempt {
+                    Some(attempt) if attempt.pid == pid => attempt.exit = Some(exit),
+                    _ => {}
+                });
+            } else {
+                self.output.say(&format!("stop  [{}] {signal}", words::took(self.now())));
+                self.tell(Event::Stop(signal as i32))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what steps printed, at most so many times; each read may empty the pipe.
+    fn read_steps(&mut self, times: usize) -> Result<(), Error> {
+        let mut read = 0;
+        for _ in 0..times {
+            match nix::unistd::read(&self.from_steps, &mut self.buffer) {
+                Ok(count) if count > 0 => {
+                    let now = self.now();
+                    self.output.print(now, self.buffer.get(..count).unwrap_or_default())?;
+                    read += count;
+                    // More than the pipe could hold when we began is not of before we began.
+                    if read >= self.buffer.len() {
+                        break;
+                    }
+                }
+                Ok(_) | Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::new("read what a step printed", errno.into())),
+            }
+        }
+        if read > 0 { self.tell(Event::Output) } else { Ok(()) }
+    }
+
+    /// Ends the attempt whose shell ended: first what it printed, then what it exported.
+    fn take_exit(&mut self) -> Result<(), Error> {
+        if let Some(exit) = self.attempt.as_mut().and_then(|attempt| attempt.exit.take()) {
+            self.read_steps(usize::MAX)?;
+            self.tell(Event::Exited(exit))?;
+        }
+        if self.schedule.awaits_group() && self.attempt.as_ref().is_none_or(|attempt| child::is_gone(attempt.pid)) {
+            self.read_steps(usize::MAX)?;
+            self.tell(Event::GroupGone)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for an answer and for a cancel.
+    fn look(&mut self) -> Result<(), Error> {
+        self.looked = self.now();
+        if let Some(step) = self.schedule.asking()
+            && let Some(answer) = self.mailbox.answer(step)
+        {
+            let now = self.now();
+            for line in &answer.log {
+                self.output.print(now, line.as_bytes())?;
+                self.output.print(now, b"\n")?;
+            }
+            self.tell(Event::Answered {
+                passed: answer.passed,
+                message: answer.message.map(|message| self.output.masked(&message)),
+            })?;
+        }
+        if self.mailbox.cancelled() { self.tell(Event::Cancel) } else { Ok(()) }
+    }
+
+    /// Tells the schedule what happened and does what it says.
+    fn tell(&mut self, event: Event) -> Result<(), Error> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for act in self.schedule.on(self.now(), event) {
+                if let Some(failed) = self.act(act)? {
+                    events.push_back(failed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives our stdout some time to take the rest.
+    fn last_words(&mut self) {
+        let until = Instant::now() + Duration::from_millis(LAST_WORDS_MS);
+        while let Some(screen) = self.output.wants_screen() {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let ready = poll(&mut [PollFd::new(screen.as_fd(), PollFlags::POLLOUT)], timeout);
+            if left.is_zero() || ready.is_err() {
+                return;
+            }
+            self.output.pump();
+        }
+    }
+
+    /// Milliseconds since the runner began.
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Blocks what the loop reads from the descriptor instead.
+fn block_signals() -> nix::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        mask.add(signal);
+    }
+    mask.thread_block()?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+fn read_signal(signals: &SignalFd) -> Option<Signal> {
+    let info = signals.read_signal().ok().flatten()?;
+    Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
+}
+
+/// The pipe of all steps: blocking for them, not for us.
+fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (from_steps, to_us) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&from_steps, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((from_steps, to_us))
+}
+
+/// What the shell calls to dump its environment: us.
+fn own_executable(inbox: &Path) -> PathBuf {
+    let placed = inbox.join(RUNNER_FILE);
+    if placed.exists() { placed } else { std::env::current_exe().unwrap_or(placed) }
+}
+
+fn epoch_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

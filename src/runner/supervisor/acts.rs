@@ -1,0 +1,218 @@
+//! Does what the schedule says: starts, asks, signals, records, shows. Called by the loop.
+//!
+//! **Invariant:** a step's end is recorded after its output is let go and its exports are kept, so
+//! whoever sees the record finds both.
+
+use super::{Attempt, Supervisor, epoch_ms};
+use crate::runner::env::{Session, Vars, Verdict};
+use crate::runner::schedule::{Act, End, Event};
+use crate::runner::{EXIT_BROKEN, Error, child, journal, script, words};
+use crate::wire::{PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION, log_file};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+/// Where scripts are, in `disk`.
+pub(super) const SCRIPTS_DIR: &str = "scripts";
+/// Where a shell leaves its environment, in `out`: it is on tmpfs, as it holds secrets.
+const EXPORTS_FILE: &str = "exports";
+
+impl Supervisor<'_> {
+    /// Does one thing; the answer is an event if it could not be done.
+    pub(super) fn act(&mut self, act: Act) -> Result<Option<Event>, Error> {
+        match act {
+            Act::Start { step, attempt } => {
+                self.begin(step, attempt)?;
+                return Ok(self.start(step)?.err().map(|why| Event::NotStarted(self.output.masked(&why))));
+            }
+            Act::Ask { step } => {
+                self.begin(step, 1)?;
+                self.ask(step)?;
+            }
+            Act::Terminate => self.signal(Signal::SIGTERM),
+            Act::Kill => self.signal(Signal::SIGKILL),
+            Act::Repeat { step, end, pause_ms } => {
+                self.settle(step, false)?;
+                let (name, ended) = (self.label(step), words::ended(&end));
+                let line =
+                    format!("warn  [{}] {name}: {ended}; again in {}s", words::took(self.now()), pause_ms / 1000);
+                self.output.say(&line);
+            }
+            Act::End { step, end } => {
+                self.settle(step, true)?;
+                self.record_end(step, &end)?;
+            }
+            Act::Finish(outcome) => self.finish(outcome.passed, outcome.reason, outcome.failed, outcome.message)?,
+            Act::Leave(code) => self.leave = Some(u8::try_from(code).unwrap_or(EXIT_BROKEN)),
+        }
+        Ok(None)
+    }
+
+    /// Records and shows that a step begins.
+    fn begin(&mut self, step: usize, attempt: u32) -> Result<(), Error> {
+        let now = self.now();
+        if attempt == 1 {
+            if let Some(slot) = self.started.get_mut(step) {
+                *slot = Some(now);
+            }
+            let title = self.plan.steps.get(step).filter(|plan| !plan.title.is_empty() && plan.title != plan.name);
+            let title = title.map(|plan| format!(" ({})", plan.title)).unwrap_or_default();
+            self.output.say(&format!("step  [{}] {}{title}", words::took(now), self.label(step)));
+            if let Some(plan) = self.plan.steps.get(step) {
+                self.output.open_log(&self.settings.disk.join(log_file(&plan.name)))?;
+            }
+        }
+        self.journal.append(&Record::Started { at: epoch_ms(), step, attempt })
+    }
+
+    /// Starts a script; the inner error is for people.
+    fn start(&mut self, step: usize) -> Result<Result<(), String>, Error> {
+        let Some(plan) = self.plan.steps.get(step) else { return Ok(Ok(())) };
+        let StepWork::Script(code) = &plan.work else { return Ok(Ok(())) };
+        let file = self.settings.disk.join(SCRIPTS_DIR).join(&plan.name);
+        script::write(&file, code)?;
+        let given = self.session.of_step(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref());
+        let exports = self.settings.outbox.join(EXPORTS_FILE);
+        let _ = fs::remove_file(&exports);
+        let begun = self.cwd(plan, &given).and_then(|cwd| {
+            child::spawn(&child::Command {
+                shell: &script::shell(self.plan.shell.as_deref())?,
+                code: &script::wrapper(&self.runner, &exports),
+                script: &file,
+                cwd: &cwd,
+                env: &given,
+                output: self.to_us.as_fd(),
+            })
+        });
+        Ok(begun.map(|pid| self.attempt = Some(Attempt { pid, given, exit: None })))
+    }
+
+    /// Where a step begins. Steps may take the source away; those after it still run.
+    fn cwd(&self, plan: &PlanStep, given: &Vars) -> Result<PathBuf, String> {
+        let source = &self.places.source;
+        match &plan.cwd {
+            Some(cwd) => Ok(source.join(Session::expand(cwd, given).map_err(|why| format!("cwd {why}"))?)),
+            None if source.is_dir() => Ok(source.clone()),
+            None => Ok("/".into()),
+        }
+    }
+
+    /// Asks the agent.
+    fn ask(&mut self, step: usize) -> Result<(), Error> {
+        let Some(plan) = self.plan.steps.get(step) else { return Ok(()) };
+        let id = self.step_id(step);
+        let (run_env, env) = self.session.of_request(&plan.env, &plan.name, &id, self.verdict(plan).as_ref());
+        self.mailbox.ask(&Request { version: VERSION, step, run_env, env })?;
+        self.journal.append(&Record::Asked { at: epoch_ms(), step })?;
+        // An answer may be there already; nothing would announce it.
+        self.looked = 0;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(attempt) = &self.attempt {
+            child::signal(attempt.pid, signal);
+        }
+    }
+
+    /// An attempt is over: its output is let go; with the last one, its exports are kept.
+    fn settle(&mut self, step: usize, last: bool) -> Result<(), Error> {
+        if let Some(attempt) = self.attempt.take() {
+            let exports = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE));
+            if let Some(exports) = exports.filter(|_| last) {
+                self.session.keep(&attempt.given, &exports);
+            }
+        }
+        if last {
+            self.mailbox.withdraw(step);
+            self.output.close_log()
+        } else {
+            self.output.flush()
+        }
+    }
+
+    /// Records and shows how a step ended.
+    pub(super) fn record_end(&mut self, step: usize, end: &End) -> Result<(), Error> {
+        let now = self.now();
+        let started = self.started.get(step).copied().flatten();
+        let ms = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
+        if let Some(slot) = self.ends.get_mut(step) {
+            *slot = Some(StepEnd {
+                reason: end.reason,
+                code: end.code.map(|code| u8::try_from(code).unwrap_or(u8::MAX)),
+                started_ms: ms(started.unwrap_or(now)),
+                finished_ms: ms(now),
+            });
+        }
+        self.journal.append(&Record::Ended {
+            at: epoch_ms(),
+            step,
+            code: end.code,
+            reason: end.reason,
+            message: end.message.as_deref().map(journal::message),
+        })?;
+        let (name, at) = (self.label(step), words::took(now));
+        let took = started.map(|started| words::took(now - started));
+        self.output.say(&match took {
+            Some(took) if end.passed() => format!("ok    [{at}] {name} {took}"),
+            Some(took) => format!("FAIL  [{at}] {name} {took}: {}", words::ended(end)),
+            None => format!("skip  [{at}] {name}: {}", words::ended(end)),
+        });
+        Ok(())
+    }
+
+    /// Records how the run ended.
+    pub(super) fn finish(
+        &mut self,
+        passed: bool,
+        reason: Option<&str>,
+        failed: Option<usize>,
+        message: Option<String>,
+    ) -> Result<(), Error> {
+        let (reason, message) = (reason.map(str::to_owned), message.as_deref().map(journal::message));
+        let at = words::took(self.now());
+        self.output.say(&match &message {
+            _ if passed => format!("ok    [{at}] {} succeeded", self.plan.run.name),
+            Some(message) => format!("FAIL  [{at}] {} failed: {message}", self.plan.run.name),
+            None => format!("FAIL  [{at}] {} failed", self.plan.run.name),
+        });
+        let summary = Summary {
+            passed,
+            reason: reason.clone(),
+            failed: failed.and_then(|step| u8::try_from(step).ok()),
+            steps: self.ends.clone(),
+        };
+        self.journal.append(&Record::Finished { at: epoch_ms(), passed, reason, failed, message })?;
+        // The journal has it; this is for when nobody can read the journal.
+        let _ = fs::write(&self.settings.termination_log, summary.encode());
+        self.leave = Some(u8::from(!passed));
+        Ok(())
+    }
+
+    /// What an after-step is told about the run.
+    fn verdict(&self, plan: &PlanStep) -> Option<Verdict> {
+        let outcome = self.schedule.outcome().filter(|_| plan.after)?;
+        let failed = outcome.failed.and_then(|step| self.plan.steps.get(step));
+        let message = outcome.message.unwrap_or_default();
+        Some(Verdict {
+            passed: outcome.passed,
+            failed: failed.map(|step| {
+                let title = if step.title.is_empty() { &step.name } else { &step.title };
+                (step.name.clone(), title.clone(), message)
+            }),
+        })
+    }
+
+    /// Number and name of a step: `2/3 test`, `after 1/1 tell`.
+    fn label(&self, step: usize) -> String {
+        let Some(plan) = self.plan.steps.get(step) else { return String::new() };
+        let total = self.plan.steps.iter().filter(|other| other.after == plan.after).count();
+        let number = self.plan.steps.iter().take(step + 1).filter(|other| other.after == plan.after).count();
+        format!("{}{number}/{total} {}", if plan.after { "after " } else { "" }, plan.name)
+    }
+
+    fn step_id(&self, step: usize) -> String {
+        format!("{}-{}", self.plan.run.uid, step + 1)
+    }
+}
