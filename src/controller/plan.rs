@@ -16,7 +16,10 @@ use super::{
 use crate::api::{
     Pipeline, PipelineRun, PipelineSpec, condition::reason, duration, meta, run::Cancel, run::Param, run::pod_name,
 };
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Pod},
+    jiff::Timestamp,
+};
 use kube::ResourceExt;
 use std::time::Duration;
 
@@ -229,12 +232,20 @@ fn ended(seen: &Observed) -> Plan {
         return Plan::wake(run_wake);
     };
     // Without the runner's report the run ended by our judgement: what still runs is stopped.
-    let unfinished = pod.status.as_ref().is_none_or(|s| !matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
-    if age >= pod_ttl || (unfinished && status.report.is_none()) {
+    if age >= pod_ttl || (status.report.is_none() && !box_ended(pod)) {
         return delete_pod(pod).map_or_else(|| Plan::wake(Some(Duration::from_secs(5))), Plan::change);
     }
     let pod_wake = pod_ttl - age;
     Plan::wake(Some(run_wake.map_or(pod_wake, |w| w.min(pod_wake))))
+}
+
+/// The pod's phase says so later than the box's own state.
+fn box_ended(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+    let terminated =
+        |c: &ContainerStatus| c.name == pod::BOX && c.state.as_ref().is_some_and(|s| s.terminated.is_some());
+    containers.iter().any(terminated) || matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
 fn unresolved(seen: &Observed) -> Plan {

@@ -18,7 +18,7 @@ const ENOUGH: usize = 256 * 1024;
 /// Largest log of one step.
 const LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// How long the beginning of what may be a secret is held back.
-const HOLD_MS: u64 = 1000;
+const HOLD_MS: u64 = 2000;
 /// What a pipe that polls as writable takes without blocking.
 const PIPE_WRITE_BYTES: usize = 4096;
 

@@ -180,20 +180,17 @@ fn a_step_that_takes_too_long_dies_with_its_group() {
 
 #[test]
 fn a_silent_step_ends() {
-    let step = PlanStep {
-        no_output_timeout_s: Some(1),
-        ..script("quiet", "for i in 1 2 3 4; do sleep 0.4; echo $i; done; sleep 1000")
-    };
+    let step = PlanStep { no_output_timeout_s: Some(2), ..script("quiet", "echo 1; sleep 1000") };
     let ran = a_box(&[step]).run();
-    ran.failed("NoOutput", Some(0), "step quiet printed nothing for 1s; raise noOutputTimeout");
-    assert_eq!(ran.log("quiet"), "1\n2\n3\n4\n");
+    ran.failed("NoOutput", Some(0), "step quiet printed nothing for 2s; raise noOutputTimeout");
+    assert!(ran.log("quiet").starts_with("1\n"));
     assert_eq!(ran.ends(), [(EndReason::NoOutput, Some(143))]);
 }
 
 #[test]
 fn the_runs_time_ends_the_step_and_after_steps_run() {
     let ran = a_box(&[script("a", "sleep 1000"), script("b", "true"), after("x", "echo $WERCKER_RESULT")])
-        .with(|plan| plan.deadline_ms = epoch_ms() + 500)
+        .with(|plan| plan.deadline_ms = epoch_ms() + 2000)
         .run();
     ran.failed("RunTimedOut", Some(0), "the run took longer than its timeout; step a was running");
     let cancelled = EndReason::Cancelled;
@@ -245,8 +242,10 @@ fn a_term_kills_who_does_not_listen() {
 
 #[test]
 fn what_a_step_leaves_running_serves_the_next() {
-    let server = "mkfifo ask; (while read line < ask; do echo served $line; done) & echo started";
-    let ran = a_box(&[script("serve", server), script("use", "echo me > ask; sleep 0.3"), script("end", "true")]).run();
+    let server = "mkfifo ask done; (while read line < ask; do echo served $line; echo > done; done) & echo started";
+    let ran =
+        a_box(&[script("serve", server), script("use", "echo me > ask; read line < done"), script("end", "true")])
+            .run();
     ran.passed();
     assert_eq!((ran.log("serve"), ran.log("use")), ("started\n".into(), "served me\n".into()));
 }
@@ -270,7 +269,7 @@ fn all_that_a_step_printed_is_in_its_log() {
 #[test]
 fn secrets_are_masked_wherever_writes_are_cut() {
     let secret = "s3cr3t-t0ken";
-    let code = "i=1; while [ $i -lt 12 ]; do printf %s \"$TOKEN\" | cut -c1-$i | tr -d '\\n'; sleep 0.02
+    let code = "i=1; while [ $i -lt 12 ]; do printf %s \"$TOKEN\" | cut -c1-$i | tr -d '\\n'
         printf '%s\\n' \"$TOKEN\" | cut -c$((i+1))-; i=$((i+1)); done
         printf %s \"user:$TOKEN\" | base64; printf '%s\\n' \"$KEY\"; printf s3cr";
     let ran = a_box(&[script("leak", code), script("next", "echo ${TOKEN}t")])
@@ -456,9 +455,12 @@ fn a_box_does_not_run_twice_and_never_looks_green_when_broken() {
 
 #[test]
 fn orphans_are_reaped() {
-    let code = "for i in 1 2 3 4 5; do (sleep 0.05 & ) ; done; sleep 0.5
+    // Orphans end at any time; a zombie that stays is one that nobody reaps.
+    let code = "for i in 1 2 3 4 5; do (sleep 0.05 & ) ; done; sleep 0.1; tries=0
+        while [ $tries -lt 100 ]; do tries=$((tries+1)); zombies=''
         for stat in /proc/[0-9]*/stat; do read -r pid name state parent rest < $stat || continue
-        if [ $parent = $PPID ] && [ $state = Z ]; then echo zombie $pid; exit 1; fi; done";
+        if [ $parent = $PPID ] && [ $state = Z ]; then zombies=$pid; fi; done 2>/dev/null
+        if [ -z \"$zombies\" ]; then exit 0; fi; sleep 0.05; done; exit 1";
     a_box(&[script("s", code)]).run().passed();
     // As PID 1 of a namespace, which the signal reaches too.
     let mut running = a_box(&[script("s", code), script("wait", "test $PPID = 1; echo on; sleep 1000")]).start_by(&[
@@ -477,7 +479,7 @@ fn orphans_are_reaped() {
 
 #[test]
 fn shells_begin_with_clean_signals_and_descriptors() {
-    let code = "grep -E '^Sig(Blk|Ign)' /proc/self/status; ls /proc/$$/fd | tr '\\n' ' '";
+    let code = "grep -E '^Sig(Blk|Ign)' /proc/self/status; ls -l /proc/self/fd";
     for (shell, _dir) in shells() {
         let ran = a_box(&[script("s", code)]).with(|plan| plan.shell = Some(shell.clone())).run();
         let log = ran.log("s");
@@ -487,9 +489,11 @@ fn shells_begin_with_clean_signals_and_descriptors() {
         };
         // The C library ignores 32 and 33, its own two signals, in what it spawns.
         assert_eq!((mask("SigBlk"), mask("SigIgn") & !(0b11 << 31)), (0, 0), "{shell}: {log}");
-        let descriptors: Vec<u32> = log.lines().last().unwrap().split(' ').filter_map(|fd| fd.parse().ok()).collect();
-        // Beside the three: the script itself, which shells keep at 10 or above, or at 255.
-        assert!(descriptors.iter().all(|fd| *fd <= 2 || *fd >= 10), "{shell}: {descriptors:?}");
+        // What the test itself was given may be there too; of the runner's there is the pipe alone.
+        let pipe = log.lines().find_map(|line| line.split_once(" 1 -> ")).unwrap().1;
+        assert!(pipe.starts_with("pipe:"), "{shell}: {log}");
+        assert_eq!(log.matches(pipe).count(), 2, "{shell}: {log}");
+        assert!(!log.contains("anon_inode") && !log.contains(JOURNAL_FILE) && !log.contains(".log"), "{shell}: {log}");
     }
 }
 
