@@ -470,6 +470,7 @@ fn from_summary(name: &str, known: Option<&StepStatus>, end: &StepEnd, begin: Ti
         (EndReason::TimedOut, _) => (StepPhase::Failed, reason::TIMED_OUT),
         (EndReason::NoOutput, _) => (StepPhase::Failed, reason::NO_OUTPUT),
         (EndReason::Cancelled, _) => (StepPhase::Cancelled, reason::CANCELLED),
+        (EndReason::OutOfMemory, _) => (StepPhase::Failed, reason::OUT_OF_MEMORY),
         (EndReason::EarlierStepFailed, _) => (StepPhase::Skipped, reason::EARLIER_STEP_FAILED),
         (EndReason::Agent | EndReason::NotStarted, _) => (StepPhase::Failed, reason::STEP_FAILED),
     };

@@ -25,6 +25,7 @@ pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
         working_dir: spec.box_.working_dir.clone(),
         shell: spec.box_.shell.clone(),
         deadline_ms,
+        timeout_s: seconds(&spec.timeout),
         env: box_env.chain(from).chain(spec.env.iter().map(env_item)).collect(),
         source: source(spec.source.as_ref()),
         services: spec.services.iter().filter_map(service_check).collect(),

@@ -41,6 +41,7 @@ pub(crate) fn plan(order: &Order, environment: Environment, fetched: Fetched) ->
         working_dir: order.working_dir.clone(),
         shell: order.shell.clone(),
         deadline_ms: order.deadline_ms,
+        timeout_s: order.timeout_s,
         source_revision: fetched.revision,
         env,
         steps: steps.collect(),

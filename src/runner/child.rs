@@ -95,8 +95,10 @@ pub(super) fn is_gone(group: Pid) -> bool {
 pub(super) fn reap(mut ended: impl FnMut(Pid, Exit)) {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => ended(pid, Exit { code, signalled: false }),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => ended(pid, Exit { code: 128 + signal as i32, signalled: true }),
+            Ok(WaitStatus::Exited(pid, code)) => ended(pid, Exit { code, ..Exit::default() }),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                ended(pid, Exit { code: 128 + signal as i32, signalled: true, ..Exit::default() })
+            }
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
             // A status of no interest, or a real-time signal that nix has no name for.
             Ok(_) | Err(_) => {}

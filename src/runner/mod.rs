@@ -19,6 +19,7 @@ mod env;
 mod journal;
 mod mailbox;
 mod mask;
+mod memory;
 mod output;
 mod plan;
 mod schedule;

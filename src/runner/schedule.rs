@@ -51,12 +51,14 @@ pub(super) enum Event {
 }
 
 /// How a shell ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Exit {
     /// Exit code; a signal is 128+N.
     pub(super) code: i32,
     /// Whether it was a signal.
     pub(super) signalled: bool,
+    /// Whether the kernel killed a process of the box meanwhile, for want of memory.
+    pub(super) out_of_memory: bool,
 }
 
 /// What to do.
@@ -155,6 +157,7 @@ pub(super) struct Schedule {
     ends: Vec<Option<End>>,
     state: State,
     deadline: u64,
+    timeout_s: u64,
     grace_ms: u64,
     halt: Option<Halt>,
     failed: Option<usize>,
@@ -162,10 +165,20 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// A run of these steps whose time is over at `deadline`.
-    pub(super) fn new(steps: Vec<PlanStep>, deadline: u64, grace_ms: u64) -> Self {
+    /// A run of these steps whose time is over at `deadline`, after `timeout_s` seconds in all.
+    pub(super) fn new(steps: Vec<PlanStep>, deadline: u64, timeout_s: u64, grace_ms: u64) -> Self {
         let ends = vec![None; steps.len()];
-        Self { steps, ends, state: State::Idle, deadline, grace_ms, halt: None, failed: None, after_failed: false }
+        Self {
+            steps,
+            ends,
+            state: State::Idle,
+            deadline,
+            timeout_s,
+            grace_ms,
+            halt: None,
+            failed: None,
+            after_failed: false,
+        }
     }
 
     /// The step that runs, waits or is about to be repeated.
@@ -254,7 +267,7 @@ impl Schedule {
         }
         let name = |step: usize| self.steps.get(step).map_or("", |step| step.name.as_str());
         if let Some(Halt { cancelled, step, .. }) = self.halt {
-            let (reason, message) = words::halted(cancelled, name(step));
+            let (reason, message) = words::halted(cancelled, name(step), self.timeout_s);
             let failed = self.failed.or((!cancelled).then_some(step));
             return Some(Outcome { passed, reason: Some(reason), failed, message: Some(message) });
         }
@@ -337,7 +350,7 @@ impl Schedule {
             Why::TimedOut => End::new(EndReason::TimedOut, code, plan.map(words::ran_longer)),
             Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
             // It ended well by itself in the same moment: that is its result.
-            Why::Run if exit == Some(Exit { code: 0, signalled: false }) => End::new(EndReason::ExitCode, code, None),
+            Why::Run if exit == Some(Exit::default()) => End::new(EndReason::ExitCode, code, None),
             Why::Run | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
         };
         if let Why::Stop(signal) = why {
@@ -351,8 +364,14 @@ impl Schedule {
 
     /// An attempt is over: repeat it, or record its end and go on.
     fn ended(&mut self, now: u64, step: usize, attempt: u32, end: End, acts: &mut Vec<Act>) {
-        let repeatable =
-            matches!(end.reason, EndReason::ExitCode | EndReason::Signal | EndReason::TimedOut | EndReason::NoOutput);
+        let repeatable = matches!(
+            end.reason,
+            EndReason::ExitCode
+                | EndReason::Signal
+                | EndReason::TimedOut
+                | EndReason::NoOutput
+                | EndReason::OutOfMemory
+        );
         let retries = self.steps.get(step).map_or(0, |step| step.retries);
         let halted = self.halt.is_some() && !self.is_after(step);
         if repeatable && !end.passed() && attempt <= retries && !halted {
@@ -495,7 +514,9 @@ impl Schedule {
 
 /// The end of an attempt that nobody stopped.
 fn by_itself(exit: Exit) -> End {
-    if exit.signalled {
+    if exit.out_of_memory && exit.code != 0 {
+        End::new(EndReason::OutOfMemory, Some(exit.code), Some("killed: out of memory".into()))
+    } else if exit.signalled {
         End::new(EndReason::Signal, Some(exit.code), Some(words::killed(exit.code)))
     } else {
         End::new(EndReason::ExitCode, Some(exit.code), None)

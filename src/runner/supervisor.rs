@@ -13,7 +13,7 @@ use super::mask::Mask;
 use super::output::Output;
 use super::schedule::{End, Event, Exit, Schedule};
 use super::source::{self, BoxFacts, Places};
-use super::{Error, Settings, child, plan, words};
+use super::{Error, Settings, child, memory, plan, words};
 use crate::wire::{EndReason, JOURNAL_FILE, LOGS_DIR, PLAN_FILE, Plan, RUNNER_FILE, Record, SOURCE_DIR, StepEnd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -55,6 +55,8 @@ struct Supervisor<'a> {
     session: Session,
     attempt: Option<Attempt>,
     looked: u64,
+    /// Kills for want of memory before the current attempt.
+    memory_kills: u64,
     started: Vec<Option<u64>>,
     ends: Vec<Option<StepEnd>>,
     leave: Option<u8>,
@@ -91,7 +93,7 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
     let capacity = fcntl(&from_steps, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
     let mut supervisor = Supervisor {
         session: Session::new(std::env::vars_os(), &plan, &places, home),
-        schedule: Schedule::new(plan.steps.clone(), left_ms, settings.grace_ms),
+        schedule: Schedule::new(plan.steps.clone(), left_ms, plan.timeout_s, settings.grace_ms),
         mailbox: Mailbox::open(&settings.inbox, &settings.outbox),
         buffer: vec![0; capacity.unwrap_or(65536)],
         runner: own_executable(&settings.inbox),
@@ -99,6 +101,7 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
         ends: vec![None; plan.steps.len()],
         attempt: None,
         looked: 0,
+        memory_kills: 0,
         leave: None,
         settings,
         plan,
@@ -247,7 +250,8 @@ impl Supervisor<'_> {
     fn take_exit(&mut self) -> Result<(), Error> {
         if let Some(exit) = self.attempt.as_mut().and_then(|attempt| attempt.exit.take()) {
             self.read_steps(usize::MAX)?;
-            self.tell(Event::Exited(exit))?;
+            let out_of_memory = exit.code != 0 && memory::kills() > self.memory_kills;
+            self.tell(Event::Exited(Exit { out_of_memory, ..exit }))?;
         }
         if self.schedule.awaits_group() && self.attempt.as_ref().is_none_or(|attempt| child::is_gone(attempt.pid)) {
             self.read_steps(usize::MAX)?;

@@ -15,6 +15,8 @@ pub(super) const STEP_TIMED_OUT: &str = "StepTimedOut";
 pub(super) const NO_OUTPUT: &str = "NoOutput";
 /// The run took too long.
 pub(super) const RUN_TIMED_OUT: &str = "RunTimedOut";
+/// The box used more memory than it may.
+pub(super) const OUT_OF_MEMORY: &str = "OutOfMemory";
 /// Somebody cancelled the run.
 pub(super) const CANCELLED: &str = "Cancelled";
 /// There is no place for the source.
@@ -23,11 +25,11 @@ pub(super) const SOURCE_NOT_WRITABLE: &str = "SourceNotWritable";
 pub(super) const UNKNOWN: &str = STEP_FAILED;
 
 /// Why a run was ended from outside: reason and message.
-pub(super) fn halted(cancelled: bool, step: &str) -> (&'static str, String) {
+pub(super) fn halted(cancelled: bool, step: &str, timeout_s: u64) -> (&'static str, String) {
     if cancelled {
         (CANCELLED, format!("cancelled (Graceful) at step {step}"))
     } else {
-        (RUN_TIMED_OUT, format!("the run took longer than its timeout; step {step} was running"))
+        (RUN_TIMED_OUT, format!("the run took longer than {}; step {step} was running", duration(timeout_s)))
     }
 }
 
@@ -38,6 +40,10 @@ pub(super) fn failed(step: &PlanStep, end: &End, number: usize, total: usize) ->
     match end.reason {
         EndReason::TimedOut => (STEP_TIMED_OUT, format!("step {name} {said}; raise its timeout")),
         EndReason::NoOutput => (NO_OUTPUT, format!("step {name} {said}; raise noOutputTimeout")),
+        EndReason::OutOfMemory => (
+            OUT_OF_MEMORY,
+            format!("step {name} ({number} of {total}) ran out of memory; raise box.resources.limits.memory"),
+        ),
         EndReason::NotStarted => (STEP_FAILED, format!("step {name} ({number} of {total}) could not start: {said}")),
         EndReason::Agent => (STEP_FAILED, format!("step {name} failed: {said}")),
         _ if step.work == StepWork::Agent => (STEP_FAILED, format!("step {name} failed: {said}")),

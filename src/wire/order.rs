@@ -18,6 +18,9 @@ pub struct Order {
     pub shell: Option<String>,
     /// When the run's time is over, in milliseconds since the epoch.
     pub deadline_ms: u64,
+    /// How much time the run has in all, in seconds; for messages.
+    #[serde(default)]
+    pub timeout_s: u64,
     /// Variables of all steps; a later one wins.
     pub env: Vec<EnvItem>,
     /// Where the source comes from.

@@ -17,6 +17,9 @@ pub struct Plan {
     pub shell: Option<String>,
     /// When the run's time is over, in milliseconds since the epoch.
     pub deadline_ms: u64,
+    /// How much time the run has in all, in seconds; for messages.
+    #[serde(default)]
+    pub timeout_s: u64,
     /// Commit that was fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_revision: Option<String>,

@@ -87,6 +87,8 @@ pub enum EndReason {
     Agent = 6,
     /// The runner could not start it; the message says why.
     NotStarted = 7,
+    /// It ended badly after the kernel killed a process of the box for want of memory.
+    OutOfMemory = 8,
 }
 
 /// What the runner gives the agent with an internal step: the environment to expand its properties.

@@ -124,6 +124,7 @@ impl EndReason {
             Self::EarlierStepFailed,
             Self::Agent,
             Self::NotStarted,
+            Self::OutOfMemory,
         ]
         .get(usize::from(number))
         .copied()

@@ -19,12 +19,12 @@ fn agent(name: &str) -> PlanStep {
 }
 
 fn exited(code: i32) -> Event {
-    Event::Exited(Exit { code, signalled: code > 128 })
+    Event::Exited(Exit { code, signalled: code > 128, ..Exit::default() })
 }
 
 /// Tells a schedule of `steps` what happened; prints what it said.
 fn said(steps: &[PlanStep], events: &[(u64, Event)]) -> Vec<String> {
-    let mut schedule = Schedule::new(steps.to_vec(), DEADLINE, GRACE);
+    let mut schedule = Schedule::new(steps.to_vec(), DEADLINE, 100, GRACE);
     let events = std::iter::once((0, Event::Begin)).chain(events.iter().cloned());
     events.flat_map(|(now, event)| schedule.on(now, event)).map(|act| shown(&act)).collect()
 }
@@ -105,7 +105,7 @@ fn messages_tell_failures_apart() {
 #[test]
 fn failed_scripts_repeat_with_growing_pauses() {
     let step = PlanStep { retries: 10, ..script("a") };
-    let mut schedule = Schedule::new(vec![step], DEADLINE, GRACE);
+    let mut schedule = Schedule::new(vec![step], DEADLINE, 100, GRACE);
     schedule.on(0, Event::Begin);
     let (mut now, mut pauses) = (0, Vec::new());
     for attempt in 1..=11 {
@@ -160,7 +160,7 @@ fn a_step_that_takes_too_long_is_told_then_killed() {
 #[test]
 fn a_group_that_outlives_its_shell_is_killed() {
     let step = PlanStep { timeout_s: Some(1), ..script("a") };
-    let mut schedule = Schedule::new(vec![step], DEADLINE, GRACE);
+    let mut schedule = Schedule::new(vec![step], DEADLINE, 100, GRACE);
     schedule.on(0, Event::Begin);
     assert_eq!(schedule.wake(0), Some(1000));
     assert_eq!(schedule.on(1000, Event::Tick), [Act::Terminate]);
@@ -202,7 +202,7 @@ fn silence_does_not_end_what_the_agent_does() {
 
 #[test]
 fn the_runs_time_ends_steps_and_leaves_five_minutes() {
-    let message = format!("{RUN_TIMED_OUT} Some(0): the run took longer than its timeout; step a was running");
+    let message = format!("{RUN_TIMED_OUT} Some(0): the run took longer than 1m40s; step a was running");
     let gone = |at| [(at, exited(143)), (at + 1, Event::GroupGone)];
     let [first, second] = gone(DEADLINE + 5);
     let [third, fourth] = gone(DEADLINE + AFTER_MS + 5);
@@ -225,7 +225,7 @@ fn the_runs_time_ends_steps_and_leaves_five_minutes() {
 
 #[test]
 fn no_step_begins_when_time_is_over() {
-    let mut schedule = Schedule::new(vec![script("a")], 0, GRACE);
+    let mut schedule = Schedule::new(vec![script("a")], 0, 100, GRACE);
     let acts: Vec<String> = schedule.on(0, Event::Begin).iter().map(shown).collect();
     assert_eq!(acts[0], "end 0 Cancelled");
     assert!(acts[1].starts_with(RUN_TIMED_OUT));
@@ -261,7 +261,7 @@ fn cancel_in_a_pause_keeps_the_failure() {
 
 #[test]
 fn cancel_before_the_first_step_and_in_after_steps() {
-    let mut schedule = Schedule::new(vec![script("a"), after("x")], DEADLINE, GRACE);
+    let mut schedule = Schedule::new(vec![script("a"), after("x")], DEADLINE, 100, GRACE);
     assert!(schedule.on(0, Event::Cancel).is_empty());
     assert_eq!(schedule.on(1, Event::Begin).len(), 2);
     check(
@@ -279,7 +279,7 @@ fn a_stopped_box_has_no_after_steps_and_no_end_of_run() {
         &["start 0 #1", "term", "kill", "end 0 Cancelled 137", "leave 143"],
     );
     check(&[agent("a")], &[(1, Event::Stop(15))], &["ask 0", "end 0 Cancelled", "leave 143"]);
-    let mut schedule = Schedule::new(vec![script("a")], DEADLINE, GRACE);
+    let mut schedule = Schedule::new(vec![script("a")], DEADLINE, 100, GRACE);
     assert_eq!(schedule.on(0, Event::Stop(2)), [Act::Leave(130)]);
     let stopping = &[(1, Event::Cancel), (2, Event::Stop(15)), (3, exited(0)), (4, Event::GroupGone)];
     check(&[script("a"), after("x")], stopping, &["start 0 #1", "term", "end 0 Cancelled 0", "leave 143"]);

@@ -6,7 +6,7 @@
 use super::{Attempt, Supervisor, epoch_ms};
 use crate::runner::env::{Session, Vars, Verdict};
 use crate::runner::schedule::{Act, End, Event};
-use crate::runner::{EXIT_BROKEN, Error, child, journal, script, words};
+use crate::runner::{EXIT_BROKEN, Error, child, journal, memory, script, words};
 use crate::wire::{PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION, log_file};
 use nix::sys::signal::Signal;
 use std::fs;
@@ -23,6 +23,7 @@ impl Supervisor<'_> {
     pub(super) fn act(&mut self, act: Act) -> Result<Option<Event>, Error> {
         match act {
             Act::Start { step, attempt } => {
+                self.memory_kills = memory::kills();
                 self.begin(step, attempt)?;
                 return Ok(self.start(step)?.err().map(|why| Event::NotStarted(self.output.masked(&why))));
             }
