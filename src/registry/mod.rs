@@ -1,1 +1,33 @@
-//! registry
+//! Talking to image registries: names, logins, uploads, and the door through which an engine pushes.
+//!
+//! ```text
+//! engine ── push 127.0.0.1:PORT/nonce/x ──> door ── session (login, retries) ──> registry
+//!                                            │ config swapped, layers searched for secrets
+//! ```
+//!
+//! The agent opens a [`door::Door`] for each push, and asks [`session::Session`] what a registry holds when it
+//! picks up after a crash.
+//!
+//! **Invariant:** credentials go to the registry they are for, and to the login host that belongs to it; nowhere else.
+
+pub mod auth;
+pub mod client;
+pub mod credentials;
+pub mod digest;
+pub mod door;
+pub mod error;
+pub mod reference;
+mod resolve;
+pub mod scan;
+pub mod session;
+mod tar;
+pub mod trust;
+
+pub use client::{Client, Patience};
+pub use credentials::{Credentials, CredentialsError, Secret};
+pub use door::{Door, DoorJob, Prepared, Progress, Pushed};
+pub use error::PushError;
+pub use reference::{RefError, Repository, parse_tag};
+pub use scan::NamedSecret;
+pub use session::Session;
+pub use trust::{Trust, TrustError};

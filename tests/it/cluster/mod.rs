@@ -1,3 +1,4 @@
 //! Tests against a real engine or a real cluster. They fail without one.
 
 mod engine;
+mod registry;

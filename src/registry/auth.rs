@@ -1,0 +1,354 @@
+//! Logging in: challenges of registries, and the tokens they want.
+//!
+//! [`super::session::Session`] asks for the `Authorization` of each request and reports each 401.
+//!
+//! **Invariant:** a password goes to the registry it is for, or to the login host that [`super::trust::Trust`] pairs with it,
+//! over TLS unless that host is listed as insecure. Tokens go to the registry only.
+
+use super::{
+    client::{Client, authority, full},
+    credentials::{Credentials, Secret},
+    error::{PushError, plain, words},
+    reference::Repository,
+};
+use crate::api::condition::reason;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use serde::Deserialize;
+use std::time::{Duration, Instant};
+use url::Url;
+
+/// Largest answer of a login host.
+const MAX_TOKEN: usize = 256 * 1024;
+/// How long a token lives if the login host does not say.
+const DEFAULT_LIFE: u64 = 60;
+
+/// What a 401 asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// User name and password with each request.
+    Basic,
+    /// A token from another address.
+    Bearer {
+        /// Where it comes from.
+        realm: String,
+        /// Whom it is for.
+        service: Option<String>,
+        /// Why the last one did not do.
+        error: Option<String>,
+    },
+}
+
+/// What goes with each request, once a registry has said what it wants.
+pub(super) enum Login {
+    /// Nothing was asked yet.
+    Unasked,
+    /// User name and password.
+    Basic(HeaderValue),
+    /// A token, until it is time for the next.
+    Bearer { header: HeaderValue, renew_at: Instant, challenge: Challenge },
+}
+
+#[derive(Deserialize)]
+struct Token {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+/// Who logs in where.
+pub(super) struct Account<'a> {
+    pub(super) client: &'a Client,
+    pub(super) repository: &'a Repository,
+    pub(super) credentials: Option<&'a Credentials>,
+    /// Other repositories of the registry to read from.
+    pub(super) sources: &'a [String],
+}
+
+impl Account<'_> {
+    /// Answers a challenge.
+    pub(super) async fn log_in(&self, challenge: Challenge) -> Result<Login, PushError> {
+        match &challenge {
+            Challenge::Basic => {
+                let credentials = self.credentials.ok_or_else(|| self.refused(StatusCode::UNAUTHORIZED, ""))?;
+                Ok(Login::Basic(sensitive(credentials.basic().expose())?))
+            }
+            Challenge::Bearer { realm, service, .. } => {
+                let token = self.fetch(realm, service.as_deref()).await?;
+                let life = token.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, 24 * 3600);
+                let text = token.token.or(token.access_token).unwrap_or_default();
+                let header = sensitive(&format!("Bearer {text}"))?;
+                // Early enough that an upload which begins now begins with a good token.
+                let renew_at = Instant::now() + Duration::from_secs(life) * 3 / 4;
+                Ok(Login::Bearer { header, renew_at, challenge })
+            }
+        }
+    }
+
+    async fn fetch(&self, realm: &str, service: Option<&str>) -> Result<Token, PushError> {
+        let registry = self.repository.api_host();
+        let url = self.realm(realm)?;
+        let host = authority(&url);
+        let (url, request) = self.token_request(url, service)?;
+        let response = self.client.send(&url, request, self.client.patience().answer).await?;
+        let answer = self.client.read(&host, response, MAX_TOKEN).await?;
+        match answer.status {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(self.refused(answer.status, &words(&answer.body)));
+            }
+            status => return Err(super::session::refusal(&host, status, &answer, &self.scrub(&words(&answer.body)))),
+        }
+        // The parser's message may quote the token.
+        let token: Token = serde_json::from_slice(&answer.body)
+            .map_err(|_| PushError::new(reason::REGISTRY_REFUSED, format!("{host} sends no token for {registry}")))?;
+        if token.token.as_deref().or(token.access_token.as_deref()).is_none_or(str::is_empty) {
+            return Err(PushError::new(
+                reason::REGISTRY_REFUSED,
+                format!("{host} sends an empty token for {registry}"),
+            ));
+        }
+        Ok(token)
+    }
+
+    /// Judges the address where a registry wants logins to go.
+    fn realm(&self, realm: &str) -> Result<Url, PushError> {
+        let registry = self.repository.api_host();
+        let refuse = |why: String| PushError::new(reason::REGISTRY_REFUSED, why);
+        let url = Url::parse(realm).map_err(|_| refuse(format!("{registry} names a login address that is none")))?;
+        let host = authority(&url);
+        let tls = url.scheme() == "https";
+        let plain_is_allowed = url.scheme() == "http" && self.client.trust().is_insecure(&host);
+        if !tls && !plain_is_allowed {
+            return Err(refuse(format!("{registry} sends logins to {host} without TLS")));
+        }
+        if !self.client.trust().may_log_in(registry, &host, tls) {
+            return Err(refuse(format!(
+                "{registry} sends logins to {host}; a login stays with its registry unless the administrator lists the two as a pair"
+            )));
+        }
+        Ok(url)
+    }
+
+    fn token_request(
+        &self,
+        mut url: Url,
+        service: Option<&str>,
+    ) -> Result<(Url, Request<super::client::OutBody>), PushError> {
+        let mut request = Request::new(full(Bytes::new()));
+        let identity = self.credentials.and_then(|credentials| credentials.identity_token());
+        if let Some(token) = identity {
+            let mut form = url::form_urlencoded::Serializer::new(String::new());
+            form.append_pair("grant_type", "refresh_token").append_pair("client_id", "windlass");
+            form.append_pair("service", service.unwrap_or_default()).append_pair("scope", &self.scopes().join(" "));
+            form.append_pair("refresh_token", token.expose());
+            *request.method_mut() = Method::POST;
+            *request.body_mut() = full(form.finish().into());
+            let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+            request.headers_mut().insert(header::CONTENT_TYPE, kind);
+            return Ok((url, request));
+        }
+        {
+            let mut query = url.query_pairs_mut();
+            if let Some(service) = service {
+                query.append_pair("service", service);
+            }
+            for scope in self.scopes() {
+                query.append_pair("scope", &scope);
+            }
+        }
+        if let Some(credentials) = self.credentials {
+            request.headers_mut().insert(header::AUTHORIZATION, sensitive(credentials.basic().expose())?);
+        }
+        Ok((url, request))
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        let own = std::iter::once(format!("repository:{}:pull,push", self.repository.path));
+        own.chain(self.sources.iter().map(|source| format!("repository:{source}:pull"))).collect()
+    }
+
+    /// A login that did not do, or is not enough.
+    pub(super) fn refused(&self, status: StatusCode, said: &str) -> PushError {
+        let Repository { host, path } = self.repository;
+        let said = self.scrub(said);
+        let said = if said.is_empty() { String::new() } else { format!(": \"{said}\"") };
+        let code = status.as_u16();
+        match (self.credentials, status) {
+            (None, StatusCode::FORBIDDEN) => PushError::new(
+                reason::REGISTRY_FORBIDDEN,
+                format!("{host} refused to take {path} without a login ({code}){said}"),
+            ),
+            (None, _) => {
+                let text = format!(
+                    "{host} asks for a login for {path}, and the step has no credentials for it ({code}){said}"
+                );
+                PushError::new(reason::REGISTRY_UNAUTHORIZED, text)
+            }
+            (Some(login), StatusCode::FORBIDDEN) => {
+                let user = plain(login.username());
+                PushError::new(
+                    reason::REGISTRY_FORBIDDEN,
+                    format!("user \"{user}\" may not push to {host}/{path} ({code}){said}"),
+                )
+            }
+            (Some(login), _) => {
+                let user = plain(login.username());
+                PushError::new(
+                    reason::REGISTRY_UNAUTHORIZED,
+                    format!("{host} refused user \"{user}\" ({code}) for {path}{said}"),
+                )
+            }
+        }
+    }
+
+    /// Takes credentials out of a registry's words: some quote the request.
+    pub(super) fn scrub(&self, said: &str) -> String {
+        let Some(credentials) = self.credentials else { return said.to_owned() };
+        let basic = credentials.basic();
+        let mut said = said.to_owned();
+        let pair = basic.expose().strip_prefix("Basic ");
+        let token = credentials.identity_token().map(|token| token.expose().as_str());
+        for secret in [pair, token, Some(credentials.password().expose().as_str())].into_iter().flatten() {
+            if !secret.is_empty() {
+                said = said.replace(secret, "***");
+            }
+        }
+        said
+    }
+}
+
+/// A header value that is not shown by `Debug`.
+fn sensitive(text: &str) -> Result<HeaderValue, PushError> {
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| PushError::new(reason::REGISTRY_REFUSED, "a login has characters that cannot be sent"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The challenges of an answer, the one to take first: a token is preferred to a password.
+pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
+    let mut best = None;
+    for value in headers.get_all(header::WWW_AUTHENTICATE).iter().take(8) {
+        for challenge in value.to_str().ok().map(parse).unwrap_or_default() {
+            match challenge {
+                Challenge::Bearer { .. } => return Some(challenge),
+                Challenge::Basic => best = Some(challenge),
+            }
+        }
+    }
+    best
+}
+
+/// Reads `Bearer realm="…",service="…", Basic realm="…"`.
+fn parse(header: &str) -> Vec<Challenge> {
+    let mut challenges = Vec::new();
+    let mut rest = header;
+    let mut current: Option<(String, Vec<(String, String)>)> = None;
+    while !rest.is_empty() && challenges.len() < 8 {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let word_end = rest.find([' ', '\t', ',', '=']).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(word_end);
+        if let (Some(value), false) = (after.trim_start().strip_prefix('='), word.is_empty()) {
+            let (value, left) = parameter(value.trim_start());
+            if let Some((_, parameters)) = &mut current {
+                parameters.push((word.to_ascii_lowercase(), value));
+            }
+            rest = left;
+        } else {
+            challenges.extend(current.take().and_then(finish));
+            if word.is_empty() && !after.is_empty() {
+                break;
+            }
+            current = (!word.is_empty()).then(|| (word.to_ascii_lowercase(), Vec::new()));
+            rest = after;
+        }
+    }
+    challenges.extend(current.and_then(finish));
+    challenges
+}
+
+/// A quoted string or a token, and what follows it.
+fn parameter(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
+        let (value, rest) = text.split_at(end);
+        return (value.to_owned(), rest);
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((index, c)) = chars.next() {
+        match c {
+            '"' => return (value, quoted.get(index + 1..).unwrap_or_default()),
+            '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
+            _ => value.push(c),
+        }
+    }
+    (value, "")
+}
+
+fn finish((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Challenge> {
+    let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    match scheme.as_str() {
+        "basic" => Some(Challenge::Basic),
+        "bearer" => Some(Challenge::Bearer { realm: get("realm")?, service: get("service"), error: get("error") }),
+        _ => None,
+    }
+}
+
+/// A token in a `Secret`, so that it can be handed about.
+pub(super) fn header_of(login: &Login) -> Option<Secret<HeaderValue>> {
+    match login {
+        Login::Unasked => None,
+        Login::Basic(header) | Login::Bearer { header, .. } => Some(Secret::new(header.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bearer(realm: &str, service: Option<&str>, error: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.into(), service: service.map(Into::into), error: error.map(Into::into) }
+    }
+
+    #[test]
+    fn challenges() {
+        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push",error="insufficient_scope""#;
+        let expected = bearer("https://auth.docker.io/token", Some("registry.docker.io"), Some("insufficient_scope"));
+        assert_eq!(parse(hub), [expected]);
+        assert_eq!(parse("bearer realm=https://a.io/t"), [bearer("https://a.io/t", None, None)]);
+        assert_eq!(
+            parse(r#"Basic realm="a, b", Bearer realm="x\"y" , service=z"#),
+            [Challenge::Basic, bearer("x\"y", Some("z"), None)]
+        );
+        assert_eq!(parse("Basic"), [Challenge::Basic]);
+        assert_eq!(parse("Negotiate abc="), []);
+        assert_eq!(parse("Bearer service=x"), []);
+        assert_eq!(parse(""), []);
+    }
+
+    #[test]
+    fn a_token_is_preferred() {
+        let mut headers = HeaderMap::new();
+        headers.append("www-authenticate", HeaderValue::from_static("Basic realm=x"));
+        assert_eq!(challenge(&headers), Some(Challenge::Basic));
+        headers.append("www-authenticate", HeaderValue::from_static("Bearer realm=\"https://a.io\""));
+        assert_eq!(challenge(&headers), Some(bearer("https://a.io", None, None)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read_to_the_end(text in "\\PC{0,200}") {
+            prop_assert!(parse(&text).len() <= 9);
+        }
+        #[test]
+        fn odd_quotes_too(text in "[Bb ,=\"\\\\a\t]{0,60}") {
+            prop_assert!(parse(&text).len() <= 9);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! HTTP to registries: connections, time limits, and what a broken connection means.
+//!
+//! [`super::session`] and [`super::auth`] send their requests through it.
+//!
+//! **Invariant:** every wait and every read is bounded; redirects are never followed; plain HTTP goes only to hosts
+//! that are listed as insecure.
+
+use super::{
+    error::{PushError, plain},
+    resolve::{Denied, Resolver},
+    trust::{Trust, TrustError, bare, public_tls},
+};
+use crate::api::condition::reason;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use std::{collections::HashMap, error::Error, io, net::IpAddr, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use url::Url;
+
+/// The body of a request.
+pub(super) type OutBody = UnsyncBoxBody<Bytes, io::Error>;
+type Http = legacy::Client<HttpsConnector<HttpConnector<Resolver>>, OutBody>;
+
+/// Largest part of a connection that is buffered, in either direction.
+pub(super) const BUFFER: usize = 64 * 1024;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until a connection is there.
+    pub connect: Duration,
+    /// Until an answer begins, once the request is sent.
+    pub answer: Duration,
+    /// The same where a registry closes an upload, which can mean moving it.
+    pub commit: Duration,
+    /// Between two pieces of a body, in either direction.
+    pub idle: Duration,
+    /// How long a registry that is overloaded or broken is asked again.
+    pub retry_for: Duration,
+    /// How long a registry that cannot be reached at all is tried again.
+    pub unreachable_for: Duration,
+    /// First pause between two tries; it doubles up to 30 times this.
+    pub first_pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(60),
+            commit: Duration::from_secs(300),
+            idle: Duration::from_secs(60),
+            retry_for: Duration::from_secs(600),
+            unreachable_for: Duration::from_secs(30),
+            first_pause: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Connections to registries, shared by all pushes of a process.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    trust: Trust,
+    patience: Patience,
+    resolver: Resolver,
+    public: Http,
+    with_ca: HashMap<String, Http>,
+}
+
+/// An answer whose body was read.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// A header as text.
+    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Client {
+    /// A client that trusts what the administrator allows.
+    pub fn new(trust: Trust) -> Result<Self, TrustError> {
+        Self::with_patience(trust, Patience::default())
+    }
+
+    /// The same with other time limits.
+    pub fn with_patience(trust: Trust, patience: Patience) -> Result<Self, TrustError> {
+        let resolver = Resolver::new(trust.listed_names());
+        let public = http_client(public_tls()?, &resolver, patience);
+        let with_ca = trust.tls_by_host()?;
+        let with_ca = with_ca.into_iter().map(|(host, tls)| (host, http_client(tls, &resolver, patience))).collect();
+        Ok(Self { inner: Arc::new(Inner { trust, patience, resolver, public, with_ca }) })
+    }
+
+    pub(super) fn trust(&self) -> &Trust {
+        &self.inner.trust
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.inner.patience
+    }
+
+    /// Sends a request and waits for the head of the answer, at most `wait`.
+    pub(super) async fn send(
+        &self,
+        url: &Url,
+        mut request: Request<OutBody>,
+        wait: Duration,
+    ) -> Result<Response<Incoming>, PushError> {
+        let host = authority(url);
+        if url.scheme() != "https" && !self.inner.trust.is_insecure(&host) {
+            return Err(PushError::new(
+                reason::REGISTRY_REFUSED,
+                format!("{host} is not listed as a registry without TLS"),
+            ));
+        }
+        if let Some(address) = literal_address(url) {
+            let checked = self.inner.resolver.check(&address.to_string(), address);
+            checked.map_err(|denied| PushError::new(reason::REGISTRY_UNREACHABLE, denied.to_string()))?;
+        }
+        *request.uri_mut() = url.as_str().parse().map_err(|_| {
+            PushError::new(reason::REGISTRY_REFUSED, format!("{host} names an address that cannot be used"))
+        })?;
+        let http = self.inner.with_ca.get(&bare(&host)).unwrap_or(&self.inner.public);
+        match timeout(wait, http.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(broken(&host, &error)),
+            Err(_) => Err(PushError::transient(
+                reason::REGISTRY_TIMEOUT,
+                format!("{host} gave no answer within {}s", wait.as_secs()),
+            )),
+        }
+    }
+
+    /// Reads the body of an answer. Of an answer that is no success only the beginning counts.
+    pub(super) async fn read(
+        &self,
+        host: &str,
+        response: Response<Incoming>,
+        limit: usize,
+    ) -> Result<Answer, PushError> {
+        let (head, mut body) = response.into_parts();
+        let limit = if head.status.is_success() { limit } else { limit.min(8 * 1024) };
+        let idle = self.inner.patience.idle;
+        let read = async {
+            let mut bytes = BytesMut::new();
+            loop {
+                let frame = match timeout(idle, body.frame()).await {
+                    Ok(Some(Ok(frame))) => frame,
+                    Ok(None) => return Ok(bytes),
+                    // What an error says is nice to have, no more.
+                    _ if !head.status.is_success() => return Ok(bytes),
+                    Ok(Some(Err(error))) => {
+                        let text = format!("{host} broke off its answer: {}", plain(&error.to_string()));
+                        return Err(PushError::transient(reason::REGISTRY_UNREACHABLE, text));
+                    }
+                    Err(_) => {
+                        let text = format!("{host} stopped in its answer for {}s", idle.as_secs());
+                        return Err(PushError::transient(reason::REGISTRY_TIMEOUT, text));
+                    }
+                };
+                if let Ok(data) = frame.into_data() {
+                    bytes.extend_from_slice(data.get(..data.len().min(limit - bytes.len())).unwrap_or_default());
+                    if bytes.len() >= limit && head.status.is_success() {
+                        let text = format!("{host} sends an answer of more than {limit} bytes");
+                        return Err(PushError::new(reason::REGISTRY_REFUSED, text));
+                    }
+                    if bytes.len() >= limit {
+                        return Ok(bytes);
+                    }
+                }
+            }
+        };
+        // An answer that trickles is cut off too.
+        let Ok(bytes) = timeout(idle.saturating_mul(4), read).await else {
+            let text = format!("{host} did not finish its answer within {}s", idle.saturating_mul(4).as_secs());
+            return Err(PushError::transient(reason::REGISTRY_TIMEOUT, text));
+        };
+        Ok(Answer { status: head.status, headers: head.headers, body: bytes?.freeze() })
+    }
+}
+
+/// A body of known bytes.
+pub(super) fn full(bytes: Bytes) -> OutBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// `host[:port]` of an address.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn literal_address(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        url::Host::Ipv4(v4) => Some(v4.into()),
+        url::Host::Ipv6(v6) => Some(v6.into()),
+        url::Host::Domain(_) => None,
+    }
+}
+
+fn http_client(tls: rustls::ClientConfig, resolver: &Resolver, patience: Patience) -> Http {
+    let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(patience.connect));
+    tcp.set_keepalive(Some(Duration::from_secs(30)));
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(20))
+        .pool_max_idle_per_host(8)
+        .http1_max_buf_size(BUFFER)
+        .build(https)
+}
+
+/// What a request without an answer means.
+fn broken(host: &str, error: &legacy::Error) -> PushError {
+    let chain = chain(error);
+    if let Some(denied) = chain.iter().find_map(|error| error.downcast_ref::<Denied>()) {
+        return PushError::new(reason::REGISTRY_UNREACHABLE, denied.to_string());
+    }
+    if let Some(tls) = chain.iter().find_map(|error| error.downcast_ref::<rustls::Error>()) {
+        return untrusted(host, tls);
+    }
+    let io = chain.iter().find_map(|error| error.downcast_ref::<io::Error>());
+    let cause = match io.map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
+        Some(io::ErrorKind::TimedOut) => "no connection in time".to_owned(),
+        _ if chain.iter().any(|error| error.to_string() == "dns error") => {
+            let told = chain.last().map(ToString::to_string).unwrap_or_default();
+            format!("its name does not resolve ({})", plain(&told))
+        }
+        _ => plain(&chain.last().map(ToString::to_string).unwrap_or_default()),
+    };
+    if error.is_connect() {
+        let mut error =
+            PushError::transient(reason::REGISTRY_UNREACHABLE, format!("{host} cannot be reached: {cause}"));
+        error.unconnected = true;
+        return error;
+    }
+    PushError::transient(reason::REGISTRY_UNREACHABLE, format!("the connection to {host} broke: {cause}"))
+}
+
+fn untrusted(host: &str, tls: &rustls::Error) -> PushError {
+    match tls {
+        rustls::Error::InvalidCertificate(problem) => PushError::new(
+            reason::UNTRUSTED_CERTIFICATE,
+            format!(
+                "{host} has a certificate that is not trusted: {}; the administrator can add the CA of the registry",
+                plain(&problem.to_string())
+            ),
+        ),
+        rustls::Error::InvalidMessage(_) => PushError::new(
+            reason::REGISTRY_UNREACHABLE,
+            format!("{host} does not speak TLS; registries without TLS are listed by the administrator"),
+        ),
+        other => PushError::new(
+            reason::UNTRUSTED_CERTIFICATE,
+            format!("no TLS connection to {host}: {}", plain(&other.to_string())),
+        ),
+    }
+}
+
+/// An error and all it was made from; errors inside `io::Error` count too, which `source` leaves out.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut all = Vec::new();
+    let mut next = Some(error);
+    while let (Some(error), true) = (next, all.len() < 16) {
+        all.push(error);
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    all
+}

@@ -1,0 +1,98 @@
+//! Publishes an image once all its layers are there: config, manifest, tags.
+//!
+//! **Invariant:** the order is config, missing layers, `before_tags`, tags; nothing is tagged that is not whole.
+
+use super::{Prepared, Push, Pushed, blobs::Origin, manifest::Image};
+use crate::{
+    api::condition::reason,
+    registry::{
+        digest::Digest,
+        error::{PushError, plain},
+    },
+};
+use bytes::Bytes;
+
+impl Push {
+    /// Adds a warning; what many layers share is said once.
+    pub(super) fn warn(&self, warning: String) {
+        let mut state = self.state();
+        if state.warnings.len() < 20 && !state.warnings.contains(&warning) {
+            state.warnings.push(warning);
+        }
+    }
+}
+
+/// Publishes the image of the engine's manifest under all tags.
+pub(super) async fn publish(push: &Push, manifest: &[u8], content_type: &str) -> Result<Pushed, PushError> {
+    let wrong =
+        |why: String| PushError::new(reason::COMMIT_FAILED, format!("the engine's image cannot be pushed: {why}"));
+    let image = Image::read(manifest, content_type).map_err(|why| wrong(plain(&why)))?;
+    let config = config(push, &image)?;
+    let config_digest = Digest::of(&config);
+    complete(push, &image).await?;
+    push.session.put_blob(&config_digest, &config).await?;
+    let (kind, bytes) = image.write(&config_digest, config.len() as u64).map_err(wrong)?;
+    let bytes = Bytes::from(bytes);
+    let digest = Digest::of(&bytes);
+    let size = image.size(config.len() as u64);
+    if let Some(expected) = push.expected_digest.as_ref().filter(|expected| *expected != digest.as_str()) {
+        let text = format!("the push was interrupted with {expected}, and the image is {digest} now");
+        return Err(PushError::new(reason::INTERRUPTED, text));
+    }
+    (push.before_tags)(Prepared { digest: digest.to_string(), size }).await?;
+    let mut tags: Vec<String> = Vec::new();
+    for tag in &push.tags {
+        if tags.contains(tag) {
+            continue;
+        }
+        if push.stop.is_cancelled() {
+            return Err(PushError::stopped());
+        }
+        push.session.put_manifest(tag, kind, &bytes, &digest).await?;
+        tags.push(tag.clone());
+        (push.after_tag)(tag.clone()).await?;
+    }
+    let warnings = push.state().warnings.clone();
+    Ok(Pushed { digest: digest.to_string(), size, tags, warnings })
+}
+
+/// The rebuilt config.
+fn config(push: &Push, image: &Image) -> Result<Bytes, PushError> {
+    let held = push.state().blobs.held(&image.config);
+    let held = held.ok_or_else(|| {
+        PushError::transient(reason::COMMIT_FAILED, "the engine did not send the config of its image")
+    })?;
+    let config = Bytes::from((push.config)(&held)?);
+    if let Some(name) = push.needles.as_ref().and_then(|needles| needles.search(&config)) {
+        let text = format!("the value of {name} is in the image's config");
+        if push.deny {
+            return Err(PushError::new(reason::SECRET_IN_LAYER, text));
+        }
+        push.warn(text);
+    }
+    Ok(config)
+}
+
+/// Sees that the registry has every layer.
+async fn complete(push: &Push, image: &Image) -> Result<(), PushError> {
+    for layer in image.layers.iter().filter(|layer| !layer.is_foreign()) {
+        let digest = &layer.digest;
+        let (known, held) = {
+            let state = push.state();
+            (state.blobs.is_known(digest), state.blobs.held(digest))
+        };
+        if known {
+            push.state().blobs.note(digest.clone(), Origin::There, true);
+        } else if let Some(bytes) = held.filter(|_| *digest != image.config) {
+            push.session.put_blob(digest, &bytes).await?;
+            push.state().blobs.note(digest.clone(), Origin::Sent, true);
+        } else if push.session.head_blob(digest).await?.is_some() {
+            push.state().blobs.note(digest.clone(), Origin::There, true);
+        } else {
+            let text = format!("layer {digest} is missing from the engine's push");
+            return Err(PushError::transient(reason::COMMIT_FAILED, text));
+        }
+        push.show();
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! One blob on its way from the engine to the registry.
+//!
+//! A small blob is taken in whole; a larger one streams through. Beside it runs the search for secrets.
+//!
+//! **Invariant:** what a blob is called is computed here from its bytes, not believed; a blob that may be an image's config is never
+//! streamed.
+
+use super::{HOLD, Push, blobs::Origin};
+use crate::{
+    api::condition::reason,
+    registry::{
+        client::OutBody,
+        digest::{Digest, Hasher},
+        error::PushError,
+        scan::{Packing, Scan, Verdict},
+    },
+};
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use std::{io, pin::pin};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::timeout,
+};
+use url::Url;
+
+/// Pieces that wait on their way to the registry.
+const QUEUE: usize = 8;
+
+/// A blob that the engine is sending.
+pub(super) struct Upload {
+    /// What was taken in, until the upload streams.
+    buffer: BytesMut,
+    /// Where the upload goes on in the registry, once it streams.
+    url: Option<Url>,
+    hasher: Hasher,
+    scan: Option<Scan>,
+    pub(super) received: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Upload {
+    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self { buffer: BytesMut::new(), url: None, hasher: Hasher::default(), scan: None, received: 0, _permit: permit }
+    }
+
+    /// Takes a body of the engine to its end.
+    pub(super) async fn receive(&mut self, push: &Push, mut body: Incoming) -> Result<(), PushError> {
+        while self.url.is_none() {
+            let Some(piece) = self.next(push, &mut body).await? else { return Ok(()) };
+            self.buffer.extend_from_slice(&piece);
+            if self.buffer.len() > HOLD {
+                self.check_kind()?;
+                self.url = Some(push.session.start_upload().await?);
+            }
+        }
+        self.stream(push, body).await
+    }
+
+    /// Hands the rest of a body on to the registry as it comes.
+    async fn stream(&mut self, push: &Push, mut body: Incoming) -> Result<(), PushError> {
+        let Some(url) = self.url.clone() else { return Ok(()) };
+        let patience = push.session.client().patience();
+        let (pieces, queue) = mpsc::channel::<Bytes>(QUEUE);
+        // It takes as long as it takes: that it moves is seen to below.
+        let mut sending =
+            pin!(push.session.send_part(&url, queue_body(queue), std::time::Duration::from_secs(24 * 3600)));
+        let mut pieces = Some(pieces);
+        let mut next = (!self.buffer.is_empty()).then(|| self.buffer.split().freeze());
+        while let Some(sender) = &pieces {
+            let piece = match next.take() {
+                Some(piece) => piece,
+                None => tokio::select! {
+                    biased;
+                    // An answer in the middle is an error, whatever it says.
+                    early = &mut sending => return Err(early.err().unwrap_or_else(|| self.early(push))),
+                    piece = self.next(push, &mut body) => match piece? {
+                        Some(piece) => piece,
+                        None => {
+                            pieces = None;
+                            break;
+                        }
+                    },
+                },
+            };
+            tokio::select! {
+                biased;
+                early = &mut sending => return Err(early.err().unwrap_or_else(|| self.early(push))),
+                sent = timeout(patience.idle, sender.send(piece)) => if sent.is_err() {
+                    let text = format!("{} took nothing for {}s", push.session.repository().host, patience.idle.as_secs());
+                    return Err(PushError::transient(reason::REGISTRY_TIMEOUT, text));
+                },
+            }
+        }
+        drop(pieces);
+        match timeout(patience.commit, sending).await {
+            Ok(url) => self.url = Some(url?),
+            Err(_) => {
+                let text =
+                    format!("{} gave no answer within {}s", push.session.repository().host, patience.commit.as_secs());
+                return Err(PushError::transient(reason::REGISTRY_TIMEOUT, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn early(&self, push: &Push) -> PushError {
+        let text = format!("{} took only a part of an upload", push.session.repository().host);
+        PushError::transient(reason::REGISTRY_REFUSED, text)
+    }
+
+    /// The next piece from the engine, counted, hashed and given to the search.
+    async fn next(&mut self, push: &Push, body: &mut Incoming) -> Result<Option<Bytes>, PushError> {
+        let engine =
+            |why: String| PushError::transient(reason::COMMIT_FAILED, format!("the engine broke off its push: {why}"));
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = push.stop.cancelled() => return Err(PushError::stopped()),
+                frame = timeout(super::ENGINE_IDLE, body.frame()) => frame.map_err(|_| engine("it sent nothing".into()))?,
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            let Ok(piece) = frame.map_err(|error| engine(error.to_string()))?.into_data() else { continue };
+            self.hasher.update(&piece);
+            self.received += piece.len() as u64;
+            push.progress.send_modify(|progress| progress.bytes_done += piece.len() as u64);
+            if let Some(needles) = &push.needles {
+                let scan = self.scan.get_or_insert_with(|| Scan::start(needles.clone()));
+                scan.feed(piece.clone()).await;
+                // No need to send the rest of a layer that will be refused.
+                if scan.is_decided() && push.deny {
+                    self.judge(push, None).await?;
+                }
+            }
+            return Ok(Some(piece));
+        }
+    }
+
+    /// Ends the search, and acts on what it found.
+    async fn judge(&mut self, push: &Push, digest: Option<&Digest>) -> Result<(), PushError> {
+        let Some(scan) = self.scan.take() else { return Ok(()) };
+        let warning = match scan.verdict().await {
+            Verdict::Clean => return Ok(()),
+            Verdict::Found { name, path } => {
+                let place = path.map_or_else(|| "in a layer".to_owned(), |path| format!("in {path}"));
+                let text = format!("the value of {name} is {place}");
+                if push.deny {
+                    let advice = "remove the file before the push, or set secretsInImage: Allow";
+                    return Err(PushError::new(reason::SECRET_IN_LAYER, format!("{text}; {advice}")));
+                }
+                text
+            }
+            Verdict::NotSearched(why) => {
+                let layer = digest.map_or("a layer", Digest::as_str);
+                format!("{layer} was not searched for secrets: {why}")
+            }
+        };
+        push.warn(warning);
+        Ok(())
+    }
+
+    /// The blob is whole: puts it under its name, in the registry or, if it may be the config, on hold.
+    pub(super) async fn finish(mut self, push: &Push, claimed: &Digest) -> Result<(), PushError> {
+        let digest = std::mem::take(&mut self.hasher).finish();
+        if digest != *claimed {
+            let text = format!("the engine sent {digest} under the name of {claimed}");
+            return Err(PushError::transient(reason::DIGEST_MISMATCH, text));
+        }
+        if self.url.is_none() && self.may_be_config() {
+            let bytes = std::mem::take(&mut self.buffer).freeze();
+            if push.state().blobs.hold(digest, bytes) {
+                return Ok(());
+            }
+            return Err(PushError::new(reason::COMMIT_FAILED, "the engine sends too many blobs that are no layers"));
+        }
+        if let Err(error) = self.judge(push, Some(&digest)).await {
+            if let Some(url) = &self.url {
+                push.session.abandon(url).await;
+            }
+            return Err(error);
+        }
+        let mut origin = Origin::Sent;
+        match &self.url {
+            Some(url) => push.session.finish_upload(url, &digest).await?,
+            None if push.state().blobs.is_known(&digest) => origin = Origin::There,
+            None => push.session.put_blob(&digest, &std::mem::take(&mut self.buffer).freeze()).await?,
+        }
+        push.state().blobs.note(digest, origin, true);
+        push.show();
+        Ok(())
+    }
+
+    /// A config is JSON, an object: it begins with a brace. No packed layer does.
+    fn may_be_config(&self) -> bool {
+        Packing::of(&self.buffer) == Packing::Plain
+            && self.buffer.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| *byte == b'{')
+    }
+
+    fn check_kind(&self) -> Result<(), PushError> {
+        if self.may_be_config() {
+            let text = format!("the image's config is larger than {HOLD} bytes");
+            return Err(PushError::new(reason::COMMIT_FAILED, text));
+        }
+        Ok(())
+    }
+}
+
+fn queue_body(queue: mpsc::Receiver<Bytes>) -> OutBody {
+    let pieces = stream::unfold(queue, |mut queue| async move {
+        let piece = queue.recv().await?;
+        Some((Ok::<_, io::Error>(Frame::data(piece)), queue))
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+/// How much a request says it will send.
+pub(super) fn announced(body: &Incoming) -> Option<u64> {
+    body.size_hint().exact()
+}

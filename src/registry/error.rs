@@ -1,0 +1,112 @@
+//! Why a push failed, as a reason of the step and a message for people.
+//!
+//! Made wherever a registry is spoken to; the agent copies it into the step's status.
+//!
+//! **Invariant:** the other side's words are bounded, without control characters, and never hold a credential.
+
+use crate::api::condition::reason;
+use std::{fmt::Write, time::Duration};
+
+/// Longest quote of a registry's words, in characters.
+const WORDS: usize = 300;
+
+/// A push that failed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct PushError {
+    /// One of `api::condition::reason`.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// Whether the same push may succeed later: the caller may open a new door and push again.
+    pub transient: bool,
+    /// How long the registry asks to wait.
+    pub retry_after: Option<Duration>,
+    /// Whether not even a connection came about.
+    pub(super) unconnected: bool,
+}
+
+impl PushError {
+    /// A failure that the same push will meet again.
+    #[must_use]
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), transient: false, retry_after: None, unconnected: false }
+    }
+
+    /// A failure that may pass.
+    #[must_use]
+    pub fn transient(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { transient: true, ..Self::new(reason, message) }
+    }
+
+    /// The caller asked to stop.
+    #[must_use]
+    pub fn stopped() -> Self {
+        Self::new(reason::CANCELLED, "stopped before the push was done")
+    }
+}
+
+/// What a registry says of an error: `CODE: message` of its JSON, or the text itself.
+pub(super) fn words(body: &[u8]) -> String {
+    let said = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|json| from_json(&json));
+    plain(&said.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()))
+}
+
+/// Text of another party: one line, bounded, no control characters.
+pub(super) fn plain(text: &str) -> String {
+    let mut out = String::new();
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.extend(word.chars().filter(|c| !is_deceptive(*c)).take(WORDS));
+        if out.chars().count() > WORDS {
+            return out.chars().take(WORDS).chain(['…']).collect();
+        }
+    }
+    out
+}
+
+/// Characters that change the direction of text, or show nothing.
+fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+fn from_json(json: &serde_json::Value) -> Option<String> {
+    let text = |value: &serde_json::Value, key: &str| value.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+    let Some(errors) = json.get("errors").and_then(|errors| errors.as_array()) else {
+        return text(json, "message").or_else(|| text(json, "details")).or_else(|| text(json, "error"));
+    };
+    let mut said = String::new();
+    for error in errors.iter().take(3) {
+        let separator = if said.is_empty() { "" } else { "; " };
+        let code = text(error, "code").unwrap_or_default();
+        let message = text(error, "message").unwrap_or_default();
+        let between = if code.is_empty() || message.is_empty() { "" } else { ": " };
+        let _ = write!(said, "{separator}{code}{between}{message}");
+    }
+    (!said.is_empty()).then_some(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_registry() {
+        let json =
+            br#"{"errors":[{"code":"DENIED","message":"requested access\nto the resource is denied","detail":1}]}"#;
+        assert_eq!(words(json), "DENIED: requested access to the resource is denied");
+        assert_eq!(words(br#"{"details":"incorrect username or password"}"#), "incorrect username or password");
+        assert_eq!(words(b"<h1>502</h1>\x1b[31m\r\n\0bad"), "<h1>502</h1> [31m bad");
+        assert_eq!(words("a\u{202e}b".as_bytes()), "ab");
+        assert_eq!(words(b""), "");
+    }
+
+    #[test]
+    fn words_are_bounded() {
+        assert_eq!(words(&[b'x'; 5000]).chars().count(), 300);
+        let many = "word ".repeat(500);
+        assert_eq!(words(many.as_bytes()).chars().count(), 301);
+    }
+}

@@ -1,0 +1,266 @@
+//! Searches layers for the values of a run's secrets while they stream by.
+//!
+//! The door feeds each layer to a [`Scan`], and asks for its verdict before it closes the upload.
+//!
+//! A value is looked for as it is, and in base64 (standard and URL alphabet) at each of the three alignments. Values of
+//! less than 6 bytes are not looked for: they are in every image by chance. Of a long value its middle is looked for.
+//!
+//! **Invariant:** memory is bounded by the number of patterns and fixed buffers; no value is in a verdict.
+
+use super::{credentials::Secret, error::plain, tar::Entries};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use base64::{Engine, engine::general_purpose};
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+/// Shortest value that is looked for.
+pub const SHORTEST: usize = 6;
+/// Longest part of a value that is looked for.
+const LONGEST: usize = 256;
+/// How many values are looked for.
+const MOST: usize = 1000;
+/// How much is searched at a time.
+const WINDOW: usize = 128 * 1024;
+/// How many pieces wait for the search.
+const QUEUE: usize = 8;
+
+/// The value of a secret, and what it is called in messages.
+#[derive(Clone)]
+pub struct NamedSecret {
+    /// Such as `secret "registry-login" key "password"` or a variable's name.
+    pub name: String,
+    /// The value.
+    pub value: Secret<String>,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Clean,
+    /// A value.
+    Found {
+        /// Its name.
+        name: String,
+        /// The file that holds it.
+        path: Option<String>,
+    },
+    /// The layer could not be read to its end.
+    NotSearched(String),
+}
+
+/// The values to look for, in all their forms.
+pub struct Needles {
+    automaton: AhoCorasick,
+    /// Name of each pattern's secret.
+    names: Vec<String>,
+    longest: usize,
+}
+
+impl Needles {
+    /// Prepares a search; `None` if there is nothing to look for.
+    #[must_use]
+    pub fn new(secrets: &[NamedSecret]) -> Option<Self> {
+        let mut patterns: Vec<Vec<u8>> = Vec::new();
+        let mut names = Vec::new();
+        for secret in secrets.iter().take(MOST) {
+            // `echo "$KEY" > file` drops newlines at the end.
+            let value = middle(secret.value.expose().trim().as_bytes());
+            if value.len() < SHORTEST {
+                continue;
+            }
+            for form in forms(value) {
+                patterns.push(form);
+                names.push(secret.name.clone());
+            }
+        }
+        let longest = patterns.iter().map(Vec::len).max()?;
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostFirst)
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(&patterns)
+            .ok()?;
+        Some(Self { automaton, names, longest })
+    }
+
+    /// Searches bytes that are at hand.
+    #[must_use]
+    pub fn search(&self, bytes: &[u8]) -> Option<&str> {
+        let found = self.automaton.find(bytes)?;
+        self.names.get(found.pattern().as_usize()).map(String::as_str)
+    }
+
+    /// Takes values out of a text.
+    fn redact(&self, text: &[u8]) -> String {
+        let mut out = Vec::new();
+        self.automaton.replace_all_with_bytes(text, &mut out, |_, _, out| {
+            out.extend_from_slice(b"***");
+            true
+        });
+        plain(&String::from_utf8_lossy(&out))
+    }
+
+    /// Searches a stream, and names the file if it is a tar.
+    fn search_stream(&self, mut stream: impl Read) -> io::Result<Verdict> {
+        let mut entries = Entries::new();
+        let mut window = vec![0; WINDOW + self.longest];
+        let (mut begin, mut filled) = (0_u64, 0);
+        loop {
+            let free = window.get_mut(filled..).unwrap_or_default();
+            let length = match stream.read(free) {
+                Ok(0) => return Ok(Verdict::Clean),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            entries.feed(free.get(..length).unwrap_or_default());
+            filled += length;
+            let searched = window.get(..filled).unwrap_or_default();
+            if let Some(found) = self.automaton.find(searched) {
+                let name = self.names.get(found.pattern().as_usize()).cloned().unwrap_or_default();
+                let path = entries.name_at(begin + found.start() as u64).map(|path| format!("/{}", self.redact(path)));
+                let path = path.map(|path| path.replacen("/./", "/", 1).replacen("//", "/", 1));
+                return Ok(Verdict::Found { name, path });
+            }
+            // What may be the beginning of a match is searched again with what follows.
+            let keep = (self.longest - 1).min(filled);
+            window.copy_within(filled - keep..filled, 0);
+            begin += (filled - keep) as u64;
+            filled = keep;
+        }
+    }
+}
+
+/// A search of one layer, running beside its upload.
+pub(super) struct Scan {
+    pieces: Option<mpsc::Sender<Bytes>>,
+    task: JoinHandle<Verdict>,
+}
+
+impl Scan {
+    pub(super) fn start(needles: Arc<Needles>) -> Self {
+        let (pieces, queue) = mpsc::channel(QUEUE);
+        let task = tokio::task::spawn_blocking(move || {
+            let stream = Pieces { queue, piece: Bytes::new() };
+            search_layer(&needles, stream)
+        });
+        Self { pieces: Some(pieces), task }
+    }
+
+    /// Takes the next piece of the layer; waits while the search is behind.
+    pub(super) async fn feed(&mut self, piece: Bytes) {
+        if let Some(pieces) = &self.pieces
+            && pieces.send(piece).await.is_err()
+        {
+            // It has its verdict.
+            self.pieces = None;
+        }
+    }
+
+    /// Whether the verdict is there before the end of the layer.
+    pub(super) fn is_decided(&self) -> bool {
+        self.pieces.is_none()
+    }
+
+    /// The layer is at its end: waits for the verdict.
+    pub(super) async fn verdict(mut self) -> Verdict {
+        self.pieces = None;
+        self.task.await.unwrap_or_else(|_| Verdict::NotSearched("the search broke off".into()))
+    }
+}
+
+/// The layer as the search reads it.
+struct Pieces {
+    queue: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.queue.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = self.piece.len().min(out.len());
+        let part = self.piece.split_to(length);
+        if let Some(out) = out.get_mut(..length) {
+            out.copy_from_slice(&part);
+        }
+        Ok(length)
+    }
+}
+
+/// Searches a layer as it is pushed: gzip, or plain.
+fn search_layer(needles: &Needles, mut stream: impl Read) -> Verdict {
+    let mut magic = [0; 4];
+    let mut filled = 0;
+    while let Some(free) = magic.get_mut(filled..).filter(|free| !free.is_empty()) {
+        match stream.read(free) {
+            Ok(0) | Err(_) => break,
+            Ok(length) => filled += length,
+        }
+    }
+    let magic = magic.get(..filled).unwrap_or_default();
+    let whole = magic.chain(stream);
+    let result = match Packing::of(magic) {
+        Packing::Gzip => needles.search_stream(MultiGzDecoder::new(whole)),
+        Packing::Zstd => return Verdict::NotSearched("it is compressed with zstd".into()),
+        Packing::Plain => needles.search_stream(whole),
+    };
+    result.unwrap_or_else(|error| Verdict::NotSearched(format!("it cannot be unpacked: {}", plain(&error.to_string()))))
+}
+
+/// How a layer is packed, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    Gzip,
+    Zstd,
+    Plain,
+}
+
+impl Packing {
+    pub(super) fn of(begin: &[u8]) -> Self {
+        if begin.starts_with(&[0x1f, 0x8b]) {
+            Self::Gzip
+        } else if begin.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            Self::Zstd
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+/// The part of a value that is looked for.
+fn middle(value: &[u8]) -> &[u8] {
+    let skip = value.len().saturating_sub(LONGEST) / 2;
+    value.get(skip..(skip + LONGEST).min(value.len())).unwrap_or(value)
+}
+
+/// A value as it is, and the characters of its base64 that do not depend on what stands before or after it.
+fn forms(value: &[u8]) -> Vec<Vec<u8>> {
+    let mut forms = vec![value.to_vec()];
+    for before in 0..3 {
+        let padded = [vec![0; before], value.to_vec()].concat();
+        let bits = 8 * padded.len();
+        let (first, last) = ((8 * before).div_ceil(6), bits / 6);
+        for text in [general_purpose::STANDARD_NO_PAD.encode(&padded), general_purpose::URL_SAFE_NO_PAD.encode(&padded)]
+        {
+            let form = text.as_bytes().get(first..last).unwrap_or_default().to_vec();
+            if form.len() >= SHORTEST && !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+    }
+    forms
+}
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! Tests of the search for secrets.
+
+use super::*;
+use flate2::{Compression, write::GzEncoder};
+use proptest::prelude::*;
+use std::io::Write;
+
+fn secret(name: &str, value: &str) -> NamedSecret {
+    NamedSecret { name: name.into(), value: Secret::new(value.into()) }
+}
+
+fn needles(value: &str) -> Needles {
+    Needles::new(&[secret("other", "quite-another-value"), secret("key", value)]).unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+/// A reader that gives pieces of one size.
+struct Chunked<'a>(&'a [u8], usize);
+
+impl Read for Chunked<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = self.1.min(self.0.len()).min(out.len());
+        out[..length].copy_from_slice(&self.0[..length]);
+        self.0 = &self.0[length..];
+        Ok(length)
+    }
+}
+
+fn tar(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    header[156] = b'0';
+    header[148..156].fill(b' ');
+    let sum: u64 = header.iter().map(|b| u64::from(*b)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    header.extend_from_slice(content);
+    header.resize(header.len().div_ceil(512) * 512, 0);
+    header
+}
+
+fn found(path: Option<&str>) -> Verdict {
+    Verdict::Found { name: "key".into(), path: path.map(Into::into) }
+}
+
+#[test]
+fn names_secret_and_file() {
+    let layer = [tar("etc/passwd", b"root:x:0:0"), tar("./root/.npmrc", b"//r/:_authToken=hunter2hunter2\n")].concat();
+    for packed in [layer.clone(), gzip(&layer)] {
+        let verdict = search_layer(&needles("hunter2hunter2"), Chunked(&packed, 77));
+        assert_eq!(verdict, found(Some("/root/.npmrc")));
+    }
+}
+
+#[test]
+fn a_value_in_a_file_name_is_not_shown() {
+    let layer = tar("tmp/hunter2hunter2.txt", b"x");
+    assert_eq!(search_layer(&needles("hunter2hunter2"), &layer[..]), found(Some("/tmp/***.txt")));
+}
+
+#[test]
+fn base64_at_each_alignment() {
+    let value = "p~ss>w?rd-ÿ-0123";
+    for before in 0..4 {
+        let text = format!("{}{value}{}", "u".repeat(before), "tail");
+        for encoded in [general_purpose::STANDARD.encode(&text), general_purpose::URL_SAFE.encode(&text)] {
+            let content = format!("{{\"auth\":\"{encoded}\"}}");
+            assert_eq!(search_layer(&needles(value), content.as_bytes()), found(None), "{before} {encoded}");
+        }
+    }
+}
+
+#[test]
+fn a_newline_at_the_end_does_not_hide_a_value() {
+    assert_eq!(search_layer(&needles("hunter2hunter2\n"), &b"a hunter2hunter2 b"[..]), found(None));
+}
+
+#[test]
+fn a_part_of_a_long_value_is_enough() {
+    let value: String = (0..5000).map(|n| char::from(b'a' + u8::try_from((n * n + n / 7) % 26).unwrap())).collect();
+    assert_eq!(search_layer(&needles(&value), value.as_bytes()), found(None));
+    assert!(needles(&value).longest < 400);
+}
+
+#[test]
+fn short_values_are_not_looked_for() {
+    assert!(Needles::new(&[secret("key", "12345")]).is_none());
+    assert!(Needles::new(&[]).is_none());
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0, 0];
+    assert_eq!(
+        search_layer(&needles("hunter2hunter2"), &zstd[..]),
+        Verdict::NotSearched("it is compressed with zstd".into())
+    );
+    let mut broken = gzip(&[7; 100_000]);
+    broken.truncate(40);
+    assert!(matches!(search_layer(&needles("hunter2hunter2"), &broken[..]), Verdict::NotSearched(_)));
+    assert_eq!(search_layer(&needles("hunter2hunter2"), &b""[..]), Verdict::Clean);
+}
+
+#[test]
+fn gzip_in_several_members_is_one_layer() {
+    let layer = [gzip(b"nothing here "), gzip(b"but hunter2hunter2 here")].concat();
+    assert_eq!(search_layer(&needles("hunter2hunter2"), &layer[..]), found(None));
+}
+
+#[tokio::test]
+async fn beside_an_upload() {
+    let needles = Arc::new(needles("hunter2hunter2"));
+    let mut scan = Scan::start(needles.clone());
+    for piece in [&b"aaa hunter2"[..], b"hunter2 bbb"] {
+        scan.feed(Bytes::copy_from_slice(piece)).await;
+    }
+    assert_eq!(scan.verdict().await, found(None));
+    let mut scan = Scan::start(needles);
+    // Far more than waits in the queue: the search takes it all.
+    for _ in 0..100 {
+        scan.feed(Bytes::from(vec![0; 10_000])).await;
+    }
+    assert_eq!(scan.verdict().await, Verdict::Clean);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A value is found wherever it is, however the stream is cut.
+    #[test]
+    fn across_pieces(before in 0_usize..300_000, size in 1_usize..200_000) {
+        let mut stream = vec![b'.'; before];
+        stream.extend_from_slice(b"hunter2hunter2");
+        stream.extend_from_slice(&[b'.'; 100]);
+        prop_assert_eq!(search_layer(&needles("hunter2hunter2"), Chunked(&stream, size)), found(None));
+    }
+
+    /// Where the value is not, it is not found.
+    #[test]
+    fn nothing_else(text in "[a-z0-9+/=.]{0,500}") {
+        prop_assume!(!text.contains("hunter2"));
+        let value = "hunter2-hunter2-hunter2";
+        prop_assert_eq!(search_layer(&needles(value), text.as_bytes()), Verdict::Clean);
+    }
+}

@@ -1,0 +1,469 @@
+//! One repository of a registry, with its login: what is there, and putting things there.
+//!
+//! The door pushes through a session; the agent makes one to see, after a crash, what a tag points to.
+//!
+//! **Invariant:** an upload stays with its registry: no `Location` leads to another host. A call that can be repeated is
+//! repeated while the registry is overloaded or away, for a bounded time; a streamed body is sent once.
+
+use super::{
+    auth::{Account, Login, challenge, header_of},
+    client::{Answer, Client, OutBody, authority, full},
+    credentials::{Credentials, Secret},
+    digest::Digest,
+    error::{PushError, plain, words},
+    reference::Repository,
+};
+use crate::{api::condition::reason, registry::auth::Challenge};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// Largest manifest, as registries have it.
+pub(super) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+/// Largest answer that is not a manifest.
+const MAX_ANSWER: usize = 64 * 1024;
+/// Longest `Retry-After` that is waited for.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+/// Kinds of manifests that are pushed.
+const MANIFESTS: &str =
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A repository, and who speaks to it.
+pub struct Session {
+    client: Client,
+    repository: Repository,
+    credentials: Option<Credentials>,
+    sources: Vec<String>,
+    stop: CancellationToken,
+    login: Mutex<(u64, Login)>,
+}
+
+/// A request that can be sent again.
+struct Call {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Bytes,
+    wait: Duration,
+    accept: &'static [u16],
+}
+
+impl Session {
+    /// A session of one push. It ends its waits when `stop` is cancelled.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        repository: Repository,
+        credentials: Option<Credentials>,
+        stop: CancellationToken,
+    ) -> Self {
+        let login = Mutex::new((0, Login::Unasked));
+        Self { client, repository, credentials, sources: Vec::new(), stop, login }
+    }
+
+    /// Lets the session read other repositories of the same registry, to mount blobs from.
+    #[must_use]
+    pub fn with_sources(mut self, sources: Vec<String>) -> Self {
+        self.sources = sources;
+        self
+    }
+
+    /// The repository.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What a tag or digest points to; `None` if it is not there.
+    pub async fn head_manifest(&self, reference: &str) -> Result<Option<Digest>, PushError> {
+        let mut call = self.get(Method::HEAD, &format!("manifests/{reference}"), &[200, 404])?;
+        call.headers.insert(header::ACCEPT, HeaderValue::from_static(MANIFESTS));
+        let answer = self.call(&call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if let Some(digest) = answer.header(CONTENT_DIGEST).and_then(Digest::parse) {
+            return Ok(Some(digest));
+        }
+        Ok(self.get_manifest(reference).await?.map(|(_, bytes)| Digest::of(&bytes)))
+    }
+
+    /// A manifest with its media type; `None` if it is not there.
+    pub async fn get_manifest(&self, reference: &str) -> Result<Option<(String, Bytes)>, PushError> {
+        let mut call = self.get(Method::GET, &format!("manifests/{reference}"), &[200, 404])?;
+        call.headers.insert(header::ACCEPT, HeaderValue::from_static(MANIFESTS));
+        let answer = self.call(&call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let kind = answer.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+        match Digest::parse(reference) {
+            Some(digest) if digest != Digest::of(&answer.body) => Err(self.mismatch(reference, &digest)),
+            _ => Ok(Some((kind, answer.body))),
+        }
+    }
+
+    /// Points a tag to a manifest that was pushed before: what is left to do after a crash between two tags.
+    pub async fn tag_again(&self, digest: &Digest, tag: &str) -> Result<(), PushError> {
+        let Some((kind, bytes)) = self.get_manifest(digest.as_str()).await? else {
+            let text = format!("{} no longer has {digest}", self.repository);
+            return Err(PushError::new(reason::INTERRUPTED, text));
+        };
+        self.put_manifest(tag, &kind, &bytes, digest).await
+    }
+
+    /// Puts a manifest under a tag, and sees that it is there.
+    pub(super) async fn put_manifest(
+        &self,
+        tag: &str,
+        kind: &str,
+        bytes: &Bytes,
+        digest: &Digest,
+    ) -> Result<(), PushError> {
+        let mut call = self.get(Method::PUT, &format!("manifests/{tag}"), &[200, 201, 202])?;
+        call.body = bytes.clone();
+        call.wait = self.client.patience().commit;
+        let kind = HeaderValue::from_str(kind).unwrap_or(HeaderValue::from_static("application/json"));
+        call.headers.insert(header::CONTENT_TYPE, kind);
+        let mut retries = Retries::new(self);
+        let answer = loop {
+            match self.attempt(&call).await {
+                Ok(answer) => break answer,
+                Err(error) => retries.pause(error).await?,
+            }
+            // The answer may be all that was lost: a tag that is there already is not moved again.
+            if self.head_manifest(tag).await?.as_ref() == Some(digest) {
+                return Ok(());
+            }
+        };
+        let stored = match answer.header(CONTENT_DIGEST) {
+            Some(text) => Digest::parse(text),
+            None => self.head_manifest(tag).await?,
+        };
+        if stored.as_ref() == Some(digest) { Ok(()) } else { Err(self.mismatch(tag, digest)) }
+    }
+
+    /// Whether a blob is there. The size is what the registry says.
+    pub(super) async fn head_blob(&self, digest: &Digest) -> Result<Option<Option<u64>>, PushError> {
+        let call = self.get(Method::HEAD, &format!("blobs/{digest}"), &[200, 404])?;
+        let answer = self.call(&call).await?;
+        let size = answer.header(header::CONTENT_LENGTH).and_then(|size| size.parse().ok());
+        Ok((answer.status == StatusCode::OK).then_some(size))
+    }
+
+    /// Asks the registry to take a blob over from another of its repositories.
+    pub(super) async fn mount(&self, digest: &Digest, source: &str) -> Result<bool, PushError> {
+        let mut call = self.get(Method::POST, "blobs/uploads/", &[201, 202])?;
+        call.url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", source);
+        let answer = self.call(&call).await?;
+        if answer.status == StatusCode::CREATED {
+            return Ok(true);
+        }
+        // The registry opened an upload instead. It is not used; registries forget those by themselves too.
+        if let Ok(url) = self.location(&call.url, &answer) {
+            self.abandon(&url).await;
+        }
+        Ok(false)
+    }
+
+    /// Opens an upload.
+    pub(super) async fn start_upload(&self) -> Result<Url, PushError> {
+        let call = self.get(Method::POST, "blobs/uploads/", &[202])?;
+        let answer = self.call(&call).await?;
+        self.location(&call.url, &answer)
+    }
+
+    /// Sends a part of a blob, once. Gives the address to go on with.
+    pub(super) async fn send_part(&self, url: &Url, body: OutBody, wait: Duration) -> Result<Url, PushError> {
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::PATCH;
+        let kind = HeaderValue::from_static("application/octet-stream");
+        request.headers_mut().insert(header::CONTENT_TYPE, kind);
+        let login = self.authorize(&mut request).await?;
+        let response = self.client.send(url, request, wait).await?;
+        let answer = self.client.read(&self.repository.host, response, MAX_ANSWER).await?;
+        match answer.status {
+            StatusCode::ACCEPTED | StatusCode::CREATED | StatusCode::NO_CONTENT => self.location(url, &answer),
+            StatusCode::UNAUTHORIZED => {
+                // The body is gone, so this part cannot be sent again; the engine, or the next push, will.
+                self.renew(login, &answer).await?;
+                Err(PushError::transient(reason::REGISTRY_UNAUTHORIZED, "the login ended in the middle of an upload"))
+            }
+            _ => Err(self.refusal(&answer)),
+        }
+    }
+
+    /// Closes an upload: the blob is there afterwards.
+    pub(super) async fn finish_upload(&self, url: &Url, digest: &Digest) -> Result<(), PushError> {
+        let call = self.closing(url, digest, Bytes::new());
+        let answer = match self.call(&call).await {
+            // Forgotten by the registry: because it was closed by a try whose answer was lost, or was restarted.
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
+                if self.head_blob(digest).await?.is_some() {
+                    return Ok(());
+                }
+                return Err(PushError { transient: true, ..self.refusal(&answer) });
+            }
+            Ok(answer) => answer,
+            Err(error) => return Err(error),
+        };
+        self.check_digest(&answer, digest)
+    }
+
+    /// Puts a small blob there, with as many tries as it takes.
+    pub(super) async fn put_blob(&self, digest: &Digest, bytes: &Bytes) -> Result<(), PushError> {
+        let mut retries = Retries::new(self);
+        loop {
+            if self.head_blob(digest).await?.is_some() {
+                return Ok(());
+            }
+            let url = self.start_upload().await?;
+            // Each try has its own upload: what a broken one left behind is not known.
+            let call = self.closing(&url, digest, bytes.clone());
+            match self.attempt(&call).await {
+                Ok(answer) if answer.status != StatusCode::NOT_FOUND => return self.check_digest(&answer, digest),
+                Ok(answer) => retries.pause(PushError { transient: true, ..self.refusal(&answer) }).await?,
+                Err(error) => retries.pause(error).await?,
+            }
+        }
+    }
+
+    /// Gives an upload up. Whether the registry listens does not matter.
+    pub(super) async fn abandon(&self, url: &Url) {
+        let mut request = Request::new(full(Bytes::new()));
+        *request.method_mut() = Method::DELETE;
+        if self.authorize(&mut request).await.is_ok() {
+            let _ = self.client.send(url, request, self.client.patience().connect).await;
+        }
+    }
+
+    fn closing(&self, url: &Url, digest: &Digest, body: Bytes) -> Call {
+        let mut url = url.clone();
+        url.query_pairs_mut().append_pair("digest", digest.as_str());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        Call {
+            method: Method::PUT,
+            url,
+            headers,
+            body,
+            wait: self.client.patience().commit,
+            accept: &[200, 201, 204, 404],
+        }
+    }
+
+    fn check_digest(&self, answer: &Answer, digest: &Digest) -> Result<(), PushError> {
+        match answer.header(CONTENT_DIGEST) {
+            Some(stored) if stored != digest.as_str() => Err(self.mismatch("a blob", digest)),
+            _ => Ok(()),
+        }
+    }
+
+    fn mismatch(&self, what: &str, digest: &Digest) -> PushError {
+        let text = format!("{} has another content under {what} than {digest}, which was pushed", self.repository);
+        PushError::new(reason::DIGEST_MISMATCH, text)
+    }
+
+    fn get(&self, method: Method, below: &str, accept: &'static [u16]) -> Result<Call, PushError> {
+        let host = self.repository.api_host();
+        let scheme = if self.client.trust().is_insecure(host) { "http" } else { "https" };
+        let url = Url::parse(&format!("{scheme}://{host}/v2/{}/{below}", self.repository.path))
+            .map_err(|error| PushError::new(reason::INVALID_PROPERTY, format!("{}: {error}", self.repository)))?;
+        let wait = self.client.patience().answer;
+        Ok(Call { method, url, headers: HeaderMap::new(), body: Bytes::new(), wait, accept })
+    }
+
+    /// Where an upload goes on: on the same registry, or nowhere.
+    fn location(&self, base: &Url, answer: &Answer) -> Result<Url, PushError> {
+        let refuse = |why: String| PushError::new(reason::REGISTRY_REFUSED, why);
+        let host = &self.repository.host;
+        let location = answer
+            .header(header::LOCATION)
+            .ok_or_else(|| refuse(format!("{host} does not say where an upload goes")))?;
+        let mut url =
+            base.join(location).map_err(|_| refuse(format!("{host} sends the upload to an address that is none")))?;
+        // Behind a proxy registries often say http of themselves: what was reached by TLS stays with TLS.
+        if base.scheme() == "https" && url.scheme() == "http" && url.host() == base.host() && url.port().is_none() {
+            let (path, query) = (url.path().to_owned(), url.query().map(str::to_owned));
+            url = base.clone();
+            url.set_path(&path);
+            url.set_query(query.as_deref());
+        }
+        let same = url.scheme() == base.scheme() && authority(&url) == authority(base);
+        if !same || !url.username().is_empty() || url.password().is_some() {
+            let other = plain(&authority(&url));
+            return Err(refuse(format!("{host} sends the upload to another host, {other}; logins do not go there")));
+        }
+        url.set_fragment(None);
+        Ok(url)
+    }
+
+    async fn call(&self, call: &Call) -> Result<Answer, PushError> {
+        let mut retries = Retries::new(self);
+        loop {
+            match self.attempt(call).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retries.pause(error).await?,
+            }
+        }
+    }
+
+    /// Sends a call; twice if the first answer asks for a login.
+    async fn attempt(&self, call: &Call) -> Result<Answer, PushError> {
+        let mut renewed = false;
+        loop {
+            let mut request = Request::new(full(call.body.clone()));
+            *request.method_mut() = call.method.clone();
+            *request.headers_mut() = call.headers.clone();
+            let login = self.authorize(&mut request).await?;
+            let response = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(PushError::stopped()),
+                response = self.client.send(&call.url, request, call.wait) => response?,
+            };
+            let answer = self.client.read(&self.repository.host, response, MAX_MANIFEST).await?;
+            if call.accept.contains(&answer.status.as_u16()) {
+                return Ok(answer);
+            }
+            if answer.status == StatusCode::UNAUTHORIZED && !renewed {
+                renewed = true;
+                self.renew(login, &answer).await?;
+                continue;
+            }
+            return Err(self.refusal(&answer));
+        }
+    }
+
+    /// Adds the login to a request. Gives its number, for [`Self::renew`].
+    async fn authorize(&self, request: &mut Request<OutBody>) -> Result<u64, PushError> {
+        let mut login = self.login.lock().await;
+        if let Login::Bearer { renew_at, challenge, .. } = &login.1
+            && *renew_at <= Instant::now()
+        {
+            let next = self.account().log_in(challenge.clone()).await?;
+            *login = (login.0 + 1, next);
+        }
+        if let Some(header) = header_of(&login.1) {
+            request.headers_mut().insert(header::AUTHORIZATION, Secret::expose(&header).clone());
+        }
+        Ok(login.0)
+    }
+
+    /// Logs in as a 401 asks, unless another call did since.
+    async fn renew(&self, used: u64, answer: &Answer) -> Result<(), PushError> {
+        let mut login = self.login.lock().await;
+        if login.0 != used {
+            return Ok(());
+        }
+        let Some(challenge) = challenge(&answer.headers) else { return Err(self.refusal(answer)) };
+        if matches!(&login.1, Login::Basic(_)) && challenge == Challenge::Basic {
+            return Err(self.refusal(answer));
+        }
+        let next = self.account().log_in(challenge).await?;
+        *login = (used + 1, next);
+        Ok(())
+    }
+
+    fn account(&self) -> Account<'_> {
+        Account {
+            client: &self.client,
+            repository: &self.repository,
+            credentials: self.credentials.as_ref(),
+            sources: &self.sources,
+        }
+    }
+
+    /// What an answer that is no success means.
+    fn refusal(&self, answer: &Answer) -> PushError {
+        let account = self.account();
+        let said = account.scrub(&words(&answer.body));
+        match answer.status {
+            // Docker Hub says so of a valid login that may not push.
+            StatusCode::UNAUTHORIZED if is_scope(answer) => account.refused(StatusCode::FORBIDDEN, &said),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => account.refused(answer.status, &said),
+            status => refusal(&self.repository.to_string(), status, answer, &said),
+        }
+    }
+}
+
+fn is_scope(answer: &Answer) -> bool {
+    matches!(challenge(&answer.headers), Some(Challenge::Bearer { error: Some(error), .. }) if error == "insufficient_scope")
+}
+
+/// An error answer of a registry or login host, but for those about logins.
+pub(super) fn refusal(who: &str, status: StatusCode, answer: &Answer, said: &str) -> PushError {
+    let said = if said.is_empty() { String::new() } else { format!(": \"{said}\"") };
+    let text = format!("{who} answered {}{said}", status.as_u16());
+    let passes = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
+    if passes || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
+        let retry_after = answer.header(header::RETRY_AFTER).and_then(pause_of);
+        return PushError { retry_after, ..PushError::transient(reason::REGISTRY_REFUSED, text) };
+    }
+    PushError::new(reason::REGISTRY_REFUSED, text)
+}
+
+/// Reads `Retry-After`: seconds, or a date.
+fn pause_of(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp();
+    Some(at.duration_since(jiff::Timestamp::now()).try_into().unwrap_or(Duration::ZERO))
+}
+
+/// Pauses between the tries of one call.
+struct Retries<'a> {
+    session: &'a Session,
+    begun: Instant,
+    pause: Duration,
+}
+
+impl<'a> Retries<'a> {
+    fn new(session: &'a Session) -> Self {
+        Self { session, begun: Instant::now(), pause: session.client.patience().first_pause }
+    }
+
+    /// Waits for the next try, or gives the error back if there is none.
+    async fn pause(&mut self, error: PushError) -> Result<(), PushError> {
+        let patience = self.session.client.patience();
+        let limit = if error.unconnected { patience.unreachable_for } else { patience.retry_for };
+        // Between half of the pause and all of it, so that pushes that failed together do not return together.
+        let own = self.pause.mul_f64(rand::random_range(0.5..=1.0));
+        let asked = error.retry_after.unwrap_or_default();
+        let pause = own.max(asked);
+        if !error.transient || asked > MAX_PAUSE || self.begun.elapsed() + pause > limit {
+            return Err(error);
+        }
+        tracing::debug!(repository = %self.session.repository, %error, ?pause, "trying again");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.session.stop.cancelled() => return Err(PushError::stopped()),
+        }
+        self.pause = (self.pause * 2).min(patience.first_pause * 30);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after() {
+        assert_eq!(pause_of("7"), Some(Duration::from_secs(7)));
+        assert_eq!(pause_of("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        let future = pause_of("Fri, 01 Jan 2100 00:00:00 GMT").unwrap();
+        assert!(future > Duration::from_secs(3600), "{future:?}");
+        for bad in ["", "soon", "-1"] {
+            assert_eq!(pause_of(bad), None, "{bad}");
+        }
+    }
+}
