@@ -6,11 +6,19 @@
 //! **Invariant:** no clock, no I/O, no client. A field is never taken and ignored: what this version
 //! cannot do is refused by `controller::resolve` with a message.
 
+#![expect(unreachable_pub, reason = "KubeSchema copies each type into a function, `pub` and all")]
+
 pub mod condition;
+pub mod container;
+pub mod crds;
 pub mod duration;
+pub mod env;
+mod foreign;
 pub mod pipeline;
 pub mod push;
+mod rules;
 pub mod run;
+pub mod source;
 pub mod status;
 pub mod step;
 pub mod text;

@@ -2,59 +2,80 @@
 //!
 //! **Invariant:** `pipelineSpec`, `buildNumber` and `completionTime` are written once, by anyone.
 
-use super::run::Param;
+use super::{foreign, rules, run::Param};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use schemars::JsonSchema;
+use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What Windlass says of a run.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(!has(oldSelf.pipelineSpec) || has(self.pipelineSpec)) \
+    && (!has(oldSelf.buildNumber) || has(self.buildNumber)) \
+    && (!has(oldSelf.completionTime) || has(self.completionTime))")
+    .message("pipelineSpec, buildNumber and completionTime are written once and never removed")
+    .reason(Reason::FieldValueForbidden))]
 pub struct PipelineRunStatus {
     /// Generation that the conditions are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// For people; derived from the condition `Succeeded`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub phase: Option<String>,
     /// `Succeeded`, `Ready`, `Reconciling`, `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "foreign::conditions")]
     pub conditions: Vec<Condition>,
     /// The pipeline as it runs, frozen. Untyped here, so that its schema stands once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "foreign::opaque_object")]
+    #[x_kube(validation = rules::written_once())]
     pub pipeline_spec: Option<serde_json::Value>,
     /// Parameters as used, defaults included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
     pub params: Vec<Param>,
     /// Rises per Pipeline, inline runs per namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::written_once())]
     pub build_number: Option<i64>,
     /// From 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     /// Pod of the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub pod_name: Option<String>,
     /// Its UID, pinned.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "podUID")]
+    #[schemars(length(max = 64))]
     pub pod_uid: Option<String>,
     /// Node of the pod; the agent of this node follows the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub node_name: Option<String>,
     /// When the first pod was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// When the run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::written_once())]
     pub completion_time: Option<Time>,
     /// Commit that was fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub source_revision: Option<String>,
     /// Every step, from the agent's first write on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 220))]
+    #[x_kube(merge_strategy = rules::by_name())]
     pub steps: Vec<StepStatus>,
     /// What was stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 40))]
+    #[x_kube(merge_strategy = rules::by_name())]
     pub artifacts: Vec<ArtifactStatus>,
     /// The runner's last record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,19 +117,22 @@ impl StepPhase {
 }
 
 /// One step of a run.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepStatus {
     /// Name of the step.
+    #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Phase.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 32))]
     pub phase: StepPhase,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub reason: Option<String>,
     /// For people, at most 1024 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub message: Option<String>,
     /// Exit code; absent for a step that had no process; a signal is 128+N.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,21 +148,30 @@ pub struct StepStatus {
     pub finished_at: Option<Time>,
     /// Images it pushed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
     pub images: Vec<ImageStatus>,
     /// Where its program is reachable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(max = 256)))]
     pub addresses: Vec<String>,
+    /// What it handed over, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 20, "additionalProperties" = {"type": "string", "maxLength": 1024}))]
+    pub results: BTreeMap<String, String>,
 }
 
 /// An image that a step pushed.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
 pub struct ImageStatus {
     /// Canonical repository.
+    #[schemars(length(max = 512))]
     pub repository: String,
     /// Tags, as they moved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 51), inner(length(max = 128)))]
     pub tags: Vec<String>,
     /// Digest of the manifest; written before the first tag moves.
+    #[schemars(length(max = 128))]
     pub digest: String,
     /// Bytes of the manifest, the config and all layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,15 +179,18 @@ pub struct ImageStatus {
 }
 
 /// Something stored.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
 pub struct ArtifactStatus {
     /// Name.
+    #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub location: Option<String>,
     /// Digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub digest: Option<String>,
     /// Bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,22 +208,25 @@ pub enum ReportResult {
 }
 
 /// The runner's last record; the controller turns it into conditions.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Attempt it is about.
     pub attempt: u32,
     /// How it ended.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", length(max = 32))]
     pub result: ReportResult,
     /// Reason of the run's condition: `StepFailed`, `StepTimedOut`, `NoOutput`, `RunTimedOut`, `Cancelled`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub reason: Option<String>,
     /// The step that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub failed_step: Option<String>,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub message: Option<String>,
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,18 +234,22 @@ pub struct Report {
 }
 
 /// For people; programs read the other fields.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
 pub struct Summary {
     /// `4/10`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
     pub steps: Option<String>,
     /// `2m31s`, once the run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
     pub duration: Option<String>,
     /// The image pushed last, with its first tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub image: Option<String>,
     /// Its digest, cut to 12 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub digest: Option<String>,
 }

@@ -57,17 +57,21 @@ pub enum Ports {
 
 /// The value checks of all allowed types side by side: the only shape in which a structural schema
 /// takes several types. `minimum` above `maximum` keeps numbers out, the `not` booleans.
-fn strings_or(max_properties: u32) -> Schema {
+fn words(max_item: u32) -> Schema {
     json_schema!({
         "x-kubernetes-preserve-unknown-fields": true,
-        "maxLength": 32768,
-        "maxItems": 200,
-        "items": {"type": "string", "maxLength": 8192},
-        "maxProperties": max_properties,
-        "additionalProperties": {"type": "string", "maxLength": 8192},
+        "maxLength": 8192,
+        "maxItems": 100,
+        "items": {"type": "string", "maxLength": max_item},
+        "maxProperties": 0,
         "minimum": 1, "maximum": 0,
         "not": {"enum": [true, false]},
     })
+}
+
+/// [`Words`] that are paths.
+pub(super) fn volumes(_: &mut SchemaGenerator) -> Schema {
+    words(1024)
 }
 
 impl JsonSchema for Words {
@@ -75,7 +79,7 @@ impl JsonSchema for Words {
         "Words".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        strings_or(0)
+        words(8192)
     }
 }
 
@@ -84,7 +88,16 @@ impl JsonSchema for Pairs {
         "Pairs".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        strings_or(200)
+        json_schema!({
+            "x-kubernetes-preserve-unknown-fields": true,
+            "maxLength": 32768,
+            "maxItems": 200,
+            "items": {"type": "string", "maxLength": 8192},
+            "maxProperties": 200,
+            "additionalProperties": {"type": "string", "maxLength": 8192},
+            "minimum": 1, "maximum": 0,
+            "not": {"enum": [true, false]},
+        })
     }
 }
 
@@ -95,9 +108,9 @@ impl JsonSchema for Ports {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-preserve-unknown-fields": true,
-            "maxLength": 4096,
+            "maxLength": 8192,
             "maxItems": 100,
-            "items": {"x-kubernetes-int-or-string": true},
+            "items": {"x-kubernetes-int-or-string": true, "maxLength": 64},
             "maxProperties": 0,
             "minimum": 1, "maximum": 65535,
             "not": {"enum": [true, false]},
@@ -110,6 +123,6 @@ impl JsonSchema for IntOrText {
         "IntOrText".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"x-kubernetes-int-or-string": true})
+        json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 64})
     }
 }

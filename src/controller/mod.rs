@@ -1,1 +1,246 @@
-//! controller
+//! The controller: turns PipelineRuns into pods and pods into conditions.
+//!
+//! ```text
+//! watch (runs, their pods) -> observe (READ) -> plan -> resolve, order, pod, judge, status (PURE) -> apply (WRITE)
+//! ```
+//!
+//! **Invariant:** it reads no Secret, runs nothing in a container and makes no token. All that it knows is
+//! in the API server: it may be killed at any moment, and its successor goes on.
+
+pub mod apply;
+pub mod build_number;
+pub mod judge;
+pub mod lease;
+pub mod metrics;
+pub mod observe;
+pub mod order;
+pub mod pipelines;
+pub mod plan;
+pub mod pod;
+pub mod resolve;
+pub mod status;
+
+use crate::{
+    api::{PipelineRun, condition::reason, meta},
+    serve,
+};
+use futures::StreamExt;
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use kube::{
+    Api, Client, Resource as _, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        Controller,
+        controller::{Action, Config},
+        events::{Recorder, Reporter},
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use observe::Found;
+pub use pod::PodSettings;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Plans in a row for one event; a run needs five to its pod.
+const PASSES: usize = 10;
+/// Runs worked on at one time.
+const CONCURRENCY: u16 = 16;
+/// Longest wait after failures in a row.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// How the controller is set up.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Namespace of the controller: its Lease and its counters live there
+    #[arg(long, env = "POD_NAMESPACE", default_value = "windlass-system")]
+    pub namespace: String,
+    /// Name of this replica, for the Lease
+    #[arg(long, env = "POD_NAME", default_value = "windlass-controller")]
+    pub identity: String,
+    /// Image with windlass, windlass-runner and git, for the container prepare
+    #[arg(long, env = "WINDLASS_IMAGE")]
+    pub image: String,
+    /// Pull policy of that image
+    #[arg(long, env = "WINDLASS_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    pub image_pull_policy: String,
+    /// Secret to pull that image with, in the run's namespace (repeat for more)
+    #[arg(long = "image-pull-secret")]
+    pub image_pull_secrets: Vec<String>,
+    /// Where health and metrics are served
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+}
+
+/// What all reconciliations share.
+pub struct Context {
+    client: Client,
+    namespace: String,
+    settings: PodSettings,
+    recorder: Recorder,
+    metrics: metrics::Metrics,
+    /// When each run's status was written last, by UID; forgotten with the run.
+    written: Mutex<HashMap<String, Timestamp>>,
+    /// Failures in a row, by UID.
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+impl Context {
+    fn written(&self, uid: &str) -> Option<Timestamp> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+    }
+
+    fn note_written(&self, uid: &str, at: Timestamp) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), at);
+    }
+
+    fn forget(&self, uid: &str) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// Runs the controller until it is told to stop or loses its Lease.
+///
+/// # Errors
+/// The cluster cannot be reached or lacks the custom resources; the Lease was lost.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let client = Client::try_default().await?;
+    let metrics = metrics::Metrics::new();
+    let health = serve::Health::default();
+    let server = serve::start(options.listen, health.clone(), metrics.registry()).await?;
+    installed(&client).await?;
+    let mut lease = lease::Candidate::new(client.clone(), &options.namespace, "windlass-controller", &options.identity);
+    health.set_ready();
+    tokio::select! {
+        () = lease.acquire() => {}
+        () = serve::stop_signal() => return Ok(()),
+    }
+    tracing::info!(identity = options.identity, "leads");
+    let reporter = Reporter { controller: "windlass.dev/controller".into(), instance: Some(options.identity.clone()) };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        namespace: options.namespace.clone(),
+        settings: PodSettings {
+            image: options.image,
+            image_pull_policy: options.image_pull_policy,
+            image_pull_secrets: options.image_pull_secrets,
+        },
+        metrics,
+        written: Mutex::default(),
+        failures: Mutex::default(),
+        client: client.clone(),
+    });
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let runs = tokio::spawn(runs(context.clone(), stopped.clone()));
+    let pipelines = tokio::spawn(pipelines::run(client, stopped));
+    let lost = tokio::select! {
+        () = lease.hold() => true,
+        () = serve::stop_signal() => false,
+    };
+    stop.send_replace(true);
+    let finished = tokio::time::timeout(Duration::from_secs(10), futures::future::join(runs, pipelines)).await;
+    tracing::info!(clean = finished.is_ok(), "stopped");
+    lease.release().await;
+    server.abort();
+    anyhow::ensure!(!lost, "the lease was lost");
+    Ok(())
+}
+
+/// A start without the custom resources says so, instead of failing for ever in the watch.
+async fn installed(client: &Client) -> anyhow::Result<()> {
+    let runs: Api<DeserializeGuard<PipelineRun>> = Api::all(client.clone());
+    match runs.list(&kube::api::ListParams::default().limit(1)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => {
+            anyhow::bail!("this cluster has no windlass.dev/v1alpha1; apply the files in crds/ first (the chart does)")
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn runs(context: Arc<Context>, mut stopped: tokio::sync::watch::Receiver<bool>) {
+    let runs: Api<DeserializeGuard<PipelineRun>> = Api::all(context.client.clone());
+    let pods: Api<Pod> = Api::all(context.client.clone());
+    let ours = watcher::Config::default().labels(&format!("{}={}", meta::MANAGED_BY, meta::MANAGED_BY_VALUE));
+    let stop = async move {
+        let _closed = stopped.wait_for(|stop| *stop).await;
+    };
+    Controller::new(runs, watcher::Config::default())
+        .owns(pods, ours)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stop)
+        .run(reconcile, on_error, context)
+        .for_each(|_| futures::future::ready(()))
+        .await;
+}
+
+/// Failures of the world, logged once, at the boundary.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+}
+
+async fn reconcile(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let reference = ObjectRef::from_obj(object.as_ref());
+    let namespace = reference.namespace.unwrap_or_default();
+    let uid = object.uid().unwrap_or_default();
+    let mut refused = None;
+    for _ in 0..PASSES {
+        let seen = match observe::observe(&ctx, &namespace, &reference.name, refused.take()).await? {
+            Found::Run(seen) => seen,
+            Found::Gone => {
+                ctx.forget(&uid);
+                return Ok(Action::await_change());
+            }
+            Found::Invalid(why) => return invalid(&ctx, &object, &namespace, &why).await,
+        };
+        ctx.metrics.reconciled();
+        let plan = plan::plan(&seen);
+        if plan.is_empty() {
+            ctx.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+            return Ok(plan.wake.map_or_else(Action::await_change, Action::requeue));
+        }
+        ctx.metrics.planned(&seen.run, &plan);
+        refused = apply::apply(&ctx, &seen.run, plan).await?.refused;
+    }
+    Ok(Action::requeue(Duration::from_secs(1)))
+}
+
+/// An object that this version cannot read is set aside: it gets a condition, and stops nobody else.
+async fn invalid(
+    ctx: &Context,
+    object: &DeserializeGuard<PipelineRun>,
+    namespace: &str,
+    why: &str,
+) -> Result<Action, Error> {
+    let mut run = PipelineRun { metadata: object.meta().clone(), ..PipelineRun::default() };
+    run.metadata.namespace = Some(namespace.to_owned());
+    let verdict =
+        status::Verdict::failed(reason::INVALID_SPEC, format!("this version of Windlass cannot read the run: {why}"));
+    let status = status::write(&run, &status::PodFacts::default(), &verdict, Vec::new(), Timestamp::now());
+    if ctx.written(&run.uid().unwrap_or_default()).is_none() {
+        let plan = plan::Plan { status: Some(status), ..plan::Plan::default() };
+        apply::apply(ctx, &run, plan).await?;
+    }
+    Ok(Action::await_change())
+}
+
+/// Backoff per object, doubling from a quarter second.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
+fn on_error(object: Arc<DeserializeGuard<PipelineRun>>, error: &Error, ctx: Arc<Context>) -> Action {
+    let uid = object.uid().unwrap_or_default();
+    let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = failures.entry(uid).and_modify(|n| *n = n.saturating_add(1)).or_insert(0);
+    ctx.metrics.failed();
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(run.name = object.name_any(), run.namespace = object.namespace(), %error, cause, "reconciliation failed");
+    Action::requeue(Duration::from_millis(250).saturating_mul(2_u32.saturating_pow((*count).min(10))).min(BACKOFF_MAX))
+}

@@ -3,7 +3,8 @@
 //! Called through the trait by the agent and by local runs.
 //!
 //! The client sends no API version, so an engine answers in its own newest; the fields used here are the
-//! same since 1.41. A commit answers only when it is done, so commits have a client with a long timeout.
+//! same since 1.41. A commit answers only when it is done, and a push only once the registry has spoken, so both have a
+//! client with a long timeout.
 //! `/containers/*/archive` is never called: on a running hostile container it could reach the host's files.
 //!
 //! **Invariant:** containers are found by labels that the kubelet sets and a pod cannot override, and
@@ -28,10 +29,12 @@ use std::{collections::HashMap, time::Duration};
 
 /// Longest wait for the answer of a call, in seconds.
 const CALL_TIMEOUT_S: u64 = 120;
-/// Longest wait for a commit, in seconds.
-const COMMIT_TIMEOUT_S: u64 = 3600;
+/// Longest wait for the first word of a commit or a push, in seconds.
+const LONG_TIMEOUT_S: u64 = 3600;
 /// Longest silence in a push. The push door may wait for a registry for 10 minutes.
 const PUSH_SILENCE: Duration = Duration::from_secs(15 * 60);
+/// The oldest API with all that is used here: that of Docker 20.10.
+const MIN_API_VERSION: (u32, u32) = (1, 41);
 /// Longest text of the engine that an error repeats.
 const MAX_MESSAGE: usize = 500;
 
@@ -51,7 +54,7 @@ const BOX: &str = "box";
 pub struct DockerEngine {
     address: String,
     calls: Docker,
-    commits: Docker,
+    long_calls: Docker,
 }
 
 impl DockerEngine {
@@ -64,7 +67,7 @@ impl DockerEngine {
             Docker::connect_with_unix(socket, timeout_s, API_DEFAULT_VERSION)
                 .map_err(|error| EngineError::Unreachable { address: socket.to_owned(), problem: error.to_string() })
         };
-        Ok(Self { address: socket.to_owned(), calls: connect(CALL_TIMEOUT_S)?, commits: connect(COMMIT_TIMEOUT_S)? })
+        Ok(Self { address: socket.to_owned(), calls: connect(CALL_TIMEOUT_S)?, long_calls: connect(LONG_TIMEOUT_S)? })
     }
 
     /// An error of the client in our words.
@@ -114,7 +117,7 @@ impl DockerEngine {
     async fn push_named(&self, name: &str, tag: &str, progress: ProgressSink<'_>) -> Result<(), EngineError> {
         let options = PushImageOptionsBuilder::default().tag(tag).build();
         // The engine asks for a header with a login; an empty one says "none".
-        let mut answers = self.calls.push_image(name, Some(options), Some(DockerCredentials::default()));
+        let mut answers = self.long_calls.push_image(name, Some(options), Some(DockerCredentials::default()));
         loop {
             let answer = tokio::time::timeout(PUSH_SILENCE, answers.next())
                 .await
@@ -140,12 +143,15 @@ impl DockerEngine {
 impl Engine for DockerEngine {
     fn ping(&self) -> EngineFuture<'_, EngineInfo> {
         async move {
-            let version = self.calls.version().await.map_err(|error| self.error("ask for the version", error))?;
-            Ok(EngineInfo {
-                name: "docker",
-                version: version.version.unwrap_or_default(),
-                api_version: version.api_version.unwrap_or_default(),
-            })
+            let call = "ask for the version";
+            let version = self.calls.version().await.map_err(|error| self.error(call, error))?;
+            let api_version = version.api_version.unwrap_or_default();
+            if !is_supported(&api_version) {
+                let (major, minor) = MIN_API_VERSION;
+                let message = format!("the engine speaks API {api_version:?}; {major}.{minor} or newer is needed");
+                return Err(EngineError::Unexpected { call, message });
+            }
+            Ok(EngineInfo { name: "docker", version: version.version.unwrap_or_default(), api_version })
         }
         .boxed()
     }
@@ -218,7 +224,7 @@ impl Engine for DockerEngine {
                 .tag(tag)
                 .pause(true)
                 .build();
-            let made = self.commits.commit_container(options, config).await;
+            let made = self.long_calls.commit_container(options, config).await;
             Ok(CommittedImage { id: made.map_err(|error| self.error("commit the box", error))?.id })
         }
         .boxed()
@@ -313,6 +319,11 @@ impl Engine for DockerEngine {
     }
 }
 
+fn is_supported(api_version: &str) -> bool {
+    let (major, minor) = api_version.split_once('.').unwrap_or_default();
+    major.parse().ok().zip(minor.parse().ok()).is_some_and(|version: (u32, u32)| version >= MIN_API_VERSION)
+}
+
 /// A box whose state says that it lives.
 fn live_box(id: String, image_id: String, state: &ContainerState) -> Option<BoxContainer> {
     if !state.running.unwrap_or_default() {
@@ -361,5 +372,55 @@ fn clipped(text: &str) -> String {
     match text.char_indices().nth(MAX_MESSAGE) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("1.41", true)]
+    #[case("1.56", true)]
+    #[case("2.0", true)]
+    #[case("1.40", false)]
+    #[case("1.9", false)]
+    #[case("", false)]
+    #[case("1", false)]
+    #[case("1.x", false)]
+    fn old_engines_are_told_apart(#[case] version: &str, #[case] supported: bool) {
+        assert_eq!(is_supported(version), supported);
+    }
+
+    #[rstest]
+    #[case("127.0.0.1:5999/nonce/x:t", true)]
+    #[case("127.0.0.1:5999/nonce/x", false)]
+    #[case("127.0.0.1:0/x:t", false)]
+    #[case("127.0.0.1/x:t", false)]
+    #[case("127.0.0.1:80.evil.io/x:t", false)]
+    #[case("127.0.0.10:80/x:t", false)]
+    #[case("registry.example.com/127.0.0.1:80/x:t", false)]
+    #[case("", false)]
+    fn only_loopback_registries_are_pushed_to(#[case] target: &str, #[case] loopback: bool) {
+        assert_eq!(is_loopback(target), loopback);
+    }
+
+    #[rstest]
+    #[case("windlass.invalid/commit/uid:step", true)]
+    #[case("127.0.0.1:5999/nonce/x:t", true)]
+    #[case("windlass.invalid/committed/uid:step", false)]
+    #[case("registry.example.com/windlass.invalid/commit/uid:step", false)]
+    #[case("busybox:local", false)]
+    fn foreign_names_are_left_alone(#[case] name: &str, #[case] own: bool) {
+        assert_eq!(is_own(name), own);
+    }
+
+    #[test]
+    fn long_words_of_the_engine_are_cut_between_characters() {
+        assert_eq!(clipped(" ok \n"), "ok");
+        let long = clipped(&"é".repeat(MAX_MESSAGE + 1));
+        assert_eq!(long.chars().count(), MAX_MESSAGE + 1);
+        assert!(long.ends_with('…'));
     }
 }

@@ -255,3 +255,57 @@ pub trait Engine: Send + Sync {
     /// their container IDs. For the start of the agent only: it would end the freeze of a commit under way.
     fn unpause_stuck<'a>(&'a self, pod_uids: &'a [String]) -> EngineFuture<'a, Vec<String>>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    fn key(run_uid: &str, step: &str) -> CommitKey {
+        CommitKey { run_uid: run_uid.to_owned(), step: step.to_owned() }
+    }
+
+    #[test]
+    fn a_commit_is_named_under_a_host_that_cannot_exist() {
+        let key = key("0f3c1c5e-7d6b-4d6c-9a53-6f2a6f5d2b11", "push-2");
+        let name = key.image_name().unwrap();
+        assert_eq!(name, "windlass.invalid/commit/0f3c1c5e-7d6b-4d6c-9a53-6f2a6f5d2b11:push-2");
+        assert_eq!(CommitKey::from_image_name(&name), Some(key));
+    }
+
+    #[rstest]
+    #[case("", "push")]
+    #[case("uid", "")]
+    #[case("a/b", "push")]
+    #[case("uid", "a:b")]
+    #[case("UID", "push")]
+    #[case("-uid", "push")]
+    #[case("uid", "push-")]
+    #[case("uid", "../x")]
+    #[case("uid", "a@sha256")]
+    fn keys_that_would_lead_elsewhere_are_refused(#[case] run_uid: &str, #[case] step: &str) {
+        assert!(matches!(key(run_uid, step).image_name(), Err(EngineError::BadKey(_))));
+    }
+
+    #[rstest]
+    #[case("busybox:local")]
+    #[case("windlass.invalid/commit/uid")]
+    #[case("windlass.invalid/commit/a/b:push")]
+    #[case("windlass.invalid/commit:push")]
+    #[case("evil.io/windlass.invalid/commit/uid:push")]
+    #[case("windlass.invalid/commit/uid:push:x")]
+    fn foreign_names_are_no_commits(#[case] name: &str) {
+        assert_eq!(CommitKey::from_image_name(name), None);
+    }
+
+    proptest! {
+        #[test]
+        fn names_lead_back_to_their_key(run_uid in ".{0,8}|[a-z0-9-]{1,40}", step in ".{0,8}|[a-z0-9-]{1,63}") {
+            let key = key(&run_uid, &step);
+            if let Ok(name) = key.image_name() {
+                prop_assert_eq!(CommitKey::from_image_name(&name), Some(key));
+            }
+        }
+    }
+}

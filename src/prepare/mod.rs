@@ -1,1 +1,224 @@
-//! prepare
+//! `windlass prepare`: the short-lived container beside the box. It checks that Secrets and ConfigMaps
+//! are there, fetches the source, waits for services, writes the plan and places the runner.
+//!
+//! Called by the command line, in the pod that the controller made; its [`Order`] comes in environment
+//! variables. It is on the critical path of every run: nothing is done that this run does not need.
+//!
+//! **Invariant:** it runs no user code, and its last act is either the runner's rename, or a
+//! termination message followed by `in/failed`.
+
+mod env;
+mod failure;
+mod layout;
+mod mounts;
+mod order;
+mod place;
+mod plan;
+mod services;
+mod source;
+
+use self::{failure::failure, layout::Layout, source::Fetched};
+use crate::{
+    api::{condition::reason, duration},
+    wire::{self, Failure, Order, ServiceCheck, SourceOrder},
+};
+use nix::sys::{
+    signal::{SigSet, Signal},
+    stat::{Mode, umask},
+};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    process::ExitCode,
+    sync::mpsc::{self, Receiver, Sender},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// How long git has to end, once killed, before its temporary files are left to the pod's end.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Time between two looks whether it has ended.
+const STOP_INTERVAL: Duration = Duration::from_millis(5);
+/// Exit code after SIGTERM.
+const EXIT_TERMINATED: u8 = 143;
+
+/// Arguments of `windlass prepare`.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Arguments {
+    /// Directory that stands for `/` of the pod.
+    #[arg(long, hide = true)]
+    root: Option<PathBuf>,
+    /// The runner's executable; default: beside this one.
+    #[arg(long, hide = true)]
+    runner: Option<PathBuf>,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+/// What else this role does.
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Action {
+    /// Answers git's question for a password.
+    #[command(hide = true)]
+    Credential(source::CredentialArguments),
+}
+
+/// Why a preparation ended early.
+enum Ended {
+    Failed(Failure),
+    Terminated,
+}
+
+impl<T: Into<Failure>> From<T> for Ended {
+    fn from(why: T) -> Self {
+        Self::Failed(why.into())
+    }
+}
+
+/// What the threads report.
+enum Event {
+    Source(Result<Fetched, Failure>),
+    Service(String, Result<Duration, Failure>),
+    Terminated,
+}
+
+/// Runs the role to its exit code.
+#[must_use]
+pub fn main(arguments: &Arguments) -> ExitCode {
+    if let Some(Action::Credential(question)) = &arguments.action {
+        return source::answer_credential(question);
+    }
+    // The box's UID must be able to read what git writes.
+    umask(Mode::from_bits_truncate(0o022));
+    let layout = Layout::new(arguments.root.clone());
+    match prepare(arguments, &layout) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ended::Failed(why)) => {
+            eprintln!("error[{}]: {}", why.reason, why.message);
+            // Both are tried whatever becomes of the other: each reaches somebody else.
+            report(place::write_termination(&why, &layout));
+            report(place::write_failed(&format!("{}: {}", why.reason, why.message), &layout));
+            ExitCode::FAILURE
+        }
+        Err(Ended::Terminated) => {
+            eprintln!("stopped by SIGTERM");
+            report(place::write_failed("stopped", &layout));
+            ExitCode::from(EXIT_TERMINATED)
+        }
+    }
+}
+
+fn report(result: Result<(), place::Error>) {
+    if let Err(error) = result {
+        eprintln!("{error}");
+    }
+}
+
+fn prepare(arguments: &Arguments, layout: &Layout) -> Result<(), Ended> {
+    let order = order::read(std::env::vars_os())?;
+    if layout.in_file(wire::RUNNER_FILE).exists() {
+        // The container was started again after it had done all its work.
+        return Ok(());
+    }
+    let (sender, events) = mpsc::channel();
+    // As PID 1 the process would ignore SIGTERM; blocked before any thread, it goes to the one that waits.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    if signals.thread_block().is_ok() {
+        spawn(&sender, move || signals.wait().map_or(Event::Terminated, |_| Event::Terminated));
+    }
+    let stop = source::Processes::default();
+    let mut fetching = None;
+    let done = work(&order, arguments, layout, &stop, &mut fetching, &sender, &events);
+    if done.is_err() {
+        stop.kill();
+        let end = Instant::now() + STOP_GRACE;
+        // The thread removes its keys and temporary files once its git is gone.
+        while fetching.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < end {
+            thread::sleep(STOP_INTERVAL);
+        }
+    }
+    done
+}
+
+/// All the work, up to the runner's release.
+fn work(
+    order: &Order,
+    arguments: &Arguments,
+    layout: &Layout,
+    processes: &source::Processes,
+    fetching: &mut Option<JoinHandle<()>>,
+    sender: &Sender<Event>,
+    events: &Receiver<Event>,
+) -> Result<(), Ended> {
+    let deadline = deadline(order, SystemTime::now());
+    let source = {
+        let (order, layout, processes) = (order.clone(), layout.clone(), processes.clone());
+        move || source::fetch(&order, &layout, &processes)
+    };
+    let mut fetched = None;
+    if matches!(order.source, SourceOrder::Git(_)) {
+        *fetching = Some(spawn(sender, move || Event::Source(source())));
+    } else {
+        fetched = Some(source()?);
+    }
+    for check in order.services.iter().cloned() {
+        spawn(sender, move || Event::Service(check.name.clone(), services::wait(&check)));
+    }
+    let environment = env::resolve(order, &mounts::read(order, layout)?)?;
+    for key in &environment.skipped {
+        eprintln!("skipped {key}: not a name for a variable");
+    }
+    let runner = place::stage_runner(&runner_path(arguments)?, layout)?;
+    let mut waiting: BTreeSet<&str> = order.services.iter().map(|ServiceCheck { name, .. }| name.as_str()).collect();
+    while fetched.is_none() || !waiting.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match events.recv_timeout(left) {
+            Ok(Event::Source(result)) => fetched = Some(result?),
+            Ok(Event::Service(name, result)) => {
+                eprintln!("service {name} is ready after {}", duration::human(result?));
+                waiting.remove(name.as_str());
+            }
+            Ok(Event::Terminated) => return Err(Ended::Terminated),
+            Err(_) => return Err(overdue(fetched.is_none(), &waiting).into()),
+        }
+    }
+    let plan = plan::plan(order, environment, fetched.unwrap_or_default());
+    place::write_plan(&plan, layout)?;
+    Ok(runner.release()?)
+}
+
+/// Runs `work` in a thread that reports its end.
+fn spawn(sender: &Sender<Event>, work: impl FnOnce() -> Event + Send + 'static) -> JoinHandle<()> {
+    let sender = sender.clone();
+    thread::spawn(move || {
+        // The receiver is gone only when nobody waits for this any more.
+        let _ = sender.send(work());
+    })
+}
+
+fn deadline(order: &Order, now: SystemTime) -> Instant {
+    let now_ms = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let left_ms = u128::from(order.deadline_ms).saturating_sub(now_ms);
+    // A week is the longest run; more would only overflow the clock.
+    Instant::now() + Duration::from_millis(u64::try_from(left_ms).unwrap_or(u64::MAX)).min(Duration::from_hours(168))
+}
+
+fn overdue(fetching: bool, waiting: &BTreeSet<&str>) -> Failure {
+    let what = if fetching {
+        "the source was being fetched".to_owned()
+    } else {
+        format!("it waited for service {}", waiting.iter().copied().collect::<Vec<_>>().join(", "))
+    };
+    failure(reason::RUN_TIMED_OUT, format!("the run took longer than its timeout; {what}"))
+}
+
+fn runner_path(arguments: &Arguments) -> Result<PathBuf, Failure> {
+    if let Some(path) = &arguments.runner {
+        return Ok(path.clone());
+    }
+    let own = std::env::current_exe().map_err(|e| {
+        failure(reason::BOX_FAILED_TO_START, format!("cannot find the runner beside this program: {e}"))
+    })?;
+    Ok(own.with_file_name(wire::RUNNER_FILE))
+}

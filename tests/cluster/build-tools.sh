@@ -9,7 +9,8 @@ set -euo pipefail
 build_group() {
   local g=$1 dir tmp begun
   dir=$(group_dir "$g")
-  [ ! -e "$dir/done" ] || return 0
+  # shellcheck disable=SC2046 # names without spaces
+  if [ -e "$dir/done" ] && (cd "$dir/bin" && ls $(cat "$dir/done")) >/dev/null 2>&1; then return 0; fi
   command -v go >/dev/null || die "no go on PATH: it builds the cluster's tools"
   say "building $g ..."
   begun=$(now)
@@ -26,7 +27,7 @@ build_group() {
   fi
   # etcd's main package is called "server".
   [ "$g" != etcd ] || mv "$tmp/bin/server" "$tmp/bin/etcd"
-  touch "$tmp/done"
+  (cd "$tmp/bin" && echo -- *) >"$tmp/done"
   mv "$tmp" "$dir"
   say "built $g in $(since "$begun")"
 }
@@ -36,12 +37,19 @@ bin=$(tools_dir)
 lock build-tools
 . "$cluster_src/lib/packages.sh"
 apt_need "${packages[@]}"
-if [ ! -e "$bin/.done" ]; then
+
+# complete: every link is there and leads to a program: somebody may have
+# emptied a part of the cache.
+complete() {
+  local l
+  [ -e "$bin/.done" ] || return 1
+  for l in "$bin"/*; do [ -x "$l" ] || return 1; done
+}
+if ! complete; then
   for g in "${tool_groups[@]}"; do build_group "$g"; done
   rm -rf "$bin"
   mkdir -p "$bin"
   for g in "${tool_groups[@]}"; do ln -s "$(group_dir "$g")"/bin/* "$bin/"; done
-  # Links to folders that somebody emptied are of no use: look at each once.
   touch "$bin/.done"
 fi
 echo "$bin"

@@ -12,7 +12,8 @@ use_current() {
   command -v kubectl >/dev/null || die "WINDLASS_CLUSTER=current needs a kubectl on PATH"
   kubectl --request-timeout=10s get --raw /readyz >/dev/null || die "the cluster of your kubeconfig does not answer"
   mkdir -p "$out_dir"
-  (umask 077 && kubectl config view --minify --flatten >"$out_dir/kubeconfig")
+  (umask 077 && kubectl config view --minify --flatten >"$out_dir/kubeconfig.new")
+  mv "$out_dir/kubeconfig.new" "$out_dir/kubeconfig" # it may be the current one
   echo "export KUBECONFIG='$out_dir/kubeconfig' WINDLASS_CLUSTER=current" >"$out_dir/env"
   say "using $(kubectl config current-context)"
 }
@@ -36,6 +37,10 @@ export WINDLASS_CLUSTER_CA='$pki/ca.crt'
 export WINDLASS_DEMO_USER='$demo_user'
 export WINDLASS_DEMO_PASSWORD='$demo_password'
 export WINDLASS_GIT_URL='http://$node_ip:$git_port'
+export WINDLASS_GIT_SSH_URL='ssh://root@$node_ip:$ssh_port'
+export WINDLASS_GIT_SSH_KEY='$state_dir/ssh/client'
+export WINDLASS_GIT_SSH_KNOWN_HOSTS='$state_dir/ssh/known_hosts'
+export WINDLASS_GIT_SSH_COMMAND="ssh -F none -i '$state_dir/ssh/client' -o UserKnownHostsFile='$state_dir/ssh/known_hosts' -o IdentitiesOnly=yes"
 export WINDLASS_CLUSTER_LOGS='$log_dir'
 END
   mv "$out_dir/env.new" "$out_dir/env"
@@ -43,7 +48,7 @@ END
 
 # A cluster of other tools, settings or flags is stopped before the new boots.
 stop_if_outdated() {
-  stamp=$({ echo "$tools_bin"; cat "$cluster_src"/lib/*; } | sha256sum | cut -c1-12)
+  stamp=$({ echo "$tools_bin"; cat "$cluster_src"/lib/{settings,components,pki,machine}.sh "$cluster_src"/lib/{base.yaml,runc-clamp,git-http.py}; } | sha256sum | cut -c1-12)
   if [ -e "$state_dir/stamp" ] && [ "$(cat "$state_dir/stamp")" != "$stamp" ]; then
     say "the cluster that is here was made by other scripts: starting afresh"
     "$cluster_src/down.sh" 9>&-
@@ -52,11 +57,23 @@ stop_if_outdated() {
 
 # Whether nothing runs: then what the last cluster left is no use.
 wipe_if_stopped() {
+  fresh=
   local f
   for f in "$pid_dir"/*; do
     if [ -e "$f" ] && running "$(basename "$f")"; then return 0; fi
   done
-  WINDLASS_LOCKED=1 "$cluster_src/down.sh" --quiet
+  "$cluster_src/down.sh" --quiet 9>&-
+  fresh=1
+  refuse_foreign
+}
+
+# Somebody else's engine or kubelet would be in our way, and we in theirs.
+refuse_foreign() {
+  if docker -H "unix://$docker_sock" version >/dev/null 2>&1; then
+    die "another Docker Engine answers at $docker_sock: stop it, or use WINDLASS_CLUSTER=current"
+  fi
+  [ ! -e "$kubelet_dir" ] || [ -z "$(ls -A "$kubelet_dir")" ] ||
+    die "$kubelet_dir is not ours: another kubelet uses this machine; remove it, or use WINDLASS_CLUSTER=current"
 }
 
 if [ "${WINDLASS_CLUSTER:-}" = current ]; then
@@ -73,6 +90,7 @@ export WINDLASS_LOCKED=1
 stop_if_outdated
 wipe_if_stopped
 prepare_machine
+echo "$tools_bin" >"$run_dir/tools"
 make_pki
 echo "$stamp" >"$state_dir/stamp"
 
@@ -82,8 +100,9 @@ ready_etcd
 start_apiserver
 start_registries
 start_git
-start_cri_wait() { ready_dockerd && start_cri_dockerd; }
-start_cri_wait
+ready_dockerd
+[ -z "$fresh" ] || docker ps -aq | xargs -r docker rm -fv >/dev/null
+start_cri_dockerd
 "$cluster_src/images.sh" 9>&- &
 images=$!
 ready_apiserver
@@ -91,7 +110,7 @@ start_controller_manager
 start_scheduler
 ready_cri_dockerd
 start_kubelet
-sed -e "s/@DNS_IP@/$dns_ip/; s/@NODE_IP@/$node_ip/" "$cluster_src/lib/base.yaml" >"$conf_dir/base.yaml"
+sed -e "s/@DNS_IP@/$dns_ip/; s/@NODE_IP@/$node_ip/" "$cluster_src/lib/base.yaml" | write_conf base.yaml
 wait_for kube-apiserver 30 "the basic objects are there" kube apply -f "$conf_dir/base.yaml"
 start_kube_proxy
 start_coredns

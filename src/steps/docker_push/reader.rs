@@ -102,6 +102,12 @@ impl<'a> Reader<'a> {
         self.expand_or_hint(path, written, ", or write $$ for a dollar that stays")
     }
 
+    /// Expands a value. While variables are not known it is empty, so that the name beside it is judged.
+    fn expand_value(&mut self, path: &str, written: &str) -> Option<String> {
+        let unknown = self.env.is_none() && expand::has_variables(written);
+        self.expand_word(path, written).or_else(|| unknown.then(String::new))
+    }
+
     fn expand_or_hint(&mut self, path: &str, written: &str, hint: &str) -> Option<String> {
         let none = BTreeMap::new();
         let text = match (expand::expand(written, self.env.unwrap_or(&none)), self.env) {
@@ -173,7 +179,7 @@ impl<'a> Reader<'a> {
                 .filter_map(|(name, value)| {
                     let place = Place::new(format!("{property}.{}", clipped(name)), name);
                     let read_name = self.expand_word(&place.path, name);
-                    let read_value = self.expand_word(&place.path, value);
+                    let read_value = self.expand_value(&place.path, value);
                     Some((place, read_name?, read_value?))
                 })
                 .collect(),
@@ -199,12 +205,11 @@ impl<'a> Reader<'a> {
 
     /// Reads one `NAME=value`; `expanded` says that no variable is left in it.
     fn pair(&mut self, place: Place, item: &str, expanded: bool) -> Option<(Place, String, String)> {
-        let mut expand =
-            |text: &str| if expanded { Some(text.to_owned()) } else { self.expand_word(&place.path, text) };
         let pair = match item.split_once('=') {
-            Some((name, value)) => (expand(name)?, expand(value)?),
+            Some((name, value)) if expanded => (name.to_owned(), value.to_owned()),
+            Some((name, value)) => (self.expand_word(&place.path, name)?, self.expand_value(&place.path, value)?),
             None => {
-                let text = expand(item)?;
+                let text = if expanded { item.to_owned() } else { self.expand_word(&place.path, item)? };
                 let Some((name, value)) = text.split_once('=') else {
                     let problem = "expected a name, '=' and a value; quote a value that holds a space or a comma";
                     self.refuse_at(reason::INVALID_PROPERTY, &place, problem);

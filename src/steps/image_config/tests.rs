@@ -76,7 +76,10 @@ fn all_changes() -> ImageChanges {
         entrypoint: words(&["/pipeline/source/hello", "--listen", "0.0.0.0:5000"]),
         cmd: words(&["--verbose"]),
         env: vec![("LANG".into(), "C.UTF-8".into()), ("GREETING".into(), "hello, world=1".into())],
-        labels: BTreeMap::from([("org.opencontainers.image.source".into(), "https://git.example.com/team/hello".into())]),
+        labels: BTreeMap::from([(
+            "org.opencontainers.image.source".into(),
+            "https://git.example.com/team/hello".into(),
+        )]),
         ports: vec!["5000/tcp".into(), "8080/udp".into()],
         volumes: vec!["/cache".into()],
         working_dir: Some("/pipeline/source".into()),
@@ -175,7 +178,12 @@ prop_compose! {
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), json_text()];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        json_text()
+    ];
     leaf.prop_recursive(3, 20, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),

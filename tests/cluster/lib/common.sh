@@ -39,9 +39,11 @@ need_root() {
 
 # apt_need PACKAGE...: install the missing ones; silent and fast if none is.
 apt_need() {
-  local missing=() p
+  local missing=() p have
+  # shellcheck disable=SC2016 # dpkg's own variables
+  have=$(dpkg-query -W -f='${db:Status-Status} ${Package} ' "$@" 2>/dev/null || true)
   for p in "$@"; do
-    [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+    [[ " $have" == *" installed $p "* ]] || missing+=("$p")
   done
   [ ${#missing[@]} = 0 ] && return 0
   need_root

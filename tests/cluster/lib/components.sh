@@ -2,8 +2,16 @@
 # One function for each component of the cluster: writes its configuration
 # and starts it. Those that others need are waited for.
 
-conf_dir=$state_dir/conf
 kube() { kubectl --kubeconfig="$admin_conf" --request-timeout=10s "$@"; }
+# write_conf NAME: standard input becomes that file. Untouched if it is the
+# same already, as kube-proxy ends when its file is written.
+write_conf() {
+  local file=$conf_dir/$1
+  mkdir -p "$(dirname "$file")"
+  cat >"$file.new"
+  cmp -s "$file.new" "$file" || cp "$file.new" "$file"
+  rm "$file.new"
+}
 quiet_get() { curl -fsS -o /dev/null -m 2 "$@"; }
 
 start_dockerd() {
@@ -17,14 +25,11 @@ start_dockerd() {
     chmod 755 "$run_dir/runc-clamp"
     runtime=(--add-runtime "clamp=$run_dir/runc-clamp" --default-runtime clamp)
   fi
-  if ! running dockerd && docker -H "unix://$docker_sock" version >/dev/null 2>&1; then
-    die "another Docker Engine answers at $docker_sock: stop it, or use WINDLASS_CLUSTER=current"
-  fi
   # An engine that was killed leaves its pid file, and refuses to start when
   # another process has that pid now.
   running dockerd || rm -f "$run_dir/docker.pid"
   # Without --ip-forward-no-drop it would cut pods off from each other.
-  start_process dockerd "$tools_bin/dockerd" --host "unix://$docker_sock" \
+  start_process dockerd "$tools_bin/dockerd" --host "unix://$docker_sock" --group root \
     --data-root "$state_dir/docker" --exec-root "$run_dir/docker" --pidfile "$run_dir/docker.pid" \
     --config-file "$conf_dir/none.json" --ip-forward-no-drop "${runtime[@]}"
 }
@@ -77,9 +82,8 @@ ready_controllers() {
 }
 
 start_cri_dockerd() {
-  mkdir -p "$conf_dir/cni"
   # "firewall" lets the traffic of pods through whatever else filters.
-  cat >"$conf_dir/cni/10-pods.conflist" <<END
+  write_conf cni/10-pods.conflist <<END
 {"cniVersion": "0.4.0", "name": "windlass-pods", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
    "ipam": {"type": "host-local", "dataDir": "$run_dir/ipam",
@@ -100,7 +104,7 @@ ready_cri_dockerd() {
 start_kubelet() {
   # Images can not be fetched again, so they are never collected; nor must a
   # rather full disk of a developer evict pods.
-  cat >"$conf_dir/kubelet.yaml" <<END
+  write_conf kubelet.yaml <<END
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: $node_ip
@@ -126,10 +130,7 @@ serializeImagePulls: false
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: "100Mi", nodefs.available: "1%", imagefs.available: "1%"}
 END
-  printf 'nameserver %s\n' "$node_ip" >"$conf_dir/resolv.conf"
-  if ! running kubelet && [ -e "$kubelet_dir" ] && [ ! -e "$kubelet_dir/.windlass-test" ]; then
-    die "$kubelet_dir is there and not ours: another kubelet uses this machine"
-  fi
+  echo "nameserver $node_ip" | write_conf resolv.conf
   mkdir -p "$kubelet_dir"
   touch "$kubelet_dir/.windlass-test"
   start_process kubelet "$tools_bin/kubelet" --config="$conf_dir/kubelet.yaml" --kubeconfig="$pki/kubelet.conf" \
@@ -144,7 +145,7 @@ node_ready() {
 }
 
 start_kube_proxy() {
-  cat >"$conf_dir/kube-proxy.yaml" <<END
+  write_conf kube-proxy.yaml <<END
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: iptables
@@ -154,7 +155,8 @@ metricsBindAddress: 127.0.0.1:10249
 clusterCIDR: $pod_cidr
 clientConnection: {kubeconfig: $pki/kube-proxy.conf}
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-iptables: {minSyncPeriod: 100ms}
+iptables: {minSyncPeriod: 100ms, localhostNodePorts: false}
+nodePortAddresses: [primary]
 hostnameOverride: $node_name
 END
   start_process kube-proxy "$tools_bin/kube-proxy" --config="$conf_dir/kube-proxy.yaml"
@@ -165,21 +167,27 @@ ready_kube_proxy() {
 
 start_coredns() {
   # Names outside the cluster do not exist: no test depends on the internet,
-  # and no look-up waits for a resolver that may not be there.
-  cat >"$conf_dir/Corefile" <<END
-. {
+  # and no look-up waits for a resolver that may not be there. One block for
+  # each zone, as "template" answers before the others whatever their order.
+  write_conf Corefile <<END
+cluster.local in-addr.arpa ip6.arpa {
   bind $node_ip
   errors
   kubernetes cluster.local in-addr.arpa ip6.arpa {
     kubeconfig $pki/coredns.conf
     ttl 5
   }
+}
+windlass.test {
+  bind $node_ip
   hosts {
     $node_ip git.windlass.test
     ttl 5
-    fallthrough
   }
-  template ANY ANY . {
+}
+. {
+  bind $node_ip
+  template ANY ANY {
     rcode NXDOMAIN
   }
 }
@@ -205,7 +213,7 @@ ready_coredns() {
 # start_registry NAME ADDRESS EXTRA_CONFIG
 start_registry() {
   mkdir -p "$state_dir/$1"
-  cat >"$conf_dir/$1.yaml" <<END
+  write_conf "$1.yaml" <<END
 version: 0.1
 log: {level: warn}
 storage:
@@ -230,10 +238,36 @@ ready_registries() {
     quiet_get --cacert "$pki/registry-ca.crt" -u "$demo_user:$demo_password" "https://$tls_registry/v2/"
 }
 
+# Over http and over ssh, the latter with a key for one client, which may do
+# nothing but fetch.
 start_git() {
-  mkdir -p "$state_dir/git"
+  local ssh=$state_dir/ssh
+  mkdir -p "$state_dir/git" /run/sshd
   start_process git-http python3 "$cluster_src/lib/git-http.py" "$state_dir/git" "$node_ip" "$git_port" "$demo_user" "$demo_password"
+  if [ ! -e "$ssh/known_hosts" ]; then
+    rm -rf "$ssh"
+    mkdir -p "$ssh"
+    ssh-keygen -q -t ed25519 -N '' -C windlass-test-host -f "$ssh/host"
+    ssh-keygen -q -t ed25519 -N '' -C windlass-test-client -f "$ssh/client"
+    echo "[$node_ip]:$ssh_port $(cut -d' ' -f1,2 "$ssh/host.pub")" >"$ssh/known_hosts"
+  fi
+  # A copy, as this checkout may go while the server runs.
+  write_conf git-ssh-command <"$cluster_src/lib/git-ssh-command"
+  echo "restrict,command=\"sh '$conf_dir/git-ssh-command' '$state_dir/git'\" $(cat "$ssh/client.pub")" >"$ssh/authorized_keys"
+  write_conf sshd <<END
+ListenAddress $node_ip:$ssh_port
+HostKey $ssh/host
+PidFile none
+AuthorizedKeysFile $ssh/authorized_keys
+StrictModes no
+PermitRootLogin forced-commands-only
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+MaxStartups 100
+END
+  start_process git-ssh /usr/sbin/sshd -D -e -f "$conf_dir/sshd"
 }
 ready_git() {
   wait_for git-http 20 "the git server answers" quiet_get "http://$node_ip:$git_port/"
+  wait_for git-ssh 20 "the ssh server answers" ssh-keyscan -T 2 -p "$ssh_port" "$node_ip"
 }

@@ -28,15 +28,16 @@ prepare_machine() {
 }
 
 # Processes whose command line names our run folder: what an engine that was
-# killed leaves (containerd and its shims). Plus all in the pods' cgroups.
+# killed leaves (containerd and its shims). Plus all in containers' cgroups.
 leftover_pids() {
   local p
   for p in /proc/[0-9]*; do
-    if tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -qF -e "$run_dir/docker/"; then
-      echo "${p#/proc/}"
-    fi
+    case $(cat "$p/comm" 2>/dev/null) in
+      containerd* | docker-proxy | runc*)
+        if tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -qF -e "$run_dir/docker/"; then echo "${p#/proc/}"; fi ;;
+    esac
   done
-  find /sys/fs/cgroup -path '*/kubepods*' -name cgroup.procs -exec cat {} + 2>/dev/null | sort -un
+  find /sys/fs/cgroup \( -path '*/kubepods/*' -o -path '*/docker/*' \) -name cgroup.procs -exec cat {} + 2>/dev/null | sort -un
 }
 kill_leftovers() {
   local try pids
@@ -69,10 +70,14 @@ remove_links() {
 # Leaves the rules of others: takes out every chain and rule that kube-proxy,
 # the kubelet, Docker and the CNI plugins made.
 clean_iptables() {
-  local family
+  local family rules
   for family in iptables ip6tables; do
-    "$family-save" 2>/dev/null | grep -q -e KUBE- -e DOCKER -e CNI- || continue
-    "$family-save" | grep -v -E -e 'KUBE-|DOCKER|CNI-| (cni0|docker0) |172\.17\.0\.0/16' | "$family-restore" || true
+    rules=$("$family-save" 2>/dev/null) || continue
+    case $rules in
+      *KUBE-* | *DOCKER* | *CNI-*) ;;
+      *) continue ;;
+    esac
+    grep -v -E -e 'KUBE-|DOCKER|CNI-| (cni0|docker0) |172\.17\.0\.0/16' <<<"$rules" | "$family-restore"
   done
 }
 
@@ -81,6 +86,13 @@ remove_cgroups() {
   for top in /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods /sys/fs/cgroup/docker /sys/fs/cgroup/*/docker; do
     [ ! -d "$top" ] || find "$top" -depth -type d -exec rmdir {} \; 2>/dev/null || true
   done
+}
+
+# Folders outside of ours that the engine and sshd insist on, if nobody else
+# has something in them. Shims that were killed leave their sockets there.
+remove_empty_folders() {
+  pgrep -x containerd >/dev/null || find /run/containerd/s -type s -delete 2>/dev/null || true
+  rmdir /run/docker/plugins /run/docker /run/containerd/s /run/containerd /run/sshd 2>/dev/null || true
 }
 
 restore_sysctls() {

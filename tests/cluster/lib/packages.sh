@@ -1,6 +1,5 @@
 # shellcheck shell=bash
 # Debian packages that the test cluster uses as they are.
-# shellcheck disable=SC2034
 packages=(
   # to build runc and the little static programs of the images
   gcc libc6-dev libseccomp-dev pkg-config

@@ -1,5 +1,4 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034
 # Names, addresses and ports of the test cluster.
 
 node_name=windlass-node
@@ -25,3 +24,4 @@ run_dir=/run/windlass # short: paths of Unix sockets have 107 characters
 docker_sock=/run/docker.sock
 cri_sock=$run_dir/cri.sock
 admin_conf=$state_dir/pki/admin.conf
+conf_dir=$state_dir/conf

@@ -9,6 +9,12 @@ use bollard::{
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder, RemoveImageOptions},
 };
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+    runtime::wait::{await_condition, conditions::is_pod_running},
+};
 use registry::Registry;
 use serde_json::Value;
 use std::{
@@ -17,6 +23,7 @@ use std::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use windlass::{
     engine::{BoxContainer, BoxState, CommitKey, CommittedImage, Engine, EngineError, docker::DockerEngine},
@@ -52,6 +59,10 @@ struct Container {
 
 impl Container {
     async fn start(pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
+        Self::start_from("busybox:local", pod_uid, overrides, script).await
+    }
+
+    async fn start_from(image: &str, pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
         let docker = docker();
         let mut labels: HashMap<String, String> = [
             ("io.kubernetes.pod.uid", pod_uid),
@@ -65,7 +76,7 @@ impl Container {
         .into();
         labels.extend(overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let body = ContainerCreateBody {
-            image: Some("busybox:local".to_owned()),
+            image: Some(image.to_owned()),
             entrypoint: Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()]),
             cmd: Some(vec!["wait-for-the-runner".to_owned()]),
             env: Some(vec!["KUBERNETES_SERVICE_HOST=10.0.0.1".to_owned(), "POD_SECRET=hunter2".to_owned()]),
@@ -105,7 +116,7 @@ async fn settled(docker: &Docker, id: &str) {
         if changes.iter().any(|change| change.path == "/made") {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the box never wrote /made");
 }
@@ -248,11 +259,51 @@ async fn a_label_alone_makes_no_leftover() {
     let labels = docker.inspect_image(&forged).await.unwrap().config.unwrap().labels.unwrap();
     assert_eq!(labels["windlass.dev/commit"], label, "the forgery carries the label");
     assert!(engine.leftovers().await.unwrap().iter().all(|left| left.image.id != forged));
+    // A commit of that box carries our label all the same.
+    let key = CommitKey { run_uid: uid("run"), step: "push".to_owned() };
+    let seen = found(&engine, &pod).await.unwrap();
+    let own = engine.commit(&seen, &key).await.unwrap();
+    assert!(engine.leftovers().await.unwrap().iter().any(|left| left.key == key && left.image == own));
+    engine.remove(&own).await.unwrap();
     // Even when told to remove it, the engine leaves names that are not ours.
     engine.remove(&CommittedImage { id: forged.clone() }).await.unwrap();
     assert!(docker.inspect_image(&forged).await.is_ok());
     docker.remove_image(&forged, None::<RemoveImageOptions>, None).await.unwrap();
     container.remove().await;
+}
+
+#[tokio::test]
+async fn the_base_image_is_read_though_its_name_has_moved() {
+    // A tag is pulled anew while a box of the old image runs; the old image has no name then.
+    let (docker, engine, pod) = (docker(), engine(), uid("moved"));
+    let name = format!("registry.example.com/{pod}");
+    let maker = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+    settled(&docker, &maker.id).await;
+    let commit = |stamp: &str| {
+        let options = bollard::query_parameters::CommitContainerOptionsBuilder::default()
+            .container(&maker.id)
+            .repo(&name)
+            .tag("latest")
+            .build();
+        let config =
+            bollard::models::ContainerConfig { env: Some(vec![format!("STAMP={stamp}")]), ..Default::default() };
+        docker.commit_container(options, config)
+    };
+    let old = commit("old").await.unwrap().id;
+    let user =
+        Container::start_from(&format!("{name}:latest"), &pod, &[("io.kubernetes.pod.name", "hello-2")], "sleep 600")
+            .await;
+    let new = commit("new").await.unwrap().id;
+    assert_ne!(old, new);
+    let seen = engine.find_box(&pod, "team", "hello-2").await.unwrap().unwrap();
+    let base = engine.base_image(&seen).await.unwrap();
+    assert!(base.config["Env"].to_string().contains("STAMP=old"), "{}", base.config);
+    assert_eq!(base.diff_ids.len(), 2);
+    user.remove().await;
+    maker.remove().await;
+    for image in [old, new] {
+        docker.remove_image(&image, None::<RemoveImageOptions>, None).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -299,7 +350,7 @@ async fn frozen_boxes_of_our_pods_are_thawed() {
     }
     assert_eq!(found(&engine, &ours).await.unwrap().state, BoxState::Paused);
     let pods = [ours.clone()];
-    assert_eq!(engine.unpause_stuck(&pods).await.unwrap(), [a.id.clone()]);
+    assert_eq!(engine.unpause_stuck(&pods).await.unwrap(), std::slice::from_ref(&a.id));
     assert_eq!(engine.unpause_stuck(&pods).await.unwrap(), Vec::<String>::new());
     assert_eq!(found(&engine, &ours).await.unwrap().state, BoxState::Running);
     assert_eq!(found(&engine, &foreign).await.unwrap().state, BoxState::Paused);
@@ -319,4 +370,48 @@ async fn a_box_that_ended_is_not_found() {
     assert!(matches!(error, EngineError::NotFound { .. }) && !error.is_transient(), "{error:?}");
     let key = CommitKey { run_uid: "a/b".to_owned(), step: "push".to_owned() };
     assert!(matches!(engine.commit(&seen, &key).await, Err(EngineError::BadKey(_))));
+}
+
+#[tokio::test]
+async fn the_kubelets_own_container_is_found_and_leaves_no_trace() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = kube::Client::try_default().await.expect("this test needs a cluster; tests/cluster/up.sh starts one");
+    let pods: Api<Pod> = Api::namespaced(client, "default");
+    let name = uid("box");
+    let pod = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": name, "annotations": {"windlass.dev/run-uid": "u"},
+            // A pod's own labels reach its sandbox; they must not make the sandbox a box.
+            "labels": {"io.kubernetes.container.name": "box"}},
+        "spec": {
+            "restartPolicy": "Never", "activeDeadlineSeconds": 300, "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {"name": "box", "image": "busybox:local", "imagePullPolicy": "Never",
+                    "env": [{"name": "POD_SECRET", "value": "hunter2"}],
+                    "command": ["sh", "-c", "echo made > /made; exec sleep 300", "wait-for-the-runner"]},
+                {"name": "svc-db", "image": "busybox:local", "imagePullPolicy": "Never", "command": ["sleep", "300"]}]
+        }
+    }));
+    pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
+    let running =
+        tokio::time::timeout(Duration::from_secs(120), await_condition(pods.clone(), &name, is_pod_running()));
+    let pod = running.await.unwrap().unwrap().unwrap();
+    let pod_uid = pod.metadata.uid.unwrap();
+
+    let engine = engine();
+    let seen = engine.find_box(&pod_uid, "default", &name).await.unwrap().unwrap();
+    let id = pod.status.unwrap().container_statuses.unwrap().into_iter().find(|status| status.name == "box").unwrap();
+    assert_eq!(id.container_id.unwrap(), format!("docker://{}", seen.id));
+    settled(&docker(), &seen.id).await;
+    let base = engine.base_image(&seen).await.unwrap();
+    let image = engine.commit(&seen, &CommitKey { run_uid: pod_uid, step: "push".to_owned() }).await.unwrap();
+    let registry = Registry::start().await;
+    engine.push(&image, &format!("127.0.0.1:{}/nonce/x:t", registry.port), &|_| {}).await.unwrap();
+    engine.remove(&image).await.unwrap();
+    pods.delete(&name, &DeleteParams::default()).await.unwrap();
+
+    let pushed = registry.config("nonce/x", "t");
+    for trace in ["KUBERNETES_SERVICE_HOST", "hunter2", "annotation.io.kubernetes", "io.kubernetes.pod.uid"] {
+        assert!(pushed.to_string().contains(trace), "the engine's own config holds {trace}: {pushed}");
+    }
+    check_rebuilt(&base.document(), &pushed);
 }

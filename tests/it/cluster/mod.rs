@@ -1,4 +1,5 @@
-//! Tests against a real engine or a real cluster. They fail without one.
+//! Tests that need the test cluster (`make cluster`): its engine, registries and API server. They fail without one.
 
+#[cfg(test)]
 mod engine;
 mod registry;

@@ -1,0 +1,59 @@
+# Each target is a line or two; scripts do the rest. `make demo` and `make test` need nothing set up before.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+# Statically linked, so that they run in any image.
+STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO)
+STATIC_DIR := target/$(HOST)
+RUNNER_BYTES_MAX := 1500000
+IN_CLUSTER := source target/cluster/env &&
+
+.PHONY: help build binaries image cluster cluster-down install demo check test fast lint gen bench clean-cluster
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## The command line: target/release/windlass
+	$(CARGO) build --release --locked --bin windlass
+
+binaries: ## Static windlass and windlass-runner in target/image
+	$(STATIC) build --release --locked --bin windlass --target $(HOST)
+	$(STATIC) build --profile runner --locked --no-default-features --bin windlass-runner --target $(HOST)
+	mkdir -p target/image
+	cp $(STATIC_DIR)/release/windlass $(STATIC_DIR)/runner/windlass-runner target/image/
+	@bytes=$$(stat -c %s target/image/windlass-runner); echo "windlass-runner: $$bytes bytes"; \
+	  [ "$$bytes" -le $(RUNNER_BYTES_MAX) ] || { echo "windlass-runner is larger than its budget of $(RUNNER_BYTES_MAX)"; exit 1; }
+
+cluster: ## Boot the test cluster (seconds, once its tools are built)
+	tests/cluster/up.sh
+
+cluster-down: ## Stop it and leave nothing behind
+	tests/cluster/down.sh
+
+image: binaries cluster ## The image windlass:dev in the cluster's engine
+	$(IN_CLUSTER) tests/cluster/build-image.sh
+
+install: image ## Install the chart into the cluster
+	$(IN_CLUSTER) tests/cluster/install.sh
+
+demo: build install ## The main job: from a git repository to an image that answers over HTTP
+	$(IN_CLUSTER) examples/hello/demo.sh
+
+fast: ## Tests that need nothing but this machine
+	$(CARGO) test --locked --lib
+	$(CARGO) test --locked --test it fast::
+
+lint: ## Format, clippy, and the runner built lean
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --bin windlass-runner -- -D warnings
+
+check: lint fast ## What every commit passes
+
+gen: ## Write the generated files anew
+	$(CARGO) run --locked --bin windlass -- crds --dir crds
+
+test: check install ## Everything, on a real cluster
+	$(IN_CLUSTER) $(CARGO) test --locked --test it cluster::

@@ -1,0 +1,546 @@
+//! Judges a run by its pod and the agent's report: what it waits for, or how it ended. Called by `plan`.
+//!
+//! **Invariant:** pure and total. A run is green only if every step's own exit record was received;
+//! when in doubt it is not.
+
+use super::{
+    plan::Observed,
+    pod::{BOX, PREPARE, SERVICE_PREFIX},
+    status::{Outcome, Verdict, cut, elapsed},
+};
+use crate::{
+    api::{
+        PipelineSpec, StepKind,
+        condition::reason,
+        duration,
+        pipeline::OnExit,
+        status::{PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus},
+        step::OnFailure,
+    },
+    wire::{EXIT_PREPARE_FAILED, EndReason, Failure, StepEnd, Summary},
+};
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::ResourceExt;
+use std::time::Duration;
+
+/// An image that may yet come: how long a pull may fail.
+const PULL_GRACE: Duration = Duration::from_secs(120);
+/// The registry said "not found" or "denied": how long a pull may fail.
+const PULL_GRACE_SURE: Duration = Duration::from_secs(10);
+/// The box ended: how long the agent's report, which says more than the exit, is waited for.
+const REPORT_GRACE: Duration = Duration::from_secs(10);
+/// An agent that renewed its lease within this time is there.
+const AGENT_SILENT: Duration = Duration::from_secs(30);
+
+/// A verdict, the steps to fill in, and when to look again.
+#[derive(Debug, PartialEq)]
+pub struct Judgement {
+    /// What the run is at.
+    pub verdict: Verdict,
+    /// At the end: steps that the agent did not write. Empty: the agent's stand.
+    pub steps: Vec<StepStatus>,
+    /// When to judge again without news.
+    pub wake: Option<Duration>,
+}
+
+impl Judgement {
+    fn of(verdict: Verdict) -> Self {
+        Self { verdict, steps: Vec::new(), wake: None }
+    }
+
+    fn wake(mut self, after: Duration) -> Self {
+        self.wake = Some(after);
+        self
+    }
+}
+
+/// Judges a run whose pod is there.
+#[must_use]
+pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
+    let status = seen.run.status.clone().unwrap_or_default();
+    if let Some(report) = status.report.as_ref().filter(|r| Some(r.attempt) == status.attempt) {
+        return Judgement::of(by_report(spec, &status, report, seen.now));
+    }
+    let pod_status = pod.status.clone().unwrap_or_default();
+    let containers = pod_status.container_statuses.unwrap_or_default();
+    let services = pod_status.init_container_statuses.unwrap_or_default();
+    if let Some(end) = terminated(&containers, PREPARE).filter(|end| end.exit_code != 0) {
+        return Judgement::of(by_prepare(end));
+    }
+    if let Some(end) = terminated(&containers, BOX) {
+        return by_box(seen, spec, &status, pod, end);
+    }
+    if let Some(judgement) = by_pod(seen, &status, pod) {
+        return judgement;
+    }
+    if let Some(judgement) = by_waiting(seen, pod, containers.iter().chain(&services)) {
+        return judgement;
+    }
+    if let Some(verdict) = by_services(spec, &services) {
+        return Judgement::of(verdict);
+    }
+    going_on(seen, spec, &status, pod, &containers)
+}
+
+/// Judges a run whose pod is gone.
+#[must_use]
+pub fn without_pod(seen: &Observed, spec: &PipelineSpec) -> Judgement {
+    let status = seen.run.status.clone().unwrap_or_default();
+    let verdict = match status.report.as_ref().filter(|r| Some(r.attempt) == status.attempt) {
+        Some(report) => by_report(spec, &status, report, seen.now),
+        None if seen.run.spec.cancel.is_some() => Verdict::failed(reason::CANCELLED, cancelled(seen, &status)),
+        None => Verdict::failed(reason::POD_LOST, format!("the pod was deleted{}", at_step(&status))),
+    };
+    let steps = close_steps(spec, &status, &verdict, seen.now);
+    Judgement { verdict, steps, wake: None }
+}
+
+/// The words for a cancelled run.
+#[must_use]
+pub fn cancelled(seen: &Observed, status: &PipelineRunStatus) -> String {
+    let how = seen.run.spec.cancel.map_or_else(|| "deleted".to_owned(), |c| format!("{c:?}"));
+    format!("cancelled ({how}){}", at_step(status))
+}
+
+/// ` at step test`, if one runs.
+fn at_step(status: &PipelineRunStatus) -> String {
+    let running = status.steps.iter().find(|s| matches!(s.phase, StepPhase::Running | StepPhase::Waiting));
+    running.map_or_else(String::new, |s| format!(" at step {}", s.name))
+}
+
+fn by_report(spec: &PipelineSpec, status: &PipelineRunStatus, report: &Report, now: Timestamp) -> Verdict {
+    if report.result == ReportResult::Failed {
+        let reason = report.reason.as_deref().unwrap_or(reason::STEP_FAILED);
+        return Verdict::failed(reason, report.message.clone().unwrap_or_else(|| "a step failed".into()));
+    }
+    passed(spec, &status.steps, status, now)
+}
+
+/// A run that says it passed: every step must have its own good end.
+fn passed(spec: &PipelineSpec, steps: &[StepStatus], status: &PipelineRunStatus, now: Timestamp) -> Verdict {
+    let mut continued = Vec::new();
+    for (after, step) in spec.all_steps() {
+        let phase = steps.iter().find(|s| s.name == step.name).map(|s| s.phase);
+        match phase {
+            Some(StepPhase::Succeeded) => {}
+            Some(StepPhase::Failed) if after || step.on_failure == OnFailure::Continue => {
+                continued.push(step.name.as_str())
+            }
+            _ => {
+                return Verdict::failed(
+                    reason::REPORT_LOST,
+                    format!("the run ended without the exit record of step {}", step.name),
+                );
+            }
+        }
+    }
+    let count = spec.steps.len();
+    let steps_text = format!("{count} step{}", if count == 1 { "" } else { "s" });
+    if !continued.is_empty() {
+        let message =
+            format!("{steps_text}, {} failed and was set to continue: {}", continued.len(), continued.join(", "));
+        return Verdict { outcome: Outcome::Succeeded, reason: reason::SUCCEEDED_WITH_FAILURES.into(), message };
+    }
+    let took =
+        status.start_time.as_ref().map_or_else(String::new, |s| format!(" in {}", duration::human(elapsed(s.0, now))));
+    let images = steps.iter().flat_map(|s| &s.images).map(|i| format!("; pushed {}@{}", i.repository, i.digest));
+    let message = format!("{steps_text}{took}{}", images.collect::<String>());
+    Verdict { outcome: Outcome::Succeeded, reason: reason::SUCCEEDED.into(), message }
+}
+
+fn by_prepare(end: &ContainerStateTerminated) -> Verdict {
+    let text = end.message.as_deref().unwrap_or_default();
+    match serde_json::from_str::<Failure>(text) {
+        Ok(failure) => Verdict::failed(&failure.reason, failure.message),
+        Err(_) => Verdict::failed(
+            reason::SOURCE_FAILED,
+            format!("the container prepare ended with exit code {}: {}", end.exit_code, cut(text.trim(), 300)),
+        ),
+    }
+}
+
+fn by_box(
+    seen: &Observed,
+    spec: &PipelineSpec,
+    status: &PipelineRunStatus,
+    pod: &Pod,
+    end: &ContainerStateTerminated,
+) -> Judgement {
+    if let Some(summary) = end.message.as_deref().and_then(Summary::decode) {
+        // The agent knows more (reasons, digests): it gets a moment, if it is there.
+        let ended = end.finished_at.as_ref().map_or(seen.now, |t| t.0);
+        if agent_is_there(seen) && elapsed(ended, seen.now) < REPORT_GRACE {
+            let verdict = running(spec, status);
+            return Judgement::of(verdict).wake(Duration::from_secs(1));
+        }
+        return by_summary(seen, spec, status, &summary, end);
+    }
+    if end.exit_code == EXIT_PREPARE_FAILED && status.steps.iter().all(|s| s.started_at.is_none()) {
+        // The kubelet reports the end of `prepare` with the reason at about the same time.
+        let ended = end.finished_at.as_ref().map_or(seen.now, |t| t.0);
+        if elapsed(ended, seen.now) < REPORT_GRACE {
+            return Judgement::of(Verdict::goes_on(reason::FETCHING_SOURCE, "the container prepare failed"))
+                .wake(Duration::from_secs(1));
+        }
+    }
+    let verdict = box_verdict(spec, status, pod, end);
+    let steps = close_steps(spec, status, &verdict, seen.now);
+    Judgement { verdict, steps, wake: None }
+}
+
+/// The box ended without the runner's summary.
+fn box_verdict(spec: &PipelineSpec, status: &PipelineRunStatus, pod: &Pod, end: &ContainerStateTerminated) -> Verdict {
+    let message = end.message.as_deref().unwrap_or_default();
+    let why = end.reason.as_deref().unwrap_or_default();
+    if let Some(verdict) = pod_verdict(status, pod) {
+        return verdict;
+    }
+    if why == "OOMKilled" {
+        let limit = spec.box_.resources.as_ref().and_then(|r| r.limits.get("memory"));
+        let limit =
+            limit.map_or_else(|| "memory than the node has".to_owned(), |l| format!("than its limit of {}", l.0));
+        return Verdict::failed(reason::OUT_OF_MEMORY, format!("the box used more {limit}{}", at_step(status)));
+    }
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Verdict::failed(reason::POD_LOST, format!("the pod was deleted{}", at_step(status)));
+    }
+    if end.started_at.is_none() || matches!(why, "ContainerCannotRun" | "StartError") {
+        return cannot_start(&spec.box_.image, message);
+    }
+    Verdict::failed(
+        reason::REPORT_LOST,
+        format!(
+            "the box ended with exit code {} and without the exit record of every step{}",
+            end.exit_code,
+            at_step(status)
+        ),
+    )
+}
+
+/// The engine could not start the box.
+fn cannot_start(image: &str, message: &str) -> Verdict {
+    if message.contains("/bin/sh") && (message.contains("no such file") || message.contains("not found")) {
+        return Verdict::failed(
+            reason::NO_SHELL,
+            format!("image {image} has no /bin/sh; script steps need one: choose an image with a shell"),
+        );
+    }
+    Verdict::failed(reason::BOX_FAILED_TO_START, format!("image {image} cannot be started: {}", cut(message, 500)))
+}
+
+/// What the pod itself says: evicted, out of time.
+fn pod_verdict(status: &PipelineRunStatus, pod: &Pod) -> Option<Verdict> {
+    let pod_status = pod.status.as_ref()?;
+    let message = pod_status.message.clone().unwrap_or_default();
+    match pod_status.reason.as_deref()? {
+        "Evicted" | "Preempting" => {
+            Some(Verdict::failed(reason::EVICTED, format!("the pod was evicted: {}", cut(&message, 500))))
+        }
+        "NodeLost" | "NodeShutdown" | "Terminated" => Some(Verdict::failed(
+            reason::NODE_LOST,
+            format!("the node was lost{}: {}", at_step(status), cut(&message, 300)),
+        )),
+        "DeadlineExceeded" => Some(Verdict::failed(
+            reason::RUN_TIMED_OUT,
+            format!("the run took longer than its timeout{}", at_step(status)),
+        )),
+        _ => None,
+    }
+}
+
+fn by_pod(seen: &Observed, status: &PipelineRunStatus, pod: &Pod) -> Option<Judgement> {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
+    let verdict = pod_verdict(status, pod).filter(|_| phase == "Failed" || phase == "Unknown")?;
+    let spec = seen.frozen().ok()?;
+    let steps = close_steps(&spec, status, &verdict, seen.now);
+    Some(Judgement { verdict, steps, wake: None })
+}
+
+/// A container that cannot start: at once for what cannot mend itself, after a grace for pulls.
+fn by_waiting<'a>(
+    seen: &Observed,
+    pod: &Pod,
+    containers: impl Iterator<Item = &'a ContainerStatus>,
+) -> Option<Judgement> {
+    for container in containers {
+        let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
+        let Some(waiting) = waiting else { continue };
+        let message = waiting.message.as_deref().unwrap_or_default();
+        let image = &container.image;
+        let judgement = match waiting.reason.as_deref().unwrap_or_default() {
+            "InvalidImageName" => Judgement::of(Verdict::failed(
+                reason::INVALID_IMAGE_NAME,
+                format!("{}: {}", container.name, cut(message, 500)),
+            )),
+            "ErrImageNeverPull" => Judgement::of(Verdict::failed(
+                reason::IMAGE_PULL_FAILED,
+                format!("image {image} is not on the node and imagePullPolicy is Never"),
+            )),
+            "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" => pulling(seen, pod, image, message),
+            "CreateContainerConfigError" => Judgement::of(config_error(&container.name, message)),
+            "CreateContainerError" | "RunContainerError" => Judgement::of(cannot_start(image, message)),
+            _ => continue,
+        };
+        return Some(judgement);
+    }
+    None
+}
+
+fn pulling(seen: &Observed, pod: &Pod, image: &str, message: &str) -> Judgement {
+    let sure = ["not found", "denied", "manifest unknown", "unauthorized", "no such image", "does not exist"];
+    let lower = message.to_lowercase();
+    let grace = if sure.iter().any(|s| lower.contains(s)) { PULL_GRACE_SURE } else { PULL_GRACE };
+    let since = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).or(pod.metadata.creation_timestamp.as_ref());
+    let waited = since.map_or(Duration::ZERO, |t| elapsed(t.0, seen.now));
+    if waited >= grace {
+        return Judgement::of(Verdict::failed(
+            reason::IMAGE_PULL_FAILED,
+            format!("image {image} cannot be pulled: {}", cut(message, 700)),
+        ));
+    }
+    let verdict = Verdict::goes_on(
+        reason::PULLING_IMAGES,
+        format!("pulling {image}; the last try failed: {}", cut(message, 300)),
+    );
+    Judgement::of(verdict).wake(grace - waited)
+}
+
+/// The kubelet names the missing object of a service's environment.
+fn config_error(container: &str, message: &str) -> Verdict {
+    let lower = message.to_lowercase();
+    let found = match (lower.contains("couldn't find key"), lower.contains("configmap")) {
+        (true, true) => reason::CONFIG_MAP_KEY_NOT_FOUND,
+        (true, false) => reason::SECRET_KEY_NOT_FOUND,
+        (false, _) if lower.starts_with("configmap") && lower.contains("not found") => reason::CONFIG_MAP_NOT_FOUND,
+        (false, _) if lower.contains("secret") && lower.contains("not found") => reason::SECRET_NOT_FOUND,
+        (false, _) => reason::BOX_FAILED_TO_START,
+    };
+    let name = container
+        .strip_prefix(SERVICE_PREFIX)
+        .map_or_else(|| format!("container {container}"), |s| format!("service {s}"));
+    Verdict::failed(found, format!("{name}: {}", cut(message, 500)))
+}
+
+/// A native sidecar that ends is restarted by the kubelet: that is how its end is seen.
+fn by_services(spec: &PipelineSpec, services: &[ContainerStatus]) -> Option<Verdict> {
+    for service in spec.services.iter().filter(|s| s.on_exit == OnExit::FailRun) {
+        let name = format!("{SERVICE_PREFIX}{}", service.name);
+        let Some(status) = services.iter().find(|c| c.name == name && c.restart_count > 0) else { continue };
+        let end = [&status.last_state, &status.state]
+            .into_iter()
+            .flatten()
+            .find_map(|s: &ContainerState| s.terminated.as_ref());
+        let code = end.map_or_else(String::new, |e| format!(" with exit code {}", e.exit_code));
+        let words =
+            end.and_then(|e| e.message.as_deref()).map_or_else(String::new, |m| format!(": {}", cut(m.trim(), 300)));
+        return Some(Verdict::failed(reason::SERVICE_FAILED, format!("service {} ended{code}{words}", service.name)));
+    }
+    None
+}
+
+fn going_on(
+    seen: &Observed,
+    spec: &PipelineSpec,
+    status: &PipelineRunStatus,
+    pod: &Pod,
+    containers: &[ContainerStatus],
+) -> Judgement {
+    let state = |name: &str| containers.iter().find(|c| c.name == name).and_then(|c| c.state.as_ref());
+    let box_runs = state(BOX).is_some_and(|s| s.running.is_some());
+    if !box_runs {
+        return starting(seen, spec, pod);
+    }
+    let started = status.steps.iter().any(|s| s.phase != StepPhase::Pending);
+    if needs_agent(spec) && !agent_is_there(seen) && seen.pod_age() >= AGENT_SILENT {
+        let node = status.node_name.as_deref().unwrap_or("the run's node");
+        let step =
+            spec.all_steps().find(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_)))).map_or("", |(_, s)| &s.name);
+        let verdict = Verdict::goes_on(
+            reason::WAITING_FOR_AGENT,
+            format!(
+                "step {step} needs the agent of node {node}, which has not answered for {}s",
+                AGENT_SILENT.as_secs()
+            ),
+        );
+        return Judgement::of(verdict).wake(Duration::from_secs(10));
+    }
+    let wake = if needs_agent(spec) { AGENT_SILENT } else { Duration::from_secs(300) };
+    if !started && state(PREPARE).is_none_or(|s| s.terminated.is_none()) {
+        let waits = spec
+            .services
+            .iter()
+            .filter(|s| s.readiness.is_some())
+            .map(|s| s.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let verdict = if waits.is_empty() {
+            Verdict::goes_on(reason::FETCHING_SOURCE, "fetching the source")
+        } else {
+            Verdict::goes_on(reason::WAITING_FOR_SERVICES, format!("fetching the source and waiting for {waits}"))
+        };
+        return Judgement::of(verdict).wake(wake);
+    }
+    Judgement::of(running(spec, status)).wake(wake)
+}
+
+fn starting(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
+    let timeout = duration::parse(&spec.timeout).unwrap_or_default();
+    let left = timeout.saturating_sub(seen.run_age());
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    if let Some(condition) = unscheduled {
+        let words = cut(condition.message.as_deref().unwrap_or("no node fits"), 500);
+        if left.is_zero() {
+            return Judgement::of(Verdict::failed(reason::UNSCHEDULABLE, words));
+        }
+        return Judgement::of(Verdict::goes_on(reason::POD_PENDING, words)).wake(left);
+    }
+    if left.is_zero() {
+        return Judgement::of(Verdict::failed(
+            reason::RUN_TIMED_OUT,
+            format!("the run took longer than {}; the box had not started", spec.timeout),
+        ));
+    }
+    let name = pod.name_any();
+    let verdict = if pod.spec.as_ref().is_some_and(|s| s.node_name.is_some()) {
+        Verdict::goes_on(reason::PULLING_IMAGES, format!("pulling {}", spec.box_.image))
+    } else {
+        Verdict::goes_on(reason::POD_PENDING, format!("pod {name} is being scheduled"))
+    };
+    Judgement::of(verdict).wake(left)
+}
+
+/// `step 4 of 10: test`, by the agent's account.
+fn running(spec: &PipelineSpec, status: &PipelineRunStatus) -> Verdict {
+    let at = |name: &str, steps: &[crate::api::Step]| {
+        steps.iter().position(|s| s.name == name).map(|i| (i + 1, steps.len()))
+    };
+    let current = status.steps.iter().rev().find(|s| s.phase != StepPhase::Pending);
+    let message = current.and_then(|step| {
+        let main = at(&step.name, &spec.steps).map(|(i, n)| format!("step {i} of {n}: {}", step.name));
+        main.or_else(|| at(&step.name, &spec.after_steps).map(|(i, n)| format!("after-step {i} of {n}: {}", step.name)))
+    });
+    Verdict::goes_on(reason::RUNNING, message.unwrap_or_else(|| "the steps run".into()))
+}
+
+fn by_summary(
+    seen: &Observed,
+    spec: &PipelineSpec,
+    status: &PipelineRunStatus,
+    summary: &Summary,
+    end: &ContainerStateTerminated,
+) -> Judgement {
+    let begin = end.started_at.as_ref().map_or(seen.now, |t| t.0);
+    let steps: Vec<StepStatus> = spec
+        .all_steps()
+        .enumerate()
+        .map(|(i, (_, step))| {
+            let known = status.steps.iter().find(|s| s.name == step.name);
+            match (known, summary.steps.get(i)) {
+                (Some(known), _) if known.phase.is_final() => known.clone(),
+                (known, Some(Some(end))) => from_summary(&step.name, known, end, begin),
+                (known, _) => {
+                    known.cloned().unwrap_or_else(|| StepStatus { name: step.name.clone(), ..Default::default() })
+                }
+            }
+        })
+        .collect();
+    let verdict = if summary.passed {
+        passed(spec, &steps, status, seen.now)
+    } else {
+        let failed = summary.failed.and_then(|i| spec.all_steps().nth(usize::from(i)));
+        let name = failed.map_or("?", |(_, s)| s.name.as_str());
+        let code = summary.failed.and_then(|i| steps.get(usize::from(i))).and_then(|s| s.exit_code);
+        let why = summary.reason.as_deref().unwrap_or(reason::STEP_FAILED);
+        let message = match (why, code) {
+            (reason::STEP_FAILED, Some(code)) => format!(
+                "step {name} ({} of {}) failed with exit code {code}",
+                summary.failed.unwrap_or(0) + 1,
+                spec.steps.len()
+            ),
+            (reason::CANCELLED, _) => cancelled(seen, status),
+            _ => format!("step {name} failed"),
+        };
+        Verdict::failed(why, message)
+    };
+    Judgement { verdict, steps, wake: None }
+}
+
+fn from_summary(name: &str, known: Option<&StepStatus>, end: &StepEnd, begin: Timestamp) -> StepStatus {
+    let at = |ms: u32| begin.checked_add(SignedDuration::from_millis(i64::from(ms))).map_or(begin, |t| t);
+    let (phase, reason) = match (end.reason, end.code) {
+        (EndReason::ExitCode, Some(0) | None) => (StepPhase::Succeeded, reason::EXIT_CODE),
+        (EndReason::ExitCode, _) => (StepPhase::Failed, reason::EXIT_CODE),
+        (EndReason::Signal, _) => (StepPhase::Failed, reason::SIGNAL),
+        (EndReason::TimedOut, _) => (StepPhase::Failed, reason::TIMED_OUT),
+        (EndReason::NoOutput, _) => (StepPhase::Failed, reason::NO_OUTPUT),
+        (EndReason::Cancelled, _) => (StepPhase::Cancelled, reason::CANCELLED),
+        (EndReason::EarlierStepFailed, _) => (StepPhase::Skipped, reason::EARLIER_STEP_FAILED),
+        (EndReason::Agent | EndReason::NotStarted, _) => (StepPhase::Failed, reason::STEP_FAILED),
+    };
+    let ran = !matches!(end.reason, EndReason::EarlierStepFailed);
+    StepStatus {
+        name: name.to_owned(),
+        phase,
+        reason: Some(reason.to_owned()),
+        exit_code: end.code.map(i32::from),
+        started_at: ran.then(|| Time(at(end.started_ms))),
+        finished_at: ran.then(|| Time(at(end.finished_ms))),
+        images: known.map(|k| k.images.clone()).unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+/// At a bad end: steps that still seem to run are over, those not reached are skipped. Empty if the
+/// agent's account is complete.
+#[must_use]
+pub fn close_steps(
+    spec: &PipelineSpec,
+    status: &PipelineRunStatus,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Vec<StepStatus> {
+    if verdict.outcome == Outcome::GoesOn
+        || (!status.steps.is_empty() && status.steps.iter().all(|s| s.phase.is_final()))
+    {
+        return Vec::new();
+    }
+    let is_cancel = verdict.reason == reason::CANCELLED;
+    spec.all_steps()
+        .map(|(_, step)| {
+            let mut known = status.steps.iter().find(|s| s.name == step.name).cloned();
+            let step = known.get_or_insert_with(|| StepStatus { name: step.name.clone(), ..Default::default() });
+            match step.phase {
+                StepPhase::Pending => {
+                    step.phase = StepPhase::Skipped;
+                    step.reason = Some(reason::EARLIER_STEP_FAILED.to_owned());
+                }
+                StepPhase::Running | StepPhase::Waiting => {
+                    step.phase = if is_cancel { StepPhase::Cancelled } else { StepPhase::Failed };
+                    step.reason = Some(verdict.reason.clone());
+                    step.finished_at = Some(Time(now));
+                }
+                StepPhase::Succeeded | StepPhase::Failed | StepPhase::Skipped | StepPhase::Cancelled => {}
+            }
+            step.clone()
+        })
+        .collect()
+}
+
+fn terminated<'a>(containers: &'a [ContainerStatus], name: &str) -> Option<&'a ContainerStateTerminated> {
+    containers.iter().find(|c| c.name == name)?.state.as_ref()?.terminated.as_ref()
+}
+
+fn needs_agent(spec: &PipelineSpec) -> bool {
+    spec.all_steps().any(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_))))
+}
+
+/// Whether the agent of the run's node renewed its lease lately.
+#[must_use]
+pub fn agent_is_there(seen: &Observed) -> bool {
+    seen.agent_seen.is_some_and(|at| elapsed(at, seen.now) < AGENT_SILENT)
+}

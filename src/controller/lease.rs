@@ -1,0 +1,126 @@
+//! Leader election by a Lease: at most one controller acts at a time.
+//!
+//! **Invariant:** every write of the Lease names the version it was read at, so of two candidates one
+//! loses. A holder that could not renew in time stops acting before another may take over: expiry is
+//! measured by the own monotonic clock, from before the last good renewal.
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::{Api, Client, api::PostParams};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A Lease that is not renewed for this long may be taken (as client-go has it).
+const DURATION: Duration = Duration::from_secs(15);
+/// A holder that did not renew for this long stops.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Between two tries.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A candidate for one Lease.
+pub struct Candidate {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    /// The holder's last renewal as seen, and when that was seen.
+    observed: Option<(Option<Timestamp>, Instant)>,
+}
+
+impl Candidate {
+    /// A candidate with an identity that no other has (the pod's name).
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), name: name.into(), identity: identity.into(), observed: None }
+    }
+
+    /// Waits until the Lease is ours.
+    pub async fn acquire(&mut self) {
+        loop {
+            match self.try_take().await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "lease not taken"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Renews the Lease; returns when it is lost.
+    pub async fn hold(&mut self) {
+        let mut renewed = Instant::now();
+        while renewed.elapsed() < DEADLINE {
+            tokio::time::sleep(RETRY).await;
+            let began = Instant::now();
+            match tokio::time::timeout(DEADLINE.saturating_sub(renewed.elapsed()), self.try_take()).await {
+                Ok(Ok(true)) => renewed = began,
+                Ok(Ok(false)) => return,
+                Ok(Err(error)) => tracing::warn!(%error, "lease not renewed"),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Gives the Lease back, so that another need not wait for its end.
+    pub async fn release(&mut self) {
+        if let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await
+            && lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()) == Some(&self.identity)
+        {
+            if let Some(spec) = lease.spec.as_mut() {
+                spec.holder_identity = None;
+            }
+            let _unheld = self.api.replace(&self.name, &PostParams::default(), &lease).await;
+        }
+    }
+
+    async fn try_take(&mut self) -> kube::Result<bool> {
+        let Some(found) = self.api.get_opt(&self.name).await? else {
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(self.spec(None)) };
+            return won(self.api.create(&PostParams::default(), &lease).await);
+        };
+        let spec = found.spec.clone().unwrap_or_default();
+        let ours = spec.holder_identity.as_deref() == Some(self.identity.as_str());
+        if !ours && spec.holder_identity.is_some() && !self.expired(spec.renew_time.as_ref().map(|t| t.0)) {
+            return Ok(false);
+        }
+        let lease = Lease { spec: Some(self.spec(Some(&spec))), ..found };
+        won(self.api.replace(&self.name, &PostParams::default(), &lease).await)
+    }
+
+    /// Whether the holder was silent for the Lease's time, by our own clock.
+    fn expired(&mut self, renewed: Option<Timestamp>) -> bool {
+        match self.observed {
+            Some((seen, since)) if seen == renewed => since.elapsed() >= DURATION,
+            _ => {
+                self.observed = Some((renewed, Instant::now()));
+                false
+            }
+        }
+    }
+
+    fn spec(&self, old: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let ours = old.is_some_and(|o| o.holder_identity.as_deref() == Some(&self.identity));
+        let transitions = old.and_then(|o| o.lease_transitions).unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(15),
+            acquire_time: if ours { old.and_then(|o| o.acquire_time.clone()) } else { Some(now.clone()) },
+            renew_time: Some(now),
+            lease_transitions: Some(if ours { transitions } else { transitions + 1 }),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+/// Another was faster: not an error.
+fn won(result: kube::Result<Lease>) -> kube::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,150 @@
+//! Writes the [`Order`] for `prepare` and names the volumes it needs. Called by `pod`.
+//!
+//! **Invariant:** pure. An order holds names of Secrets, never values.
+
+use crate::{
+    api::{
+        PipelineSpec, StepKind, duration,
+        pipeline::{EnvFrom, EnvVar, Source, Submodules},
+        step::OnFailure,
+    },
+    wire::{
+        self, EnvFromSource, EnvItem, EnvValue, GitOrder, Order, OrderStep, RunInfo, ServiceCheck, SourceOrder,
+        StepWork,
+    },
+};
+
+/// Writes the order of a run whose pipeline is frozen.
+#[must_use]
+pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
+    let box_env = spec.box_.env.iter().map(env_item);
+    let from = spec.env_from.iter().filter_map(env_from_item);
+    Order {
+        version: wire::VERSION,
+        run,
+        working_dir: spec.box_.working_dir.clone(),
+        shell: spec.box_.shell.clone(),
+        deadline_ms,
+        env: box_env.chain(from).chain(spec.env.iter().map(env_item)).collect(),
+        source: source(spec.source.as_ref()),
+        services: spec.services.iter().filter_map(service_check).collect(),
+        push_secrets: push_secrets(spec),
+        steps: spec.all_steps().map(|(after, step)| order_step(spec, after, step)).collect(),
+    }
+}
+
+/// Names of the Secrets and of the ConfigMaps that feed the environment, each once, in order of first use.
+#[must_use]
+pub fn env_objects(spec: &PipelineSpec) -> (Vec<&str>, Vec<&str>) {
+    let (mut secrets, mut config_maps) = (Vec::new(), Vec::new());
+    let mut add = |list: bool, name| {
+        let names: &mut Vec<&str> = if list { &mut secrets } else { &mut config_maps };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    };
+    for from in &spec.env_from {
+        from.secret_ref.iter().for_each(|r| add(true, &r.name));
+        from.config_map_ref.iter().for_each(|r| add(false, &r.name));
+    }
+    let steps = spec.all_steps().flat_map(|(_, s)| &s.env);
+    for var in spec.box_.env.iter().chain(&spec.env).chain(steps) {
+        var.secret_key_ref.iter().for_each(|r| add(true, &r.name));
+        var.config_map_key_ref.iter().for_each(|r| add(false, &r.name));
+    }
+    (secrets, config_maps)
+}
+
+fn env_item(var: &EnvVar) -> EnvItem {
+    let value = match (&var.secret_key_ref, &var.config_map_key_ref) {
+        (Some(r), _) => EnvValue::Secret { name: r.name.clone(), key: r.key.clone(), optional: r.optional },
+        (None, Some(r)) => EnvValue::ConfigMap { name: r.name.clone(), key: r.key.clone(), optional: r.optional },
+        (None, None) => EnvValue::Text(var.value.clone().unwrap_or_default()),
+    };
+    EnvItem::One { name: var.name.clone(), value }
+}
+
+fn env_from_item(from: &EnvFrom) -> Option<EnvItem> {
+    let (secret, object) = match (&from.secret_ref, &from.config_map_ref) {
+        (Some(r), _) => (true, r),
+        (None, Some(r)) => (false, r),
+        (None, None) => return None,
+    };
+    let prefix = from.prefix.clone().unwrap_or_default();
+    Some(EnvItem::All(EnvFromSource { prefix, secret, name: object.name.clone(), optional: object.optional }))
+}
+
+fn source(source: Option<&Source>) -> SourceOrder {
+    let Some(source) = source else { return SourceOrder::None };
+    if let Some(git) = &source.git {
+        return SourceOrder::Git(GitOrder {
+            url: git.url.clone(),
+            revision: git.revision.clone(),
+            secret_name: git.secret_name.clone(),
+            depth: git.depth,
+            submodules: match git.submodules {
+                Submodules::None => 0,
+                Submodules::Direct => 1,
+                Submodules::Recursive => 2,
+            },
+            lfs: matches!(git.lfs, crate::api::pipeline::Lfs::Auto),
+            sparse: git.sparse.clone().unwrap_or_default(),
+            directory: git.directory.clone(),
+        });
+    }
+    let files = source.inline.as_ref().map(|inline| {
+        let mode = |text: &str| u32::from_str_radix(text, 8).unwrap_or(0o644);
+        inline.files.iter().map(|f| (f.path.clone(), f.content.clone(), mode(&f.mode))).collect()
+    });
+    files.map_or(SourceOrder::None, SourceOrder::Inline)
+}
+
+fn service_check(service: &crate::api::pipeline::Service) -> Option<ServiceCheck> {
+    let readiness = service.readiness.as_ref()?;
+    let (port, http_path) = match (&readiness.tcp, &readiness.http) {
+        (Some(port), _) => (*port, None),
+        (None, Some(http)) => (http.port, Some(http.path.clone())),
+        // An exec check is the kubelet's startup probe.
+        (None, None) => return None,
+    };
+    let within_s = seconds(&readiness.within);
+    Some(ServiceCheck { name: service.name.clone(), port, http_path, within_s })
+}
+
+fn push_secrets(spec: &PipelineSpec) -> Vec<(String, String)> {
+    let step_of = |secret: &str| {
+        let uses = |s: &&crate::api::Step| {
+            let push = s.docker_push.as_ref().or(s.docker_scratch_push.as_ref().map(|p| &p.push));
+            push.and_then(|p| p.credentials.as_ref()).is_some_and(|c| c.secret_name == secret)
+        };
+        spec.all_steps().map(|(_, s)| s).find(uses).map(|s| s.name.clone()).unwrap_or_default()
+    };
+    spec.push_secrets().into_iter().map(|secret| (step_of(secret), secret.to_owned())).collect()
+}
+
+fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step) -> OrderStep {
+    let kind = step.kind();
+    let script = matches!(kind, Some(StepKind::Script(_)));
+    let interactive = matches!(kind, Some(StepKind::Watch(_) | StepKind::Shell(_)));
+    let timeout = step.timeout.as_ref().or((!interactive).then_some(&spec.step_timeout));
+    OrderStep {
+        name: step.name.clone(),
+        title: step.title().to_owned(),
+        after,
+        cwd: step.cwd.clone(),
+        env: step.env.iter().map(env_item).collect(),
+        work: match kind {
+            Some(StepKind::Script(code)) => StepWork::Script(code.to_owned()),
+            _ => StepWork::Agent,
+        },
+        timeout_s: timeout.map(|t| seconds(t)),
+        no_output_timeout_s: script.then(|| seconds(&spec.no_output_timeout)),
+        continue_on_failure: step.on_failure == OnFailure::Continue,
+        retries: step.retries,
+    }
+}
+
+/// Durations are checked when the run is resolved; a frozen one that is not readable has no time.
+fn seconds(text: &str) -> u64 {
+    duration::parse(text).map_or(0, |d| d.as_secs())
+}

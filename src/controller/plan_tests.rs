@@ -1,0 +1,340 @@
+use super::*;
+use crate::api::status::{Report, ReportResult, StepPhase, StepStatus};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
+use rstest::rstest;
+
+const NOW: &str = "2026-11-21T12:00:00Z";
+
+fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+fn ago(seconds: i64) -> Time {
+    Time(now() - SignedDuration::from_secs(seconds))
+}
+
+const SPEC: &str = "{box: {image: 'a:1'}, steps: [{name: one, script: x}, {name: two, script: y}], afterSteps: [{name: tell, script: z}]}";
+const PUSH: &str =
+    "{box: {image: 'a:1'}, steps: [{name: one, script: x}, {name: push, dockerPush: {repository: h.io/a}}]}";
+
+/// A run with its finalizer on, and nothing else.
+fn seen(run_spec: &str) -> Observed {
+    let run = format!(
+        "{{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun, metadata: {{name: r, namespace: n, uid: u-1, generation: 1,
+           creationTimestamp: '{NOW}', finalizers: [windlass.dev/cleanup]}}, spec: {run_spec}}}"
+    );
+    Observed {
+        now: now(),
+        run: serde_yaml::from_str(&run).unwrap(),
+        pipeline: None,
+        pod: None,
+        refused: None,
+        agent_seen: Some(now()),
+        written: None,
+        settings: PodSettings { image: "windlass:test".into(), ..Default::default() },
+    }
+}
+
+/// The same, frozen.
+fn frozen(spec: &str) -> Observed {
+    let mut seen = seen(&format!("{{pipelineSpec: {spec}}}"));
+    let spec = serde_json::to_value(seen.run.spec.pipeline_spec.clone().unwrap()).unwrap();
+    let status = seen.run.status.get_or_insert_default();
+    status.pipeline_spec = Some(spec);
+    status.build_number = Some(3);
+    seen
+}
+
+/// The same with its pod, whose status is `pod_status`, recorded.
+fn with_pod(spec: &str, pod_status: &str) -> Observed {
+    let mut seen = frozen(spec);
+    let Ok([Change::CreatePod(pod)]) = <[Change; 1]>::try_from(plan(&seen).changes) else { panic!("no pod is made") };
+    let mut pod = *pod;
+    pod.metadata.uid = Some("p-1".into());
+    pod.metadata.creation_timestamp = Some(ago(5));
+    pod.spec.as_mut().unwrap().node_name = Some("node".into());
+    pod.status = Some(serde_yaml::from_str(pod_status).unwrap());
+    seen.pod = Some(pod);
+    let status = seen.run.status.as_mut().unwrap();
+    status.start_time = Some(ago(5));
+    settle(seen)
+}
+
+/// Applies the plan's status to the world, until nothing is left to do.
+fn settle(mut seen: Observed) -> Observed {
+    for _ in 0..5 {
+        let Some(new) = plan(&seen).status else { return seen };
+        let mut json = serde_json::to_value(seen.run.status.clone().unwrap_or_default()).unwrap();
+        let new = serde_json::to_value(new).unwrap();
+        for key in ["podName", "podUID", "nodeName", "completionTime"] {
+            json.as_object_mut().unwrap().remove(key);
+        }
+        for (key, value) in new.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        seen.run.status = Some(serde_json::from_value(json).unwrap());
+        seen.refused = None;
+    }
+    panic!("no fixpoint: {:?}", plan(&seen))
+}
+
+fn reason_of(seen: &Observed) -> (String, String, String) {
+    let status = seen.run.status.as_ref().unwrap();
+    let condition = &status.conditions[0];
+    (condition.status.clone(), condition.reason.clone(), condition.message.clone())
+}
+
+fn step(name: &str, phase: StepPhase) -> StepStatus {
+    let started_at = (phase != StepPhase::Pending && phase != StepPhase::Skipped).then(|| ago(3));
+    StepStatus { name: name.into(), phase, started_at, ..Default::default() }
+}
+
+const BOX_RUNS: &str = "{phase: Running, containerStatuses: [
+  {name: box, image: 'a:1', imageID: '', ready: true, restartCount: 0, state: {running: {}}},
+  {name: prepare, image: w, imageID: '', ready: false, restartCount: 0, state: {terminated: {exitCode: 0}}}]}";
+
+#[test]
+fn a_run_becomes_a_pod_in_order() {
+    let mut seen = seen(&format!("{{pipelineSpec: {SPEC}}}"));
+    seen.run.metadata.finalizers = None;
+    assert_eq!(plan(&seen).changes, [Change::AddFinalizer]);
+    seen.run.metadata.finalizers = Some(vec![meta::FINALIZER.into()]);
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::Freeze { counter: None, .. }]));
+    let seen = with_pod(SPEC, "{phase: Pending}");
+    let status = seen.run.status.as_ref().unwrap();
+    assert_eq!(
+        (status.pod_name.as_deref(), status.pod_uid.as_deref(), status.node_name.as_deref()),
+        (Some("r-1"), Some("p-1"), Some("node"))
+    );
+    assert!(plan(&seen).is_empty());
+}
+
+#[test]
+fn a_missing_pipeline_has_a_grace_then_fails() {
+    let mut early = seen("{pipelineRef: {name: p}}");
+    assert_eq!(plan(&early).wake, Some(Duration::from_secs(30)));
+    early = settle(early);
+    assert_eq!(reason_of(&early).0, "Unknown");
+    early.now = early.now + SignedDuration::from_secs(31);
+    let late = settle(early);
+    assert_eq!(
+        reason_of(&late),
+        (
+            "False".into(),
+            "PipelineNotFound".into(),
+            "Pipeline p does not exist in namespace n; create it or mend pipelineRef.name".into()
+        )
+    );
+}
+
+#[test]
+fn a_foreign_pod_of_our_name_is_not_adopted() {
+    let mut seen = frozen(SPEC);
+    seen.pod = Some(Pod::default());
+    let seen = settle(seen);
+    assert_eq!(reason_of(&seen).1, "PodNameConflict");
+    assert!(plan(&seen).changes.iter().all(|c| !matches!(c, Change::DeletePod { .. })), "it is not ours to delete");
+}
+
+#[test]
+fn a_report_ends_the_run_at_once_and_green_needs_every_record() {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    let status = seen.run.status.as_mut().unwrap();
+    status.report = Some(Report { attempt: 1, result: ReportResult::Passed, ..Default::default() });
+    status.steps = vec![step("one", StepPhase::Succeeded), step("two", StepPhase::Succeeded)];
+    let lost = settle(seen.clone());
+    assert_eq!(reason_of(&lost).1, "ReportLost");
+    seen.run.status.as_mut().unwrap().steps.push(step("tell", StepPhase::Succeeded));
+    let green = settle(seen);
+    assert_eq!(reason_of(&green), ("True".into(), "Succeeded".into(), "2 steps in 5.0s".into()));
+    assert_eq!(green.run.status.as_ref().unwrap().phase.as_deref(), Some("Succeeded"));
+    assert!(plan(&green).changes.is_empty(), "the pod is kept for its logs");
+}
+
+#[test]
+fn a_stale_report_of_an_earlier_attempt_does_not_count() {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().report =
+        Some(Report { attempt: 2, result: ReportResult::Passed, ..Default::default() });
+    assert_eq!(reason_of(&settle(seen)).0, "Unknown");
+}
+
+#[rstest]
+#[case("{name: box, state: {waiting: {reason: ErrImageNeverPull}}}", "ImagePullFailed")]
+#[case("{name: box, state: {waiting: {reason: InvalidImageName, message: x}}}", "InvalidImageName")]
+#[case(
+    "{name: box, state: {terminated: {exitCode: 127, reason: ContainerCannotRun, message: 'exec: \"/bin/sh\": stat /bin/sh: no such file or directory'}}}",
+    "NoShell"
+)]
+#[case(
+    "{name: box, state: {terminated: {exitCode: 137, startedAt: '2026-11-21T11:59:58Z', reason: OOMKilled}}}",
+    "OutOfMemory"
+)]
+#[case(
+    "{name: box, state: {terminated: {exitCode: 0, startedAt: '2026-11-21T11:59:58Z', reason: Completed}}}",
+    "ReportLost"
+)]
+#[case(
+    "{name: prepare, state: {terminated: {exitCode: 1, message: '{\"reason\":\"SecretNotFound\",\"message\":\"m\"}'}}}",
+    "SecretNotFound"
+)]
+fn a_pod_that_cannot_go_on_says_why(#[case] container: &str, #[case] reason: &str) {
+    let container = container.replacen("{name", "{image: 'a:1', imageID: '', ready: false, restartCount: 0, name", 1);
+    let seen = with_pod(SPEC, &format!("{{phase: Running, containerStatuses: [{container}]}}"));
+    let (status, why, _) = reason_of(&seen);
+    assert_eq!((status.as_str(), why.as_str()), ("False", reason));
+    let steps = &seen.run.status.as_ref().unwrap().steps;
+    assert!(steps.is_empty() || steps.iter().all(|s| s.phase.is_final()), "{steps:?}");
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]), "what still runs is stopped");
+}
+
+#[test]
+fn the_summary_finishes_a_run_without_an_agent() {
+    let summary = crate::wire::Summary {
+        passed: false,
+        reason: Some("StepFailed".into()),
+        failed: Some(1),
+        steps: [(0, 0), (0, 2), (5, 0)]
+            .map(|(reason, code)| {
+                let reason = crate::wire::EndReason::from_number(reason).unwrap();
+                Some(crate::wire::StepEnd { reason, code: Some(code), started_ms: 1, finished_ms: 2 })
+            })
+            .to_vec(),
+    };
+    let status = format!(
+        "{{phase: Failed, containerStatuses: [{{name: box, image: a, imageID: '', ready: false, restartCount: 0, state: {{terminated: {{exitCode: 1,
+            startedAt: '2026-11-21T11:59:58Z', finishedAt: '{NOW}', message: '{}'}}}}}}]}}",
+        summary.encode()
+    );
+    let waits = with_pod(SPEC, &status);
+    assert_eq!(reason_of(&waits).0, "Unknown", "the agent is there and will say more");
+    let mut alone = waits;
+    alone.agent_seen = None;
+    let ended = settle(alone);
+    assert_eq!(reason_of(&ended).2, "step two (2 of 2) failed with exit code 2");
+    let phases: Vec<_> = ended.run.status.as_ref().unwrap().steps.iter().map(|s| (s.phase, s.exit_code)).collect();
+    assert_eq!(phases, [(StepPhase::Succeeded, Some(0)), (StepPhase::Failed, Some(2)), (StepPhase::Skipped, Some(0))]);
+}
+
+#[test]
+fn a_push_waits_for_its_agent_and_says_so_but_scripts_do_not() {
+    for (spec, reason) in [(PUSH, "WaitingForAgent"), (SPEC, "Running")] {
+        let mut seen = with_pod(spec, BOX_RUNS);
+        seen.agent_seen = None;
+        seen.now = seen.now + SignedDuration::from_secs(40);
+        let seen = settle(seen);
+        assert_eq!((reason_of(&seen).0.as_str(), reason_of(&seen).1.as_str()), ("Unknown", reason));
+    }
+}
+
+#[rstest]
+#[case(Cancel::Graceful, true, "Cancelling")]
+#[case(Cancel::Graceful, false, "Cancelled")]
+#[case(Cancel::Immediate, true, "Cancelled")]
+fn cancel(#[case] how: Cancel, #[case] agent: bool, #[case] reason: &str) {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().steps = vec![step("one", StepPhase::Running), step("two", StepPhase::Pending)];
+    seen.run.spec.cancel = Some(how);
+    if !agent {
+        seen.agent_seen = None;
+    }
+    let seen = settle(seen);
+    assert_eq!(reason_of(&seen).1, reason);
+    let deletes = matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]);
+    assert_eq!(deletes, reason == "Cancelled");
+}
+
+#[test]
+fn cancel_before_the_pod_makes_no_pod() {
+    let mut seen = frozen(SPEC);
+    seen.run.spec.cancel = Some(Cancel::Graceful);
+    let seen = settle(seen);
+    assert_eq!(reason_of(&seen).1, "Cancelled");
+    assert!(plan(&seen).changes.iter().all(|c| !matches!(c, Change::CreatePod(_))));
+}
+
+#[test]
+fn a_lost_pod_is_retried_only_if_asked_and_never_after_a_digest() {
+    let lost = |retries: u32, digest: bool| {
+        let mut seen = with_pod(&SPEC.replace("{box", &format!("{{retries: {retries}, box")), BOX_RUNS);
+        let mut running = step("one", StepPhase::Running);
+        if digest {
+            running.images.push(crate::api::status::ImageStatus { digest: "sha256:x".into(), ..Default::default() });
+        }
+        seen.run.status.as_mut().unwrap().steps = vec![running];
+        seen.pod = None;
+        plan(&seen)
+    };
+    let ended = |plan: &Plan| plan.status.as_ref().unwrap().completion_time.is_some();
+    assert!(ended(&lost(0, false)));
+    assert!(ended(&lost(1, true)));
+    let again = lost(1, false);
+    assert_eq!(again.changes, [Change::ClearAgentStatus]);
+    let status = again.status.unwrap();
+    assert_eq!(
+        (status.attempt, status.pod_name.as_deref(), status.pod_uid, status.node_name),
+        (Some(2), Some("r-2"), None, None)
+    );
+}
+
+#[test]
+fn a_refused_pod_is_the_users_to_mend() {
+    let mut seen = frozen(SPEC);
+    seen.refused = Some("exceeded quota".into());
+    let seen = settle(seen);
+    assert_eq!(reason_of(&seen), ("False".into(), "PodForbidden".into(), "exceeded quota".into()));
+}
+
+#[test]
+fn an_ended_run_keeps_its_pod_then_loses_pod_finalizer_and_itself() {
+    let mut seen = with_pod(SPEC, "{phase: Succeeded}");
+    let status = seen.run.status.as_mut().unwrap();
+    status.completion_time = Some(ago(10));
+    seen.run.spec.pod_ttl_after_finished = "1m".into();
+    seen.run.spec.ttl_after_finished = Some("2m".into());
+    assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(50))));
+    seen.now = seen.now + SignedDuration::from_secs(60);
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]));
+    seen.pod = None;
+    assert_eq!(plan(&seen).changes, [Change::RemoveFinalizer]);
+    seen.run.metadata.finalizers = None;
+    seen.now = seen.now + SignedDuration::from_secs(60);
+    assert_eq!(plan(&seen).changes, [Change::DeleteRun]);
+}
+
+#[test]
+fn deletion_removes_the_pod_then_the_finalizer() {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.run.metadata.deletion_timestamp = Some(ago(0));
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]));
+    seen.pod = None;
+    assert_eq!(plan(&seen).changes, [Change::RemoveFinalizer]);
+}
+
+#[test]
+fn a_service_that_ends_fails_the_run_unless_it_may() {
+    for (on_exit, ended) in [("FailRun", true), ("Ignore", false)] {
+        let spec = SPEC.replace("{box", &format!("{{services: [{{name: db, image: 'p:1', onExit: {on_exit}}}], box"));
+        let status = BOX_RUNS.replacen(
+            "{phase: Running,",
+            "{phase: Running, initContainerStatuses: [{name: svc-db, image: p, imageID: '', ready: true, restartCount: 1, state: {running: {}},
+               lastState: {terminated: {exitCode: 3}}}],",
+            1,
+        );
+        let seen = with_pod(&spec, &status);
+        assert_eq!(seen.run.status.as_ref().unwrap().completion_time.is_some(), ended);
+        if ended {
+            assert_eq!(reason_of(&seen).2, "service db ended with exit code 3");
+        }
+    }
+}
+
+#[test]
+fn progress_alone_is_written_seldom() {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().steps = vec![step("one", StepPhase::Running)];
+    seen = settle(seen);
+    seen.run.status.as_mut().unwrap().steps.push(step("two", StepPhase::Running));
+    seen.written = Some(seen.now);
+    assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(10))));
+}

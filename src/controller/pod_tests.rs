@@ -1,0 +1,84 @@
+use super::*;
+
+fn run() -> PipelineRun {
+    serde_yaml::from_str(
+        "{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun, metadata: {name: r, namespace: n, uid: u-1},
+          spec: {}, status: {buildNumber: 7}}",
+    )
+    .unwrap()
+}
+
+fn spec(yaml: &str) -> PipelineSpec {
+    serde_yaml::from_str(yaml).unwrap()
+}
+
+fn settings() -> PodSettings {
+    PodSettings { image: "windlass:test".into(), ..Default::default() }
+}
+
+/// What `prepare` will read, as the API server and the kubelet hand it over.
+fn order_of(pod: &Pod) -> wire::Order {
+    let prepare = pod.spec.as_ref().unwrap().containers.iter().find(|c| c.name == PREPARE).unwrap();
+    let pieces = prepare.env.as_ref().unwrap().iter().map(|e| e.value.clone().unwrap().replace("$$", "$"));
+    serde_json::from_str(&pieces.collect::<String>()).unwrap()
+}
+
+#[test]
+fn a_large_order_travels_in_pieces_and_comes_back_whole() {
+    let script = "echo '$$$HOME $(date) ü'\n".repeat(9000);
+    let steps = serde_json::json!({"box": {"image": "a:1"}, "steps": [{"name": "s", "script": script}]});
+    let spec: PipelineSpec = serde_json::from_value(steps).unwrap();
+    let pod = pod(&run(), &spec, 1, &settings(), 1000);
+    let prepare = &pod.spec.as_ref().unwrap().containers[0];
+    let pieces = prepare.env.as_ref().unwrap();
+    assert!(pieces.len() > 2 && pieces.iter().all(|p| p.value.as_ref().unwrap().len() < 128 * 1024));
+    let order = order_of(&pod);
+    assert_eq!(order.steps[0].work, wire::StepWork::Script(script));
+    assert_eq!(order.deadline_ms, 3_601_000);
+    assert_eq!((order.run.name.as_str(), order.run.uid.as_str(), order.run.build_number), ("r", "u-1", 7));
+}
+
+#[test]
+fn no_secret_reaches_the_box() {
+    let spec = spec(
+        "{box: {image: 'a:1', env: [{name: X, secretKeyRef: {name: k, key: a}}]}, env: [{name: Y, secretKeyRef: {name: k, key: b}}],
+          steps: [{name: p, dockerPush: {repository: h.io/a, credentials: {secretName: login}}}]}",
+    );
+    let pod = pod(&run(), &spec, 1, &settings(), 0).spec.unwrap();
+    let boxed = pod.containers.iter().find(|c| c.name == BOX).unwrap();
+    assert!(boxed.env.is_none() && boxed.env_from.is_none());
+    let mounts: Vec<&str> = boxed.volume_mounts.as_ref().unwrap().iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(mounts, ["in", "out", "disk"]);
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    let modes: Vec<_> =
+        pod.volumes.unwrap().into_iter().filter_map(|v| Some((v.name, v.secret?.default_mode?))).collect();
+    assert_eq!(modes, [("secret-0".into(), 0o444), ("push-0".into(), 0)]);
+}
+
+#[test]
+fn services_are_native_sidecars_with_names_on_localhost() {
+    let spec = spec(
+        "{box: {image: 'a:1'}, steps: [{name: s, script: x}], services: [
+          {name: db, image: 'p:1', readiness: {tcp: 5432, within: 1m}, env: [{name: P, value: 'a$b'}]},
+          {name: q, image: 'q:1', readiness: {exec: {command: [ok]}, within: 3s}, command: [run], user: '7:8'}]}",
+    );
+    let pod = pod(&run(), &spec, 1, &settings(), 0);
+    assert_eq!(
+        order_of(&pod).services,
+        [wire::ServiceCheck { name: "db".into(), port: 5432, http_path: None, within_s: 60 }]
+    );
+    insta::assert_yaml_snapshot!(pod.spec.as_ref().unwrap().init_containers);
+    let hosts = pod.spec.unwrap().host_aliases.unwrap().remove(0);
+    assert_eq!(hosts.hostnames.unwrap(), ["db", "q"]);
+}
+
+#[test]
+fn the_minimal_pod() {
+    insta::assert_yaml_snapshot!(pod(
+        &run(),
+        &spec("{box: {image: 'a:1', user: '1000'}, steps: [{name: s, script: x}]}"),
+        2,
+        &settings(),
+        0
+    ));
+}

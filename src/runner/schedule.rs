@@ -1,0 +1,506 @@
+//! What happens when: the state machine of a run. The supervisor tells it what happened and does
+//! what it says.
+//!
+//! ```text
+//! Idle ─> Running ─> Stopping ─┐        time and cancel move Running to Stopping
+//!   ^  └> Asking ──────────────┼─> the next step ─> … ─> Over
+//!   └──── Backoff <────────────┘
+//! ```
+//!
+//! **Invariant:** pure: no clock, process or file. Time is milliseconds since the runner began.
+//! Each step gets one end and keeps it, and a run passes by its steps' ends alone.
+
+use super::words;
+use crate::wire::{EndReason, PlanStep, StepWork};
+
+/// Together, after-steps may take this much longer than the run.
+const AFTER_MS: u64 = 5 * 60 * 1000;
+/// Longest pause before a step is repeated.
+const LONGEST_PAUSE_MS: u64 = 30_000;
+/// How often to look whether a group that was told to stop is gone.
+const GROUP_CHECK_MS: u64 = 20;
+/// How long a killed group may take to go away.
+const KILLED_MS: u64 = 5_000;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The source is in place.
+    Begin,
+    /// The shell of the attempt ended.
+    Exited(Exit),
+    /// Nobody is left in the attempt's process group.
+    GroupGone,
+    /// The attempt could not be started.
+    NotStarted(String),
+    /// The agent answered the step that waits.
+    Answered {
+        /// Whether the step passed.
+        passed: bool,
+        /// For people.
+        message: Option<String>,
+    },
+    /// A step printed something.
+    Output,
+    /// The run is to be cancelled gracefully.
+    Cancel,
+    /// This signal asks the box to end now.
+    Stop(i32),
+    /// Time passed.
+    Tick,
+}
+
+/// How a shell ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exit {
+    /// Exit code; a signal is 128+N.
+    pub(super) code: i32,
+    /// Whether it was a signal.
+    pub(super) signalled: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Start a script.
+    Start { step: usize, attempt: u32 },
+    /// Ask the agent.
+    Ask { step: usize },
+    /// Send TERM to the attempt's group.
+    Terminate,
+    /// Send KILL to the attempt's group.
+    Kill,
+    /// Tell people that the step will be repeated.
+    Repeat { step: usize, end: End, pause_ms: u64 },
+    /// Record a step's end.
+    End { step: usize, end: End },
+    /// Record the run's end and leave.
+    Finish(Outcome),
+    /// Leave with this exit code; the run has no end of its own.
+    Leave(i32),
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// How.
+    pub(super) reason: EndReason,
+    /// Exit code, if it had a process.
+    pub(super) code: Option<i32>,
+    /// For people.
+    pub(super) message: Option<String>,
+}
+
+impl End {
+    fn new(reason: EndReason, code: Option<i32>, message: Option<String>) -> Self {
+        Self { reason, code, message }
+    }
+
+    /// Whether the step did what it should.
+    pub(super) fn passed(&self) -> bool {
+        self.reason == EndReason::ExitCode && self.code.unwrap_or(0) == 0
+    }
+
+    /// Whether the step was never begun because of what came before it.
+    fn skipped(&self) -> bool {
+        matches!(self.reason, EndReason::EarlierStepFailed | EndReason::Cancelled)
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// Whether every step passed or was set to continue.
+    pub(super) passed: bool,
+    /// Reason of the run's condition when it did not pass.
+    pub(super) reason: Option<&'static str>,
+    /// Index of the step that failed first.
+    pub(super) failed: Option<usize>,
+    /// For people.
+    pub(super) message: Option<String>,
+}
+
+/// Why an attempt is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    TimedOut,
+    NoOutput,
+    /// The run was cancelled or its time is over.
+    Run,
+    /// The box is to end, by this signal.
+    Stop(i32),
+}
+
+/// Why no more steps begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Halt {
+    cancelled: bool,
+    at: u64,
+    step: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Running { step: usize, attempt: u32, limit: Option<u64>, heard: u64 },
+    Asking { step: usize, limit: Option<u64> },
+    Backoff { step: usize, attempt: u32, until: u64, end: End },
+    Stopping { step: usize, attempt: u32, why: Why, exit: Option<Exit>, kill_at: u64, killed: bool },
+    Over,
+}
+
+/// The run so far.
+pub(super) struct Schedule {
+    steps: Vec<PlanStep>,
+    ends: Vec<Option<End>>,
+    state: State,
+    deadline: u64,
+    grace_ms: u64,
+    halt: Option<Halt>,
+    failed: Option<usize>,
+    after_failed: bool,
+}
+
+impl Schedule {
+    /// A run of these steps whose time is over at `deadline`.
+    pub(super) fn new(steps: Vec<PlanStep>, deadline: u64, grace_ms: u64) -> Self {
+        let ends = vec![None; steps.len()];
+        Self { steps, ends, state: State::Idle, deadline, grace_ms, halt: None, failed: None, after_failed: false }
+    }
+
+    /// The step that runs, waits or is about to be repeated.
+    pub(super) fn current(&self) -> Option<usize> {
+        match self.state {
+            State::Running { step, .. }
+            | State::Asking { step, .. }
+            | State::Backoff { step, .. }
+            | State::Stopping { step, .. } => Some(step),
+            State::Idle | State::Over => None,
+        }
+    }
+
+    /// The step that waits for the agent.
+    pub(super) fn asking(&self) -> Option<usize> {
+        if let State::Asking { step, .. } = self.state { Some(step) } else { None }
+    }
+
+    /// Whether a [`Event::GroupGone`] is awaited.
+    pub(super) fn awaits_group(&self) -> bool {
+        matches!(self.state, State::Stopping { exit: Some(_), .. })
+    }
+
+    /// When to come back with [`Event::Tick`], if nothing else happens.
+    pub(super) fn wake(&self, now: u64) -> Option<u64> {
+        match &self.state {
+            State::Idle | State::Over => None,
+            State::Running { step, limit, heard, .. } => {
+                let quiet = self.quiet_limit(*step, *heard);
+                [*limit, quiet, Some(self.run_limit(*step))].into_iter().flatten().min()
+            }
+            State::Asking { step, limit } => [*limit, Some(self.run_limit(*step))].into_iter().flatten().min(),
+            State::Backoff { step, until, .. } => Some((*until).min(self.run_limit(*step))),
+            State::Stopping { exit, kill_at, killed, .. } => {
+                let next = if *killed { kill_at + KILLED_MS } else { *kill_at };
+                Some(if exit.is_some() { next.min(now + GROUP_CHECK_MS) } else { next })
+            }
+        }
+    }
+
+    /// Takes what happened; says what to do, in this order.
+    pub(super) fn on(&mut self, now: u64, event: Event) -> Vec<Act> {
+        let mut acts = Vec::new();
+        match event {
+            Event::Begin => self.next(now, &mut acts),
+            Event::Exited(exit) => self.exited(now, exit, &mut acts),
+            Event::GroupGone => {
+                if let State::Stopping { step, attempt, why, exit: Some(exit), .. } = self.state {
+                    self.stopped(now, step, attempt, why, Some(exit), &mut acts);
+                }
+            }
+            Event::NotStarted(message) => {
+                if let State::Running { step, attempt, .. } = self.state {
+                    self.ended(now, step, attempt, End::new(EndReason::NotStarted, None, Some(message)), &mut acts);
+                }
+            }
+            Event::Answered { passed, message } => {
+                if let State::Asking { step, .. } = self.state {
+                    let reason = if passed { EndReason::ExitCode } else { EndReason::Agent };
+                    self.ended(now, step, 1, End::new(reason, None, message), &mut acts);
+                }
+            }
+            Event::Output => {
+                if let State::Running { heard, .. } = &mut self.state {
+                    *heard = now;
+                }
+            }
+            Event::Cancel => self.cancel(now, &mut acts),
+            Event::Stop(signal) => self.stop(now, signal, &mut acts),
+            Event::Tick => {}
+        }
+        self.time(now, &mut acts);
+        acts
+    }
+
+    /// How the run ends by what is known; `None` while a step before the after-steps is open.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        let total = self.steps.iter().filter(|step| !step.after).count();
+        let mut passed = self.halt.is_none();
+        for (step, end) in self.steps.iter().zip(&self.ends).filter(|(step, _)| !step.after) {
+            let end = end.as_ref()?;
+            passed &= end.passed() || step.continue_on_failure && !end.skipped();
+        }
+        if passed {
+            return Some(Outcome { passed, reason: None, failed: None, message: None });
+        }
+        let name = |step: usize| self.steps.get(step).map_or("", |step| step.name.as_str());
+        if let Some(Halt { cancelled, step, .. }) = self.halt {
+            let (reason, message) = words::halted(cancelled, name(step));
+            let failed = self.failed.or((!cancelled).then_some(step));
+            return Some(Outcome { passed, reason: Some(reason), failed, message: Some(message) });
+        }
+        let (reason, message) = self
+            .failed
+            .and_then(|failed| Some((failed, self.steps.get(failed)?, self.ends.get(failed)?.as_ref()?)))
+            .map_or((words::UNKNOWN, None), |(failed, step, end)| {
+                let (reason, message) = words::failed(step, end, failed + 1, total);
+                (reason, Some(message))
+            });
+        Some(Outcome { passed, reason: Some(reason), failed: self.failed, message })
+    }
+
+    /// Begins the next step, records those that are not to run, or finishes.
+    fn next(&mut self, now: u64, acts: &mut Vec<Act>) {
+        while let Some(index) = self.ends.iter().position(Option::is_none) {
+            if let Some(reason) = self.skip(now, index) {
+                let end = End::new(reason, None, None);
+                self.close(index, &end);
+                acts.push(Act::End { step: index, end });
+                continue;
+            }
+            self.begin(now, index, 1, acts);
+            return;
+        }
+        self.state = State::Over;
+        if let Some(outcome) = self.outcome() {
+            acts.push(Act::Finish(outcome));
+        }
+    }
+
+    /// Why the step is not to run, if so.
+    fn skip(&mut self, now: u64, index: usize) -> Option<EndReason> {
+        if self.is_after(index) {
+            if now >= self.run_limit(index) {
+                return Some(EndReason::Cancelled);
+            }
+            return self.after_failed.then_some(EndReason::EarlierStepFailed);
+        }
+        if self.failed.is_some() && self.halt.is_none() {
+            return Some(EndReason::EarlierStepFailed);
+        }
+        if self.halt.is_none() && now >= self.deadline {
+            self.halt = Some(Halt { cancelled: false, at: now, step: index });
+        }
+        self.halt.map(|_| EndReason::Cancelled)
+    }
+
+    fn begin(&mut self, now: u64, step: usize, attempt: u32, acts: &mut Vec<Act>) {
+        let Some(plan) = self.steps.get(step) else { return };
+        let limit = plan.timeout_s.map(|seconds| now.saturating_add(seconds.saturating_mul(1000)));
+        match plan.work {
+            StepWork::Script(_) => {
+                self.state = State::Running { step, attempt, limit, heard: now };
+                acts.push(Act::Start { step, attempt });
+            }
+            StepWork::Agent => {
+                self.state = State::Asking { step, limit };
+                acts.push(Act::Ask { step });
+            }
+        }
+    }
+
+    fn exited(&mut self, now: u64, exit: Exit, acts: &mut Vec<Act>) {
+        match &mut self.state {
+            State::Running { step, attempt, .. } => {
+                let (step, attempt) = (*step, *attempt);
+                self.ended(now, step, attempt, by_itself(exit), acts);
+            }
+            State::Stopping { exit: slot, .. } => *slot = Some(exit),
+            State::Idle | State::Asking { .. } | State::Backoff { .. } | State::Over => {}
+        }
+    }
+
+    /// A stopped attempt is over.
+    fn stopped(&mut self, now: u64, step: usize, attempt: u32, why: Why, exit: Option<Exit>, acts: &mut Vec<Act>) {
+        let code = exit.map(|exit| exit.code);
+        let plan = self.steps.get(step);
+        let end = match why {
+            Why::TimedOut => End::new(EndReason::TimedOut, code, plan.map(words::ran_longer)),
+            Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
+            // It ended well by itself in the same moment: that is its result.
+            Why::Run if exit == Some(Exit { code: 0, signalled: false }) => End::new(EndReason::ExitCode, code, None),
+            Why::Run | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
+        };
+        if let Why::Stop(signal) = why {
+            self.close(step, &end);
+            acts.extend([Act::End { step, end }, Act::Leave(128 + signal)]);
+            self.state = State::Over;
+        } else {
+            self.ended(now, step, attempt, end, acts);
+        }
+    }
+
+    /// An attempt is over: repeat it, or record its end and go on.
+    fn ended(&mut self, now: u64, step: usize, attempt: u32, end: End, acts: &mut Vec<Act>) {
+        let repeatable =
+            matches!(end.reason, EndReason::ExitCode | EndReason::Signal | EndReason::TimedOut | EndReason::NoOutput);
+        let retries = self.steps.get(step).map_or(0, |step| step.retries);
+        let halted = self.halt.is_some() && !self.is_after(step);
+        if repeatable && !end.passed() && attempt <= retries && !halted {
+            let pause_ms = 1000u64.checked_shl(attempt - 1).unwrap_or(LONGEST_PAUSE_MS).min(LONGEST_PAUSE_MS);
+            acts.push(Act::Repeat { step, end: end.clone(), pause_ms });
+            self.state = State::Backoff { step, attempt: attempt + 1, until: now + pause_ms, end };
+            return;
+        }
+        self.close(step, &end);
+        acts.push(Act::End { step, end });
+        self.next(now, acts);
+    }
+
+    /// Keeps a step's end.
+    fn close(&mut self, step: usize, end: &End) {
+        let continues = self.steps.get(step).is_some_and(|step| step.continue_on_failure);
+        if !end.passed() && !end.skipped() && !continues {
+            if self.is_after(step) {
+                self.after_failed = true;
+            } else {
+                self.failed.get_or_insert(step);
+            }
+        }
+        if let Some(slot @ None) = self.ends.get_mut(step) {
+            *slot = Some(end.clone());
+        }
+    }
+
+    fn cancel(&mut self, now: u64, acts: &mut Vec<Act>) {
+        let next = self.ends.iter().position(Option::is_none).unwrap_or_default();
+        let step = self.current().unwrap_or(next);
+        // The result stands once the after-steps run.
+        if self.halt.is_some() || self.is_after(step) || self.state == State::Over {
+            return;
+        }
+        self.halt = Some(Halt { cancelled: true, at: now, step });
+        self.end_current(now, Why::Run, acts);
+    }
+
+    fn stop(&mut self, now: u64, signal: i32, acts: &mut Vec<Act>) {
+        match &mut self.state {
+            State::Over => {}
+            State::Idle => {
+                self.state = State::Over;
+                acts.push(Act::Leave(128 + signal));
+            }
+            State::Stopping { why, .. } => *why = Why::Stop(signal),
+            State::Running { .. } | State::Asking { .. } | State::Backoff { .. } => {
+                self.end_current(now, Why::Stop(signal), acts);
+            }
+        }
+    }
+
+    /// Ends what is going on: at once, or by stopping the process group.
+    fn end_current(&mut self, now: u64, why: Why, acts: &mut Vec<Act>) {
+        match self.state.clone() {
+            State::Running { step, attempt, .. } => {
+                let kill_at = now + self.grace_ms;
+                self.state = State::Stopping { step, attempt, why, exit: None, kill_at, killed: false };
+                acts.push(Act::Terminate);
+            }
+            State::Asking { step, .. } => self.stopped(now, step, 1, why, None, acts),
+            // Its last attempt failed by itself, and that is its result.
+            State::Backoff { step, end, .. } if why == Why::Run => {
+                self.close(step, &end);
+                acts.push(Act::End { step, end });
+                self.next(now, acts);
+            }
+            State::Backoff { step, attempt, .. } => self.stopped(now, step, attempt, why, None, acts),
+            State::Idle | State::Stopping { .. } | State::Over => {}
+        }
+    }
+
+    /// Does what time demands.
+    fn time(&mut self, now: u64, acts: &mut Vec<Act>) {
+        match self.state.clone() {
+            State::Idle | State::Over => {}
+            State::Running { step, limit, heard, .. } => {
+                let quiet = self.quiet_limit(step, heard);
+                self.limits(now, step, [(limit, Why::TimedOut), (quiet, Why::NoOutput)], acts);
+            }
+            State::Asking { step, limit } => {
+                self.limits(now, step, [(limit, Why::TimedOut), (None, Why::NoOutput)], acts);
+            }
+            State::Backoff { step, attempt, until, .. } => {
+                if now >= self.run_limit(step) {
+                    self.run_over(now, step, acts);
+                } else if now >= until {
+                    self.begin(now, step, attempt, acts);
+                }
+            }
+            State::Stopping { step, attempt, why, exit, kill_at, killed } => {
+                if killed && now >= kill_at + KILLED_MS {
+                    self.stopped(now, step, attempt, why, exit, acts);
+                } else if !killed && now >= kill_at {
+                    self.state = State::Stopping { step, attempt, why, exit, kill_at, killed: true };
+                    acts.push(Act::Kill);
+                }
+            }
+        }
+    }
+
+    /// Ends the step by the limit that came first, if one came.
+    fn limits(&mut self, now: u64, step: usize, own: [(Option<u64>, Why); 2], acts: &mut Vec<Act>) {
+        let run_limit = self.run_limit(step);
+        let first = own.into_iter().filter_map(|(at, why)| Some((at?, why))).min_by_key(|(at, _)| *at);
+        match first {
+            Some((at, why)) if now >= at && at < run_limit => self.end_current(now, why, acts),
+            _ if now >= run_limit => self.run_over(now, step, acts),
+            _ => {}
+        }
+    }
+
+    /// The time of the run, or of its after-steps, is over.
+    fn run_over(&mut self, now: u64, step: usize, acts: &mut Vec<Act>) {
+        if !self.is_after(step) && self.halt.is_none() {
+            self.halt = Some(Halt { cancelled: false, at: now, step });
+        }
+        self.end_current(now, Why::Run, acts);
+    }
+
+    fn is_after(&self, step: usize) -> bool {
+        self.steps.get(step).is_some_and(|step| step.after)
+    }
+
+    /// When the time of the run is over for this step.
+    fn run_limit(&self, step: usize) -> u64 {
+        if self.is_after(step) {
+            self.halt.map_or(self.deadline, |halt| halt.at.min(self.deadline)).saturating_add(AFTER_MS)
+        } else {
+            self.deadline
+        }
+    }
+
+    fn quiet_limit(&self, step: usize, heard: u64) -> Option<u64> {
+        let seconds = self.steps.get(step)?.no_output_timeout_s?;
+        Some(heard.saturating_add(seconds.saturating_mul(1000)))
+    }
+}
+
+/// The end of an attempt that nobody stopped.
+fn by_itself(exit: Exit) -> End {
+    if exit.signalled {
+        End::new(EndReason::Signal, Some(exit.code), Some(words::killed(exit.code)))
+    } else {
+        End::new(EndReason::ExitCode, Some(exit.code), None)
+    }
+}
+
+#[cfg(test)]
+mod tests;
