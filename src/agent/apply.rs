@@ -62,6 +62,20 @@ impl ApiSink {
     }
 }
 
+impl ApiSink {
+    /// Whether a conflict means that another run has the name.
+    async fn is_other(&self, error: &kube::Error, api: &Api<PipelineRun>, run: &Run) -> bool {
+        let kube::Error::Api(answer) = error else { return false };
+        if answer.code != 409 {
+            return false;
+        }
+        match tokio::time::timeout(WRITE_TIMEOUT, api.get_metadata_opt(&run.name)).await {
+            Ok(Ok(found)) => found.is_none_or(|found| found.metadata.uid.as_ref() != Some(&run.uid)),
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+}
+
 impl StatusSink for ApiSink {
     fn write<'a>(&'a self, run: &'a Run, status: &'a AgentStatus) -> BoxFuture<'a, Result<(), WriteError>> {
         Box::pin(async move {
@@ -70,9 +84,12 @@ impl StatusSink for ApiSink {
             let patch = Patch::Apply(body(run, status));
             match tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(&run.name, &params, &patch)).await {
                 Ok(Ok(_)) => Ok(()),
-                // A UID that differs is a conflict; nothing else is one for a forced apply.
-                Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Err(WriteError::Gone),
-                Ok(Err(error)) => Err(WriteError::Failed(Box::new(error))),
+                Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => Err(WriteError::Gone),
+                // Of another UID, or written too often by others just now.
+                Ok(Err(error)) => match self.is_other(&error, &api, run).await {
+                    true => Err(WriteError::Gone),
+                    false => Err(WriteError::Failed(Box::new(error))),
+                },
                 Err(_) => Err(WriteError::TimedOut),
             }
         })

@@ -4,10 +4,15 @@
 //!
 //! **Invariant:** a directory holds no more than one pending ring, however often a box writes.
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use rustix::{
+    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    io::Errno,
+};
 use std::{
     collections::HashMap,
     io,
+    mem::MaybeUninit,
+    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -16,26 +21,44 @@ use tokio::{
     sync::Notify,
 };
 
-type Bells = Arc<Mutex<HashMap<WatchDescriptor, Arc<Notify>>>>;
+type Bells = Arc<Mutex<HashMap<i32, Arc<Notify>>>>;
 
 /// The bells of all directories.
 pub struct Doorbell {
-    inotify: Arc<AsyncFd<Inotify>>,
+    inotify: Arc<AsyncFd<OwnedFd>>,
     bells: Bells,
     task: tokio::task::JoinHandle<()>,
 }
 
 /// A bell on one directory; taken off when dropped.
 pub struct Bell {
-    inotify: Arc<AsyncFd<Inotify>>,
+    inotify: Arc<AsyncFd<OwnedFd>>,
     bells: Bells,
-    descriptor: WatchDescriptor,
+    descriptor: i32,
+    kept: bool,
+}
+
+impl Bell {
+    /// Whether both hang on the same directory.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.descriptor == other.descriptor
+    }
+
+    /// Leaves the watch to another bell on the same directory.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
 }
 
 impl Doorbell {
     /// Begins to listen.
     pub fn new() -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for the sake of types that close early; an OwnedFd does not"
+        )]
         let inotify = Arc::new(AsyncFd::with_interest(inotify, Interest::READABLE)?);
         let bells = Bells::default();
         let task = tokio::spawn(listen(Arc::clone(&inotify), Arc::clone(&bells)));
@@ -44,16 +67,16 @@ impl Doorbell {
 
     /// Rings `notify` whenever a file in the directory is written, made or moved there.
     pub fn hang(&self, dir: &Path, notify: &Arc<Notify>) -> io::Result<Bell> {
-        let flags = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ONLYDIR
-            | AddWatchFlags::IN_DONT_FOLLOW;
+        let flags = WatchFlags::MODIFY
+            | WatchFlags::CREATE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::ONLYDIR
+            | WatchFlags::DONT_FOLLOW;
         // Held over both, so that no event comes before its bell is known.
         let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        let descriptor = self.inotify.get_ref().add_watch(dir, flags)?;
+        let descriptor = inotify::add_watch(self.inotify.get_ref(), dir, flags)?;
         bells.insert(descriptor, Arc::clone(notify));
-        Ok(Bell { inotify: Arc::clone(&self.inotify), bells: Arc::clone(&self.bells), descriptor })
+        Ok(Bell { inotify: Arc::clone(&self.inotify), bells: Arc::clone(&self.bells), descriptor, kept: false })
     }
 }
 
@@ -65,32 +88,43 @@ impl Drop for Doorbell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         self.bells.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.descriptor);
         // The directory may be gone, and its watch with it.
-        let _ = self.inotify.get_ref().rm_watch(self.descriptor);
+        let _ = inotify::remove_watch(self.inotify.get_ref(), self.descriptor);
     }
 }
 
-async fn listen(inotify: Arc<AsyncFd<Inotify>>, bells: Bells) {
+async fn listen(inotify: Arc<AsyncFd<OwnedFd>>, bells: Bells) {
     loop {
         let Ok(mut ready) = inotify.readable().await else { return };
-        match inotify.get_ref().read_events() {
-            Ok(events) => {
-                let bells = bells.lock().unwrap_or_else(PoisonError::into_inner);
-                for event in &events {
-                    if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                        bells.values().for_each(|bell| bell.notify_one());
-                    } else if let Some(bell) = bells.get(&event.wd) {
-                        bell.notify_one();
-                    }
-                }
-            }
-            Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => {
+        match ring(inotify.get_ref(), &bells) {
+            Errno::AGAIN => ready.clear_ready(),
+            Errno::INTR => {}
+            error => {
                 tracing::warn!(%error, "file changes are no longer seen at once");
                 return;
             }
+        }
+    }
+}
+
+/// Rings for all events that are there; gives why there are no more.
+fn ring(inotify: &OwnedFd, bells: &Bells) -> Errno {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(inotify, &mut buffer);
+    loop {
+        let (descriptor, overflow) = match events.next() {
+            Ok(event) => (event.wd(), event.events().contains(ReadFlags::QUEUE_OVERFLOW)),
+            Err(errno) => return errno,
+        };
+        let bells = bells.lock().unwrap_or_else(PoisonError::into_inner);
+        if overflow {
+            bells.values().for_each(|bell| bell.notify_one());
+        } else if let Some(bell) = bells.get(&descriptor) {
+            bell.notify_one();
         }
     }
 }

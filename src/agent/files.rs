@@ -8,7 +8,10 @@
 
 use crate::wire::{IN_VOLUME, OUT_VOLUME};
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, openat2, renameat_with, statat, unlinkat},
+    fs::{
+        AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, openat2, renameat_with, statat,
+        unlinkat,
+    },
     io::{Errno, pread, write},
 };
 use std::{

@@ -186,7 +186,14 @@ impl Journal {
         Some(())
     }
 
-    fn ended(&mut self, step: usize, at: u64, code: Option<i32>, ended: EndReason, message: Option<String>) -> Option<()> {
+    fn ended(
+        &mut self,
+        step: usize,
+        at: u64,
+        code: Option<i32>,
+        ended: EndReason,
+        message: Option<String>,
+    ) -> Option<()> {
         let internal = self.rules.get(step)?.internal;
         let state = self.turn(step)?;
         let began = state.phase != StepPhase::Pending;

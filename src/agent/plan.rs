@@ -161,9 +161,13 @@ fn is_urgent(seen: &Observed<'_>, status: &AgentStatus) -> bool {
     let own_word = |index: &usize| {
         let name = seen.run.outline.get(*index).map(|step| step.name.as_str()).unwrap_or_default();
         let (old, new) = (seen.recorded.step(name), status.step(name));
-        let images = |step: Option<&StepStatus>| step.map(|step| step.images.clone()).unwrap_or_default();
+        // Tags wait for their turn: they move in order, so a restart can tell which have moved.
+        let digests = |step: Option<&StepStatus>| {
+            let images = step.map(|step| step.images.as_slice()).unwrap_or_default();
+            images.iter().map(|image| image.digest.clone()).collect::<Vec<_>>()
+        };
         let is_final = |step: Option<&StepStatus>| step.is_some_and(|step| step.phase.is_final());
-        images(old) != images(new) || is_final(old) != is_final(new)
+        digests(old) != digests(new) || is_final(old) != is_final(new)
     };
     seen.stopping
         || seen.wish == Wish::Abandon
@@ -208,12 +212,7 @@ fn answer(step: &StepStatus) -> Answer {
     };
     let mut log: Vec<String> = step.images.iter().flat_map(pushed).collect();
     log.extend(step.message.clone());
-    Answer {
-        version: wire::VERSION,
-        passed: step.phase == StepPhase::Succeeded,
-        log,
-        message: step.message.clone(),
-    }
+    Answer { version: wire::VERSION, passed: step.phase == StepPhase::Succeeded, log, message: step.message.clone() }
 }
 
 /// Events on what this write of the status makes true.
@@ -233,7 +232,8 @@ fn events(seen: &Observed<'_>, status: &AgentStatus) -> Vec<RunEvent> {
         if seen.recorded.step(&step.name).is_some_and(|step| step.phase.is_final()) {
             continue;
         }
-        let began = seen.journal.steps.get(*index).and_then(|step| step.started_ms).and_then(|ms| i64::try_from(ms).ok());
+        let began =
+            seen.journal.steps.get(*index).and_then(|step| step.started_ms).and_then(|ms| i64::try_from(ms).ok());
         let took_ms = began.map_or(0, |began| at.as_millisecond().saturating_sub(began).max(0));
         events.extend(images.iter().map(|image| RunEvent {
             reason: reason::PUSHED,

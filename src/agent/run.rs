@@ -8,7 +8,10 @@ use super::{
     journal::{StepOutline, outline},
     status::AgentStatus,
 };
-use crate::api::{PipelineRun, PipelineSpec, run::{Cancel, pod_name}};
+use crate::api::{
+    PipelineRun, PipelineSpec,
+    run::{Cancel, pod_name},
+};
 
 /// What is wanted of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -227,9 +227,13 @@ fn report(outline: &[StepOutline], attempt: u32, steps: &[StepStatus], finished:
         finished_at: finished_at.clone(),
     };
     match (finished.passed, bad) {
-        (true, None) => {
-            Report { attempt, result: ReportResult::Passed, finished_at, message: finished.message.clone(), ..Report::default() }
-        }
+        (true, None) => Report {
+            attempt,
+            result: ReportResult::Passed,
+            finished_at,
+            message: finished.message.clone(),
+            ..Report::default()
+        },
         (true, Some(bad)) if steps.get(bad).is_some_and(|step| step.phase == StepPhase::Failed) => {
             // The box says that all is well; the step's own record, or the agent, says that it failed.
             let lost = steps.get(bad).and_then(|step| step.reason.as_deref()) == Some(reason::REPORT_LOST);

@@ -87,10 +87,8 @@ fn ends(#[case] index: usize, #[case] code: Option<i32>, #[case] reason: EndReas
 #[test]
 fn an_end_is_final() {
     let first = fold([started(0), ended(0, Some(1), EndReason::ExitCode)], &steps());
-    let again = fold(
-        [started(0), ended(0, Some(1), EndReason::ExitCode), ended(0, Some(0), EndReason::ExitCode)],
-        &steps(),
-    );
+    let again =
+        fold([started(0), ended(0, Some(1), EndReason::ExitCode), ended(0, Some(0), EndReason::ExitCode)], &steps());
     assert_eq!(again.steps, first.steps);
 }
 
@@ -145,8 +143,11 @@ fn nothing_behind_a_nul_counts() {
 fn any_record() -> impl Strategy<Value = Record> {
     let reason = (0u8..8).prop_map(|n| EndReason::from_number(n).unwrap());
     prop_oneof![
-        (any::<u64>(), proptest::option::of(".{0,200}"))
-            .prop_map(|(at, revision)| Record::Ready { at, source_dir: String::new(), revision }),
+        (any::<u64>(), proptest::option::of(".{0,200}")).prop_map(|(at, revision)| Record::Ready {
+            at,
+            source_dir: String::new(),
+            revision
+        }),
         (any::<u64>(), 0usize..4, 0u32..4).prop_map(|(at, step, attempt)| Record::Started { at, step, attempt }),
         (any::<u64>(), 0usize..4).prop_map(|(at, step)| Record::Asked { at, step }),
         (any::<u64>(), 0usize..4, proptest::option::of(0..3i32), reason, proptest::option::of(".{0,20}"))
