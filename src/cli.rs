@@ -66,6 +66,9 @@ enum Command {
     /// Turn PipelineRuns into pods (run by the chart's Deployment)
     #[command(hide = true)]
     Controller(crate::controller::Options),
+    /// Follow the runs of a node and carry out their internal steps (run by the chart's DaemonSet)
+    #[command(hide = true)]
+    Agent(crate::agent::Options),
     /// Prepare a run pod: source, plan and runner
     #[command(hide = true)]
     Prepare(crate::prepare::Arguments),
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::People(verb) => ExitCode::from(client::main(&verb, &cli.global, program, command).code()),
         Command::Crds { dir } => crds(dir.as_deref()),
         Command::Controller(options) => serve(crate::controller::run(options)),
+        Command::Agent(options) => serve(crate::agent::run(options)),
         Command::Prepare(arguments) => crate::prepare::main(&arguments),
     }
 }

@@ -1,1 +1,121 @@
-//! agent
+//! The node agent: follows each run of its node through the files of the run's pod, reports step states into the
+//! run's status, and carries out internal steps.
+//!
+//! ```text
+//! API watch (status.nodeName) ─> one task per run: observe ─> plan (pure) ─> apply ─┐
+//!   out/journal, out/request-N ──────^                                              ├─> status, events
+//!   engine <─ transport <─ push ─> push door ─> registry                            └─> in/answer-N, in/cancel
+//! ```
+//!
+//! `windlass agent` calls [`run`]; the chart runs it as a DaemonSet.
+//!
+//! **Invariant:** no Secret is read from the API, and no container is touched but the box of a run pod. What must
+//! survive the agent is in the run's files and status.
+
+pub mod apply;
+pub mod credentials;
+pub mod doorbell;
+pub mod files;
+#[cfg(test)]
+mod fixture;
+pub mod follow;
+pub mod journal;
+mod lease;
+pub mod line;
+pub mod observe;
+mod options;
+pub mod plan;
+pub mod push;
+pub mod run;
+pub mod status;
+pub mod transport;
+mod watch;
+pub mod work;
+
+pub use options::Options;
+
+use crate::{
+    engine::{Engine, docker::DockerEngine},
+    registry::Client as RegistryClient,
+    serve,
+};
+use anyhow::Context as _;
+use apply::ApiSink;
+use doorbell::Doorbell;
+use follow::Post;
+use kube::Client;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use transport::Relay;
+
+/// Between two sweeps of committed images.
+const SWEEP: Duration = Duration::from_secs(600);
+/// How long pushes in flight may take at a shutdown; the chart's grace is longer.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(540);
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// The cluster cannot be reached, a setting is wrong, or the health endpoint cannot be served.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let trust = options.trust().context("read the registries' settings")?;
+    let registry = RegistryClient::new(trust).context("set up TLS for registries")?;
+    let engine = DockerEngine::new(options.socket()?).context("set up the engine")?;
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    match engine.ping().await {
+        Ok(info) => tracing::info!(engine = info.name, version = info.version, api = info.api_version, "engine found"),
+        // Runs without internal steps need none, and the engine may come.
+        Err(error) => tracing::warn!("no engine yet: {error}"),
+    }
+    let client = Client::try_default().await.context("reach the cluster")?;
+    let health = serve::Health::default();
+    let metrics = Arc::default();
+    let server = serve::start(options.listen_health, health.clone(), metrics).await.context("serve health")?;
+    let doorbell = Doorbell::new();
+    if let Err(error) = &doorbell {
+        tracing::warn!(%error, "no inotify: looking at the files often instead");
+    }
+    let relay = Relay::new(engine, registry);
+    let stopping = CancellationToken::new();
+    let post = Arc::new(Post {
+        kubelet_dir: options.kubelet_dir.clone(),
+        sink: Arc::new(ApiSink::new(client.clone(), &options.node_name)),
+        transport: Arc::new(relay.clone()),
+        doorbell: doorbell.ok(),
+        stopping: stopping.clone(),
+    });
+    let (namespace, node) = (options.namespace.clone(), options.node_name.clone());
+    let lease = tokio::spawn(lease::renew(client.clone(), namespace, node, options.identity.clone()));
+    let mut runs = watch::Runs::new(post);
+    let tasks = runs.tasks();
+    let mut sweeps = tokio::time::interval(SWEEP);
+    let watched = watch::watch(&mut runs, client, &options.node_name, &relay, || health.set_ready(), &mut sweeps);
+    futures::pin_mut!(watched);
+    tokio::select! {
+        () = &mut watched => anyhow::bail!("the watch of runs ended"),
+        () = serve::stop_signal() => {}
+    }
+    tracing::info!("stopping: pushes in flight go on");
+    stopping.cancel();
+    tasks.close();
+    // The watch goes on: a push in flight may be cancelled.
+    tokio::select! {
+        () = &mut watched => {}
+        finished = tokio::time::timeout(SHUTDOWN_GRACE, tasks.wait()) => if finished.is_err() {
+            tracing::warn!("pushes were still in flight; the next agent takes them up");
+        }
+    }
+    lease.abort();
+    server.abort();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Removes what pushes left on the node.
+async fn sweep(relay: &Relay, live: &BTreeSet<String>) {
+    match relay.sweep(live).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed committed images of runs that are over"),
+        Err(error) => tracing::warn!("failed to look for committed images: {error}"),
+    }
+}

@@ -37,23 +37,7 @@ pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
 /// Names of the Secrets and of the ConfigMaps that feed the environment, each once, in order of first use.
 #[must_use]
 pub fn env_objects(spec: &PipelineSpec) -> (Vec<&str>, Vec<&str>) {
-    let (mut secrets, mut config_maps) = (Vec::new(), Vec::new());
-    let mut add = |list: bool, name| {
-        let names: &mut Vec<&str> = if list { &mut secrets } else { &mut config_maps };
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    };
-    for from in &spec.env_from {
-        from.secret_ref.iter().for_each(|r| add(true, &r.name));
-        from.config_map_ref.iter().for_each(|r| add(false, &r.name));
-    }
-    let steps = spec.all_steps().flat_map(|(_, s)| &s.env);
-    for var in spec.box_.env.iter().chain(&spec.env).chain(steps) {
-        var.secret_key_ref.iter().for_each(|r| add(true, &r.name));
-        var.config_map_key_ref.iter().for_each(|r| add(false, &r.name));
-    }
-    (secrets, config_maps)
+    spec.env_objects()
 }
 
 fn env_item(var: &EnvVar) -> EnvItem {

@@ -1,0 +1,99 @@
+use super::*;
+use crate::agent::fixture::POD_UID;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+fn volumes() -> (tempfile::TempDir, Volumes) {
+    let kubelet = tempfile::tempdir().unwrap();
+    let volumes = Volumes::new(kubelet.path(), POD_UID);
+    std::fs::create_dir_all(volumes.out_dir()).unwrap();
+    std::fs::create_dir_all(volumes.in_dir()).unwrap();
+    (kubelet, volumes)
+}
+
+#[test]
+fn a_file_is_read_in_pieces_and_whole() {
+    let (_kubelet, volumes) = volumes();
+    std::fs::write(volumes.out_dir().join("journal"), b"0123456789").unwrap();
+    assert_eq!(volumes.read_out_at("journal", 4, 3).unwrap().unwrap(), b"456");
+    assert_eq!(volumes.read_out_at("journal", 8, 100).unwrap().unwrap(), b"89");
+    assert_eq!(volumes.read_out_at("journal", 99, 100).unwrap().unwrap(), b"");
+    assert_eq!(volumes.read_out("journal", 10).unwrap().unwrap(), b"0123456789");
+    assert_eq!(volumes.read_out("other", 10).unwrap(), None);
+}
+
+#[test]
+fn before_the_volumes_there_is_nothing() {
+    let kubelet = tempfile::tempdir().unwrap();
+    let volumes = Volumes::new(kubelet.path(), POD_UID);
+    assert_eq!(volumes.read_out_at("journal", 0, 10).unwrap(), None);
+    assert!(!volumes.is_in("cancel"));
+    assert!(volumes.put_in("cancel", b"").is_err());
+    assert_eq!(volumes.secret_volumes(), Vec::<String>::new());
+}
+
+#[test]
+fn a_large_file_is_refused() {
+    let (_kubelet, volumes) = volumes();
+    let file = std::fs::File::create(volumes.out_dir().join("request")).unwrap();
+    // A hole costs the box nothing.
+    file.set_len(1 << 40).unwrap();
+    assert!(matches!(volumes.read_out("request", 1000), Err(FileError::TooLarge { cap: 1000, .. })));
+}
+
+#[test]
+fn hostile_files_are_not_opened() {
+    let (kubelet, volumes) = volumes();
+    let (out, secret) = (volumes.out_dir(), kubelet.path().join("secret"));
+    std::fs::write(&secret, b"of the node").unwrap();
+    symlink(&secret, out.join("link")).unwrap();
+    symlink("journal", out.join("inner")).unwrap();
+    symlink("/proc/self/environ", out.join("magic")).unwrap();
+    symlink(kubelet.path(), out.join("dir")).unwrap();
+    std::fs::create_dir(out.join("folder")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(out.join("socket")).unwrap();
+    let fifo = out.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+    for name in ["link", "inner", "magic", "dir", "dir/secret", "folder", "socket", "fifo", "../in", "../../../secret"]
+    {
+        assert!(volumes.read_out(name, 100).is_err(), "{name} was read");
+        assert!(volumes.read_out_at(name, 0, 100).is_err(), "{name} was read");
+    }
+}
+
+#[test]
+fn a_file_is_put_once_and_for_all_to_read() {
+    let (_kubelet, volumes) = volumes();
+    assert!(volumes.put_in("answer-1.json", b"first").unwrap());
+    assert!(!volumes.put_in("answer-1.json", b"second").unwrap());
+    let path = volumes.in_dir().join("answer-1.json");
+    assert_eq!(std::fs::read(&path).unwrap(), b"first");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    assert_eq!(names(&volumes.in_dir()), ["answer-1.json"], "nothing else is left");
+    assert!(volumes.is_in("answer-1.json"));
+}
+
+#[test]
+fn what_a_crash_left_of_a_file_is_in_nobodys_way() {
+    let (_kubelet, volumes) = volumes();
+    std::fs::write(volumes.in_dir().join(".answer-1.json.part"), b"fir").unwrap();
+    assert!(volumes.put_in("answer-1.json", b"first").unwrap());
+    assert_eq!(std::fs::read(volumes.in_dir().join("answer-1.json")).unwrap(), b"first");
+}
+
+#[test]
+fn secrets_lie_behind_the_kubelets_links() {
+    let (_kubelet, volumes) = volumes();
+    let volume = volumes.secrets_dir().join("push-0");
+    std::fs::create_dir_all(volume.join("..2026_01_01")).unwrap();
+    std::fs::write(volume.join("..2026_01_01/password"), b"pw").unwrap();
+    symlink("..2026_01_01", volume.join("..data")).unwrap();
+    symlink("..data/password", volume.join("password")).unwrap();
+    symlink("/etc/passwd", volume.join("outside")).unwrap();
+    assert_eq!(volumes.secret("push-0", "password", 10).unwrap().unwrap(), b"pw");
+    assert_eq!(volumes.secret("push-0", "username", 10).unwrap(), None);
+    assert_eq!(volumes.secret("push-1", "password", 10).unwrap(), None);
+    assert!(volumes.secret("push-0", "password", 1).is_err());
+    assert!(volumes.secret("push-0", "outside", 9999).is_err());
+    assert_eq!(volumes.secret_keys("push-0"), ["outside", "password"]);
+    assert_eq!(volumes.secret_volumes(), ["push-0"]);
+}

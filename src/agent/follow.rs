@@ -1,0 +1,341 @@
+//! Follows one run: observe, plan, apply, until there is nothing more to do for it.
+//!
+//! `mod` starts a [`follow`] for each run of the node and ends it when the run leaves.
+//!
+//! **Invariant:** the one writer of the run's status. What is lost with this task can be had again from the files and
+//! the status.
+
+use super::{
+    apply::{StatusSink, WriteError},
+    doorbell::{Bell, Doorbell},
+    files::{FileError, Volumes},
+    line::{Line, Message},
+    observe::Sight,
+    plan::{Change, Observed, plan},
+    push::{Job, Transport, carry_out},
+    run::{Run, Wish},
+    status::AgentStatus,
+    work::Work,
+};
+use crate::wire::{CANCEL_FILE, answer_file};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks while the journal is not there yet: first and longest.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const SLOWEST_LOOK: Duration = Duration::from_millis(250);
+/// Between two looks when the doorbell cannot be hung.
+const LOOK_WITHOUT_BELL: Duration = Duration::from_millis(50);
+/// Least time between two looks, however often the box rings.
+const LEAST_LOOK: Duration = Duration::from_millis(3);
+/// Pauses after a change that failed: first and longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Least time between two changes of a step's progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long work may take to stop once its run has left.
+const LEAVE_GRACE: Duration = Duration::from_secs(30);
+
+/// What all followers share.
+pub struct Post {
+    /// The kubelet's folder.
+    pub kubelet_dir: PathBuf,
+    /// Where statuses go.
+    pub sink: Arc<dyn StatusSink>,
+    /// The engine and the registry.
+    pub transport: Arc<dyn Transport>,
+    /// Rings when a box writes; without it the followers look often.
+    pub doorbell: Option<Doorbell>,
+    /// Cancelled when the agent shuts down: no new work.
+    pub stopping: CancellationToken,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+enum ChangeError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Follows a run until it needs no more, or `leave` is cancelled.
+pub async fn follow(
+    post: Arc<Post>,
+    run: Arc<Run>,
+    recorded: AgentStatus,
+    wish: watch::Receiver<Wish>,
+    leave: CancellationToken,
+) {
+    let mut follower = Follower::new(post, run, recorded, wish);
+    tokio::select! {
+        biased;
+        () = leave.cancelled() => {}
+        () = follower.run() => return,
+    }
+    follower.leave().await;
+}
+
+/// The task's state.
+struct Follower {
+    post: Arc<Post>,
+    run: Arc<Run>,
+    wish: watch::Receiver<Wish>,
+    sight: Sight,
+    recorded: AgentStatus,
+    works: BTreeMap<usize, Work>,
+    stops: BTreeMap<usize, CancellationToken>,
+    tasks: JoinSet<()>,
+    sender: mpsc::UnboundedSender<Message>,
+    messages: mpsc::UnboundedReceiver<Message>,
+    /// Digests whose push waits until they stand in the status.
+    unwritten: Vec<(usize, String, oneshot::Sender<()>)>,
+    last_write: Option<Instant>,
+    last_look: Option<Instant>,
+    last_progress: Option<Instant>,
+    bell: Arc<Notify>,
+    hung: Option<Bell>,
+    look_every: Duration,
+    pause: Duration,
+    /// What the box did wrong last, told once.
+    told: Option<String>,
+}
+
+impl Follower {
+    fn new(post: Arc<Post>, run: Arc<Run>, recorded: AgentStatus, wish: watch::Receiver<Wish>) -> Self {
+        let (sender, messages) = mpsc::unbounded_channel();
+        let volumes = Volumes::new(&post.kubelet_dir, &run.pod_uid);
+        Self {
+            sight: Sight::new(volumes, &run),
+            post,
+            run,
+            wish,
+            recorded,
+            works: BTreeMap::new(),
+            stops: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            sender,
+            messages,
+            unwritten: Vec::new(),
+            last_write: None,
+            last_look: None,
+            last_progress: None,
+            bell: Arc::new(Notify::new()),
+            hung: None,
+            look_every: FIRST_LOOK,
+            pause: FIRST_PAUSE,
+            told: None,
+        }
+    }
+
+    async fn run(&mut self) {
+        loop {
+            self.look().await;
+            let plan = plan(&self.observed());
+            if plan.done {
+                return;
+            }
+            let changed = !plan.changes.is_empty();
+            match self.apply(plan.changes).await {
+                Ok(()) => self.pause = FIRST_PAUSE,
+                Err(ChangeError::Write(WriteError::Gone)) => {
+                    tracing::info!(run.namespace = self.run.namespace, run.name = self.run.name, "the run is gone");
+                    return self.leave().await;
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    let (namespace, name) = (&self.run.namespace, &self.run.name);
+                    tracing::warn!(run.namespace = namespace, run.name = name, cause, "failed to {error}");
+                    tokio::time::sleep(self.pause).await;
+                    self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
+                    continue;
+                }
+            }
+            if !changed {
+                self.wait(plan.wake).await;
+            }
+        }
+    }
+
+    fn observed(&self) -> Observed<'_> {
+        Observed {
+            run: &self.run,
+            journal: &self.sight.journal,
+            recorded: &self.recorded,
+            answered: &self.sight.answered,
+            works: &self.works,
+            wish: *self.wish.borrow(),
+            cancel_told: self.sight.cancel_told,
+            since_write: self.last_write.map(|at| at.elapsed()),
+            stopping: self.post.stopping.is_cancelled(),
+        }
+    }
+
+    /// Looks at the files, not more often than is good.
+    async fn look(&mut self) {
+        if let Some(rest) = self.last_look.and_then(|at| LEAST_LOOK.checked_sub(at.elapsed())) {
+            tokio::time::sleep(rest).await;
+        }
+        self.last_look = Some(Instant::now());
+        self.hang();
+        if let Err(error) = self.sight.look() {
+            let text = error.to_string();
+            if self.told.as_ref() != Some(&text) {
+                tracing::warn!(run.namespace = self.run.namespace, run.name = self.run.name, "failed to {text}");
+                self.told = Some(text);
+            }
+        }
+    }
+
+    /// Hangs a bell on `out`. Until the journal is there again and again: the kubelet may mount over the directory.
+    fn hang(&mut self) {
+        if self.sight.found && self.hung.is_some() {
+            self.look_every = SLOWEST_LOOK;
+            return;
+        }
+        let out = self.sight.volumes().out_dir();
+        let hung = self.post.doorbell.as_ref().and_then(|doorbell| doorbell.hang(&out, &self.bell).ok());
+        let old = std::mem::replace(&mut self.hung, hung);
+        // The same directory has the same watch, which dropping the old bell would take off.
+        if let (Some(old), Some(new)) = (old, &self.hung)
+            && old.is_same(new)
+        {
+            old.keep();
+        }
+        self.look_every = match (self.sight.found, &self.hung) {
+            (true, Some(_)) => SLOWEST_LOOK,
+            (true, None) => LOOK_WITHOUT_BELL,
+            (false, _) => self.look_every.saturating_mul(5).checked_div(4).unwrap_or(SLOWEST_LOOK).min(SLOWEST_LOOK),
+        };
+    }
+
+    async fn apply(&mut self, changes: Vec<Change>) -> Result<(), ChangeError> {
+        // A file that cannot be put, as its pod is going, must not keep the status from being written.
+        let mut unfiled = None;
+        for change in changes {
+            match change {
+                Change::TellCancel => match self.sight.volumes().put_in(CANCEL_FILE, b"") {
+                    Ok(_) => self.sight.cancel_told = true,
+                    Err(error) => unfiled = Some(error),
+                },
+                Change::StopWork(step) => self.stop(step),
+                Change::WriteStatus(status) => {
+                    self.post.sink.write(&self.run, &status).await?;
+                    self.recorded = *status;
+                    self.last_write = Some(Instant::now());
+                    self.release();
+                }
+                Change::Emit(event) => self.post.sink.emit(&self.run, &event),
+                Change::StartWork { step, began_ms, recorded } => {
+                    self.start(Job { run: Arc::clone(&self.run), step, began_ms, recorded });
+                }
+                Change::Answer { step, answer } => {
+                    // Strings and booleans only: this cannot fail.
+                    let bytes = serde_json::to_vec(&answer).unwrap_or_default();
+                    match self.sight.volumes().put_in(&answer_file(step), &bytes) {
+                        Ok(_) => {
+                            self.sight.answered.insert(step);
+                        }
+                        Err(error) => unfiled = Some(error),
+                    }
+                }
+            }
+        }
+        unfiled.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Lets pushes go on whose digest stands in the status now.
+    fn release(&mut self) {
+        for (step, digest, written) in std::mem::take(&mut self.unwritten) {
+            let name = self.run.outline.get(step).map(|step| step.name.as_str()).unwrap_or_default();
+            let images = self.recorded.step(name).map(|step| step.images.as_slice()).unwrap_or_default();
+            if images.iter().any(|image| image.digest == digest) {
+                // A push that has stopped does not wait any more.
+                let _ = written.send(());
+            } else {
+                self.unwritten.push((step, digest, written));
+            }
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        let step = job.step;
+        let stop = CancellationToken::new();
+        let line = Line::new(step, self.sender.clone(), stop.clone());
+        let (volumes, transport) = (self.sight.volumes().clone(), Arc::clone(&self.post.transport));
+        self.works.insert(step, Work::Running { message: None, image: job.recorded.clone(), stopping: false });
+        self.stops.insert(step, stop);
+        self.tasks.spawn(async move {
+            let verdict = carry_out(&volumes, transport.as_ref(), &job, &line).await;
+            line.end(verdict);
+        });
+    }
+
+    fn stop(&mut self, step: usize) {
+        if let Some(Work::Running { stopping, .. }) = self.works.get_mut(&step) {
+            *stopping = true;
+        }
+        if let Some(stop) = self.stops.get(&step) {
+            stop.cancel();
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Progress { step, text } => {
+                let due = self.last_progress.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
+                if let Some(Work::Running { message, .. }) = self.works.get_mut(&step).filter(|_| due) {
+                    *message = Some(text);
+                    self.last_progress = Some(Instant::now());
+                }
+            }
+            Message::Image { step, image: new, written } => {
+                if let Some(written) = written {
+                    self.unwritten.push((step, new.digest.clone(), written));
+                }
+                if let Some(Work::Running { image, .. }) = self.works.get_mut(&step) {
+                    *image = Some(new);
+                }
+                // It may stand there already, if an earlier try came to the same image.
+                self.release();
+            }
+            Message::Ended { step, verdict } => {
+                self.works.insert(step, Work::Done(verdict));
+                self.stops.remove(&step);
+            }
+        }
+    }
+
+    /// Waits until there may be something new.
+    async fn wait(&mut self, wake: Option<Duration>) {
+        let longest = wake.map_or(self.look_every, |wake| wake.min(self.look_every));
+        let stopping = self.post.stopping.clone();
+        tokio::select! {
+            () = self.bell.notified() => {}
+            () = tokio::time::sleep(longest) => {}
+            Some(message) = self.messages.recv() => self.hear(message),
+            Ok(()) = self.wish.changed() => {}
+            () = stopping.cancelled(), if !stopping.is_cancelled() => {}
+        }
+        while let Ok(message) = self.messages.try_recv() {
+            self.hear(message);
+        }
+    }
+
+    /// Ends the work in flight: nobody waits for it any more.
+    async fn leave(&mut self) {
+        self.stops.values().for_each(CancellationToken::cancel);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LEAVE_GRACE, ended).await.is_err() {
+            tracing::warn!(run.namespace = self.run.namespace, run.name = self.run.name, "work did not stop in time");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Reads what the runner wrote.
+//!
+//! `follow` looks whenever the doorbell rings, and now and then; what is seen goes to `plan`.
+//!
+//! **Invariant:** reads only. Bytes once read are not read again, so the box cannot take a record back; at most
+//! [`MAX_JOURNAL_BYTES`] are read of a journal.
+
+use super::{
+    files::{FileError, Volumes},
+    journal::{Journal, Lines},
+    run::Run,
+};
+use crate::wire::{CANCEL_FILE, JOURNAL_FILE, answer_file};
+use std::collections::BTreeSet;
+
+/// Most bytes that are read of a journal.
+pub const MAX_JOURNAL_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of one read: more than the longest line.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// What was seen of a run so far.
+#[derive(Debug)]
+pub struct Sight {
+    volumes: Volumes,
+    lines: Lines,
+    offset: u64,
+    /// Whether the journal is there.
+    pub found: bool,
+    /// What the runner says.
+    pub journal: Journal,
+    /// Internal steps that have their answer.
+    pub answered: BTreeSet<usize>,
+    /// Whether the runner was told to cancel.
+    pub cancel_told: bool,
+}
+
+impl Sight {
+    /// Before the first look.
+    #[must_use]
+    pub fn new(volumes: Volumes, run: &Run) -> Self {
+        Self {
+            volumes,
+            lines: Lines::default(),
+            offset: 0,
+            found: false,
+            journal: Journal::new(&run.outline),
+            answered: BTreeSet::new(),
+            cancel_told: false,
+        }
+    }
+
+    /// The volumes that are looked at.
+    #[must_use]
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    /// Takes in what is new.
+    pub fn look(&mut self) -> Result<(), FileError> {
+        self.cancel_told = self.cancel_told || self.volumes.is_in(CANCEL_FILE);
+        while self.offset < MAX_JOURNAL_BYTES {
+            let Some(bytes) = self.volumes.read_out_at(JOURNAL_FILE, self.offset, PIECE_BYTES)? else { break };
+            self.found = true;
+            let used = self.lines.take(&bytes, &mut self.journal);
+            self.offset += used as u64;
+            if used == 0 {
+                break;
+            }
+        }
+        for (index, step) in self.journal.steps.iter().enumerate() {
+            if step.asked && !step.phase.is_final() && !self.answered.contains(&index) {
+                let answered = self.volumes.is_in(&answer_file(index));
+                answered.then(|| self.answered.insert(index));
+            }
+        }
+        Ok(())
+    }
+}

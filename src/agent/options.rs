@@ -1,0 +1,150 @@
+//! The agent's command line.
+//!
+//! `cli` parses it; `mod` reads the settings.
+//!
+//! **Invariant:** files named here are the administrator's own.
+
+use crate::registry::Trust;
+use anyhow::Context as _;
+use std::{
+    ffi::OsStr,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// Largest file of certificates.
+const MAX_CA_BYTES: u64 = 1024 * 1024;
+
+/// Settings of the agent.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The node whose runs are followed
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+    /// Namespace of the agent, for its Lease
+    #[arg(long, env = "POD_NAMESPACE", default_value = "windlass-system")]
+    pub namespace: String,
+    /// Name of this pod, for its Lease
+    #[arg(long, env = "POD_NAME", default_value = "windlass-agent")]
+    pub identity: String,
+    /// The kubelet's folder
+    #[arg(long, default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
+    /// The engine's socket
+    #[arg(long, env = "DOCKER_HOST", default_value = "unix:///var/run/docker.sock")]
+    pub docker_host: String,
+    /// A registry without TLS, as host or host:port (repeat for more)
+    #[arg(long = "insecure-registry", value_name = "HOST")]
+    pub insecure_registries: Vec<String>,
+    /// The CA of a registry, as HOST=FILE, or a directory with files named HOST.pem (repeat for more)
+    #[arg(long = "registry-ca", value_name = "HOST=FILE")]
+    pub registry_cas: Vec<String>,
+    /// Where health is served; loopback, as the agent is on the node's network
+    #[arg(long, default_value = "127.0.0.1:8081", value_parser = loopback)]
+    pub listen_health: SocketAddr,
+}
+
+impl Options {
+    /// The path of the engine's socket.
+    pub(super) fn socket(&self) -> anyhow::Result<&str> {
+        let path = self.docker_host.strip_prefix("unix://").unwrap_or(&self.docker_host);
+        anyhow::ensure!(path.starts_with('/'), "--docker-host {}: expected unix:///path", self.docker_host);
+        Ok(path)
+    }
+
+    /// What the administrator allows of registries.
+    pub(super) fn trust(&self) -> anyhow::Result<Trust> {
+        let mut trust = Trust { insecure_hosts: self.insecure_registries.clone(), ..Trust::default() };
+        for setting in &self.registry_cas {
+            match setting.split_once('=') {
+                Some((host, file)) => trust.ca_pem.push((host.to_owned(), read(Path::new(file))?)),
+                None => trust.ca_pem.extend(directory(Path::new(setting))?),
+            }
+        }
+        Ok(trust)
+    }
+}
+
+/// The certificates of a directory, keyed by the file's name without `.pem`. A colon cannot stand in the key of a
+/// ConfigMap, so `registry.example.com_5000.pem` is for port 5000.
+fn directory(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    let entries = fs::read_dir(path).with_context(|| format!("read the directory {}", path.display()))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let file = entry.with_context(|| format!("read the directory {}", path.display()))?.path();
+        let name = file.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(".pem"));
+        let Some(name) = name.filter(|name| !name.starts_with('.')) else { continue };
+        found.push((host(name), read(&file)?));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// `registry.example.com_5000` is `registry.example.com:5000`: no host name has an underscore before a number.
+fn host(name: &str) -> String {
+    match name.rsplit_once('_') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => format!("{host}:{port}"),
+        Some(_) | None => name.to_owned(),
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    let length = fs::metadata(file).with_context(|| format!("read {}", file.display()))?.len();
+    anyhow::ensure!(length <= MAX_CA_BYTES, "read {}: larger than {MAX_CA_BYTES} bytes", file.display());
+    fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected IP:PORT".to_owned())?;
+    if address.ip().is_loopback() { Ok(address) } else { Err("expected an address of loopback".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+        let fixed = ["agent", "--node-name", "n1"];
+        Cli::try_parse_from(fixed.iter().chain(arguments)).map(|cli| cli.options)
+    }
+
+    #[test]
+    fn certificates_by_host() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [("a.io.pem", "A"), ("b.io_5000.pem", "B"), ("readme", "x")] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let single = dir.path().join("readme");
+        let single = format!("c.io:5000={}", single.display());
+        let options = parse(&["--registry-ca", dir.path().to_str().unwrap(), "--registry-ca", &single]).unwrap();
+        let found = options.trust().unwrap().ca_pem;
+        let expected = [("a.io", "A"), ("b.io:5000", "B"), ("c.io:5000", "x")];
+        assert_eq!(found, expected.map(|(host, pem)| (host.to_owned(), pem.to_owned())));
+    }
+
+    #[test]
+    fn a_missing_certificate_is_told() {
+        let options = parse(&["--registry-ca", "a.io=/nowhere/ca.pem"]).unwrap();
+        assert!(options.trust().unwrap_err().to_string().contains("/nowhere/ca.pem"));
+    }
+
+    #[test]
+    fn health_stays_on_loopback() {
+        assert!(parse(&["--listen-health", "0.0.0.0:8081"]).is_err());
+        assert!(parse(&["--listen-health", "127.0.0.1:9000"]).is_ok());
+    }
+
+    #[test]
+    fn the_socket() {
+        assert_eq!(parse(&[]).unwrap().socket().unwrap(), "/var/run/docker.sock");
+        assert!(parse(&["--docker-host", "tcp://10.0.0.1:2375"]).unwrap().socket().is_err());
+    }
+}

@@ -1,0 +1,341 @@
+use super::*;
+use crate::{
+    agent::{
+        fixture::{asked, ended, exited, failed, passed, run, started},
+        journal::fold,
+    },
+    wire::{EndReason, Record},
+};
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+const PUSH: usize = 1;
+
+/// A world for [`plan`].
+#[derive(Clone, Debug)]
+struct World {
+    run: Run,
+    records: Vec<Record>,
+    recorded: AgentStatus,
+    answered: BTreeSet<usize>,
+    works: BTreeMap<usize, Work>,
+    wish: Wish,
+    cancel_told: bool,
+    since_write: Option<Duration>,
+    stopping: bool,
+}
+
+impl World {
+    fn new(records: &[Record]) -> Self {
+        Self {
+            run: run(),
+            records: records.to_vec(),
+            recorded: AgentStatus::default(),
+            answered: BTreeSet::new(),
+            works: BTreeMap::new(),
+            wish: Wish::Go,
+            cancel_told: false,
+            since_write: None,
+            stopping: false,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let journal = fold(self.records.clone(), &self.run.outline);
+        plan(&Observed {
+            run: &self.run,
+            journal: &journal,
+            recorded: &self.recorded,
+            answered: &self.answered,
+            works: &self.works,
+            wish: self.wish,
+            cancel_told: self.cancel_told,
+            since_write: self.since_write,
+            stopping: self.stopping,
+        })
+    }
+
+    /// Makes the changes as `apply` does.
+    fn apply(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::TellCancel => self.cancel_told = true,
+                Change::StopWork(step) => {
+                    if let Some(Work::Running { stopping, .. }) = self.works.get_mut(&step) {
+                        *stopping = true;
+                    }
+                }
+                Change::WriteStatus(status) => {
+                    self.recorded = *status;
+                    self.since_write = Some(Duration::ZERO);
+                }
+                Change::Emit(_) => {}
+                Change::StartWork { step, recorded, .. } => {
+                    self.works.insert(step, Work::Running { message: None, image: recorded, stopping: false });
+                }
+                Change::Answer { step, .. } => {
+                    assert!(self.answered.insert(step), "answered twice");
+                }
+            }
+        }
+    }
+
+    /// Plans and applies until nothing changes; gives all changes.
+    fn settle(&mut self) -> Vec<Change> {
+        let mut all = Vec::new();
+        for _ in 0..10 {
+            let plan = self.plan();
+            if plan.changes.is_empty() {
+                return all;
+            }
+            all.extend(plan.changes.clone());
+            self.apply(plan.changes);
+        }
+        panic!("does not settle: {all:?}");
+    }
+}
+
+fn asking() -> Vec<Record> {
+    vec![started(0), exited(0, 0), started(1), asked(1)]
+}
+
+fn image() -> ImageStatus {
+    ImageStatus {
+        repository: "registry.example.com/team/app".into(),
+        tags: vec!["1".into(), "latest".into()],
+        digest: "sha256:aa".into(),
+        size: None,
+    }
+}
+
+fn verdict() -> Work {
+    Work::Done(Verdict::Passed {
+        at: Timestamp::from_millisecond(4_150).unwrap(),
+        images: vec![image()],
+        message: None,
+    })
+}
+
+fn is_write(change: &Change) -> bool {
+    matches!(change, Change::WriteStatus(_))
+}
+
+#[test]
+fn nothing_is_written_before_a_step_begins() {
+    let ready = Record::Ready { at: 1, source_dir: "/s".into(), revision: Some("abc".into()) };
+    assert_eq!(World::new(&[ready]).plan(), Plan::default());
+}
+
+#[test]
+fn the_first_step_is_told_at_once() {
+    let mut world = World::new(&[started(0)]);
+    world.since_write = Some(Duration::ZERO);
+    let changes = world.settle();
+    assert!(is_write(&changes[0]));
+    let event = RunEvent { reason: reason::RUNNING, note: "step 1 of 3: build".into() };
+    assert_eq!(changes[1..], [Change::Emit(event)]);
+}
+
+#[test]
+fn later_steps_wait_for_their_turn() {
+    let mut world = World::new(&[started(0)]);
+    world.settle();
+    world.records.push(exited(0, 0));
+    let plan = world.plan();
+    assert_eq!((plan.changes.len(), plan.wake), (0, Some(WRITE_INTERVAL)));
+    world.since_write = Some(WRITE_INTERVAL);
+    assert!(is_write(&world.plan().changes[0]));
+}
+
+#[test]
+fn ten_quick_steps_cost_two_writes() {
+    let names = (0..10).map(|i| serde_json::json!({"name": format!("s{i}"), "script": "true"})).collect::<Vec<_>>();
+    let mut world = World::new(&[started(0)]);
+    world.run = crate::agent::fixture::run_of(serde_json::json!({"box": {"image": "a"}, "steps": names}));
+    let mut writes = world.settle().iter().filter(|change| is_write(change)).count();
+    for step in 0..10 {
+        world.records.push(exited(step, 0));
+        if step < 9 {
+            world.records.push(started(step + 1));
+        }
+        writes += world.settle().iter().filter(|change| is_write(change)).count();
+    }
+    world.records.push(passed());
+    writes += world.settle().iter().filter(|change| is_write(change)).count();
+    assert_eq!(writes, 2);
+    assert!(world.plan().done);
+}
+
+#[test]
+fn a_push_from_request_to_answer() {
+    let mut world = World::new(&asking());
+    let changes = world.settle();
+    let start = Change::StartWork { step: PUSH, began_ms: 1000, recorded: None };
+    assert!(changes.contains(&start));
+
+    // The digest is written at once, though the last write was just now.
+    let before_tags = ImageStatus { tags: Vec::new(), ..image() };
+    world.works.insert(PUSH, Work::Running { message: None, image: Some(before_tags), stopping: false });
+    let changes = world.settle();
+    assert!(is_write(&changes[0]));
+    assert_eq!(world.recorded.steps[PUSH].images[0].tags, Vec::<String>::new());
+
+    world.works.insert(PUSH, verdict());
+    let changes = world.settle();
+    assert!(is_write(&changes[0]), "the status comes first: {changes:?}");
+    let note = "pushed registry.example.com/team/app:1 (sha256:aa) in 3.1s".to_owned();
+    assert_eq!(changes[1], Change::Emit(RunEvent { reason: reason::PUSHED, note }));
+    let answer = Answer {
+        version: wire::VERSION,
+        passed: true,
+        log: vec![
+            "pushed registry.example.com/team/app:1 (sha256:aa)".into(),
+            "pushed registry.example.com/team/app:latest (sha256:aa)".into(),
+        ],
+        message: None,
+    };
+    assert_eq!(changes[2..], [Change::Answer { step: PUSH, answer }]);
+}
+
+#[test]
+fn an_answer_waits_until_the_status_is_written() {
+    let mut world = World::new(&asking());
+    world.settle();
+    world.works.insert(PUSH, verdict());
+    // The API server is away: the plan stays the same, and has no answer.
+    for _ in 0..3 {
+        assert!(!world.plan().changes.iter().any(|change| matches!(change, Change::Answer { .. })));
+    }
+}
+
+#[test]
+fn a_restart_between_status_and_answer_only_answers() {
+    let mut world = World::new(&asking());
+    world.settle();
+    world.works.insert(PUSH, verdict());
+    let plan = world.plan();
+    world.apply(plan.changes);
+    world.works.clear();
+    let changes = world.settle();
+    assert!(matches!(changes[..], [Change::Answer { step: PUSH, .. }]), "{changes:?}");
+}
+
+#[test]
+fn a_restart_in_mid_push_hands_the_digest_on() {
+    let mut world = World::new(&asking());
+    world.settle();
+    world.works.insert(PUSH, Work::Running { message: None, image: Some(image()), stopping: false });
+    world.settle();
+    world.works.clear();
+    let start = Change::StartWork { step: PUSH, began_ms: 1000, recorded: Some(image()) };
+    assert_eq!(world.settle(), [start]);
+}
+
+#[test]
+fn an_answered_step_is_not_begun_again() {
+    let mut world = World::new(&asking());
+    world.answered.insert(PUSH);
+    assert!(world.settle().iter().all(|change| !matches!(change, Change::StartWork { .. } | Change::Answer { .. })));
+}
+
+#[test]
+fn a_cancel_is_told_once_and_stops_the_push() {
+    let mut world = World::new(&asking());
+    world.settle();
+    world.wish = Wish::Cancel;
+    assert_eq!(world.settle(), [Change::TellCancel, Change::StopWork(PUSH)]);
+}
+
+#[test]
+fn a_cancel_before_the_push_begins_leaves_it_alone() {
+    let mut world = World::new(&asking());
+    world.wish = Wish::Cancel;
+    assert!(world.settle().iter().all(|change| !matches!(change, Change::StartWork { .. })));
+}
+
+#[test]
+fn an_after_step_pushes_in_spite_of_a_cancel() {
+    let mut world = World::new(&[started(0), asked(0)]);
+    world.run = crate::agent::fixture::run_of(serde_json::json!({
+        "box": {"image": "a"}, "steps": [{"name": "a", "script": "true"}],
+        "afterSteps": [{"name": "keep", "dockerPush": {"repository": "r.io/a"}}],
+    }));
+    world.records = vec![started(0), ended(0, EndReason::Cancelled), started(1), asked(1)];
+    world.wish = Wish::Cancel;
+    let changes = world.settle();
+    assert!(changes.iter().any(|change| matches!(change, Change::StartWork { step: 1, .. })), "{changes:?}");
+    assert_eq!(world.settle(), []);
+}
+
+#[test]
+fn a_step_that_timed_out_takes_its_push_with_it() {
+    let mut world = World::new(&asking());
+    world.settle();
+    world.records.push(ended(1, EndReason::TimedOut));
+    assert!(world.settle().contains(&Change::StopWork(PUSH)));
+    world.records.extend([ended(2, EndReason::EarlierStepFailed), started(3), exited(3, 0), failed("StepTimedOut", 1)]);
+    world.settle();
+    assert_eq!(world.recorded.report, None, "the push is still in flight");
+    world.works.insert(PUSH, Work::Done(Verdict::Stopped { images: Vec::new() }));
+    world.settle();
+    let report = world.recorded.report.clone().unwrap();
+    assert_eq!(report.reason.as_deref(), Some(reason::STEP_TIMED_OUT));
+    assert!(world.plan().done);
+}
+
+#[test]
+fn a_shutdown_begins_nothing_and_ends_when_idle() {
+    let mut world = World::new(&asking());
+    world.stopping = true;
+    let changes = world.settle();
+    assert!(changes.iter().all(is_write_or_event), "{changes:?}");
+    assert!(world.plan().done);
+    world.works.insert(PUSH, Work::Running { message: None, image: None, stopping: false });
+    assert!(!world.plan().done, "a push in flight goes on");
+}
+
+fn is_write_or_event(change: &Change) -> bool {
+    matches!(change, Change::WriteStatus(_) | Change::Emit(_))
+}
+
+#[test]
+fn an_abandoned_run_stops_its_work_and_is_done() {
+    let mut world = World::new(&asking());
+    world.settle();
+    world.wish = Wish::Abandon;
+    assert_eq!(world.settle(), [Change::StopWork(PUSH)]);
+    assert!(!world.plan().done);
+    world.works.insert(PUSH, Work::Done(Verdict::Stopped { images: Vec::new() }));
+    world.settle();
+    assert!(world.plan().done);
+}
+
+fn any_step() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        (0usize..4).prop_map(started),
+        (0usize..4).prop_map(asked),
+        (0usize..4, 0..2i32).prop_map(|(step, code)| exited(step, code)),
+        (0usize..4, 0u8..8).prop_map(|(step, reason)| ended(step, EndReason::from_number(reason).unwrap())),
+        Just(passed()),
+        (0usize..6).prop_map(|step| failed("StepFailed", step)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_world_settles(
+        records in proptest::collection::vec(any_step(), 0..14),
+        wish in prop_oneof![Just(Wish::Go), Just(Wish::Cancel), Just(Wish::Abandon)],
+        work in prop_oneof![Just(None), Just(Some(verdict())), Just(Some(Work::Done(Verdict::Stopped { images: Vec::new() })))],
+        stopping in any::<bool>(),
+        answered in any::<bool>(),
+    ) {
+        let mut world = World::new(&records);
+        world.wish = wish;
+        world.stopping = stopping;
+        world.works.extend(work.map(|work| (PUSH, work)));
+        world.answered.extend(answered.then_some(PUSH));
+        world.settle();
+        prop_assert_eq!(world.settle(), []);
+    }
+}

@@ -1,0 +1,276 @@
+//! Carries out `dockerPush`: from the request to a verdict, across crashes of the agent.
+//!
+//! `follow` runs [`carry_out`] as a task; [`Transport`] is the engine and the registry.
+//!
+//! What survives a crash is the run's status: the digest stands there before the first tag moves, and tags move
+//! in order. A manifest is put under tags only, so if the registry has it, a tag was moved.
+//!
+//! **Invariant:** each tag is moved at most once. Properties come from the frozen spec; of the box only the
+//! environment is taken, to expand them.
+
+use super::{
+    credentials,
+    files::{FileError, Volumes},
+    line::Line,
+    run::Run,
+    work::Verdict,
+};
+use crate::{
+    api::{
+        condition::reason,
+        push::{DockerPush, SecretsInImage},
+        status::ImageStatus,
+        step::StepKind,
+    },
+    registry::{Credentials, NamedSecret, PushError, Pushed, Repository},
+    steps::docker_push::{self, PushPlan},
+    wire::{self, Request, request_file},
+};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use std::{sync::Arc, time::Duration};
+
+/// Largest request: the environment twice.
+const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
+/// How often a push is begun again after a failure that may pass.
+const MAX_TRIES: u32 = 5;
+/// First pause between two tries; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// Longest pause that a registry may ask for.
+const MAX_PAUSE: Duration = Duration::from_secs(120);
+
+/// An internal step whose turn it is.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The run.
+    pub run: Arc<Run>,
+    /// Index of the step.
+    pub step: usize,
+    /// When the step began, in milliseconds since the epoch.
+    pub began_ms: u64,
+    /// The image that an earlier try recorded.
+    pub recorded: Option<ImageStatus>,
+}
+
+/// A push, ready to be carried out.
+pub struct Push {
+    /// The run.
+    pub run: Arc<Run>,
+    /// Name of the step.
+    pub step: String,
+    /// What it asks for.
+    pub plan: PushPlan,
+    /// Where to.
+    pub repository: Repository,
+    /// The login.
+    pub credentials: Option<Credentials>,
+    /// Values that must not be in the image.
+    pub secrets: Vec<NamedSecret>,
+    /// When the image is said to be made, in RFC 3339: the same for every try.
+    pub created: String,
+}
+
+/// The engine and the registry, as a push needs them.
+pub trait Transport: Send + Sync {
+    /// Commits the box and pushes it. Tells the line of the digest before the first tag, and of each tag that moved.
+    fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>>;
+
+    /// The digest that a tag has; `None` if there is no such tag. A digest is its own tag.
+    fn digest_of<'a>(
+        &'a self,
+        push: &'a Push,
+        tag: &'a str,
+        line: &'a Line,
+    ) -> BoxFuture<'a, Result<Option<String>, PushError>>;
+
+    /// Points a tag to a manifest that the registry has.
+    fn tag_again<'a>(
+        &'a self,
+        push: &'a Push,
+        digest: &'a str,
+        tag: &'a str,
+        line: &'a Line,
+    ) -> BoxFuture<'a, Result<(), PushError>>;
+}
+
+/// What is left to do for a digest that was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Nothing was moved: begin anew.
+    StartOver,
+    /// Point these tags to it; none left: all is done.
+    Finish(Vec<String>),
+    /// It cannot be told, or not be mended.
+    Interrupted(String),
+}
+
+/// Carries out an internal step.
+pub async fn carry_out(volumes: &Volumes, transport: &dyn Transport, job: &Job, line: &Line) -> Verdict {
+    let result = attempts(volumes, transport, job, line).await;
+    let at = Timestamp::now();
+    match result {
+        Ok(message) => Verdict::Passed { at, images: line.images(), message },
+        Err(_) if line.is_stopped() => Verdict::Stopped { images: line.images() },
+        Err(error) => Verdict::Failed { at, images: line.images(), reason: error.reason, message: error.message },
+    }
+}
+
+/// Tries until it is done, told to stop, or of no use. Gives warnings.
+async fn attempts(
+    volumes: &Volumes,
+    transport: &dyn Transport,
+    job: &Job,
+    line: &Line,
+) -> Result<Option<String>, PushError> {
+    let push = prepare(volumes, job)?;
+    line.resume(job.recorded.clone());
+    let mut pause = FIRST_PAUSE;
+    for attempt in 1.. {
+        let result = match line.images().first() {
+            Some(image) => resume(transport, &push, image, line).await,
+            None => fresh(transport, &push, line).await,
+        };
+        let error = match result {
+            Ok(warnings) => return Ok(warnings),
+            Err(error) if error.transient && attempt < MAX_TRIES && !line.is_stopped() => error,
+            Err(error) => return Err(error),
+        };
+        tracing::warn!(run.name = push.run.name, step.name = push.step, attempt, "push failed, trying again: {error}");
+        let wait = error.retry_after.unwrap_or(pause).min(MAX_PAUSE);
+        pause = pause.saturating_mul(2);
+        line.progress(format!("trying again in {}s: {error}", wait.as_secs().max(1)));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = line.stopped() => return Err(PushError::stopped()),
+        }
+    }
+    Err(PushError::stopped())
+}
+
+/// Commits and pushes.
+async fn fresh(transport: &dyn Transport, push: &Push, line: &Line) -> Result<Option<String>, PushError> {
+    let pushed = transport.push(push, line).await?;
+    Ok((!pushed.warnings.is_empty()).then(|| pushed.warnings.join("; ")))
+}
+
+/// Goes on from a digest that was recorded.
+async fn resume(
+    transport: &dyn Transport,
+    push: &Push,
+    image: &ImageStatus,
+    line: &Line,
+) -> Result<Option<String>, PushError> {
+    if image.repository != push.repository.to_string() {
+        let text =
+            format!("the push to {} was interrupted, and the step names {} now", image.repository, push.repository);
+        return Err(PushError::new(reason::INTERRUPTED, text));
+    }
+    let mut at = Vec::new();
+    for tag in &push.plan.tags {
+        at.push(transport.digest_of(push, tag, line).await?);
+    }
+    let present = transport.digest_of(push, &image.digest, line).await?.is_some();
+    match decide(&push.plan.tags, image, &at, present) {
+        Resume::StartOver => fresh(transport, push, line).await,
+        Resume::Finish(left) => {
+            let done = push.plan.tags.iter().filter(|tag| !left.contains(tag));
+            done.for_each(|tag| line.moved(tag));
+            for tag in &left {
+                if line.is_stopped() {
+                    return Err(PushError::stopped());
+                }
+                transport.tag_again(push, &image.digest, tag, line).await?;
+                line.moved(tag);
+            }
+            Ok(None)
+        }
+        Resume::Interrupted(message) => Err(PushError::new(reason::INTERRUPTED, message)),
+    }
+}
+
+/// Decides how to go on: `at` is the digest that each tag has now, `present` whether the registry has the manifest.
+#[must_use]
+pub fn decide(tags: &[String], image: &ImageStatus, at: &[Option<String>], present: bool) -> Resume {
+    let is_ours = |found: &Option<String>| found.as_deref() == Some(image.digest.as_str());
+    // Tags move in order: all before one that has moved have moved too, even if another push moved them since.
+    let recorded = tags.iter().rposition(|tag| image.tags.contains(tag));
+    let moved = recorded.max(at.iter().rposition(is_ours)).map_or(0, |last| last + 1);
+    let left: Vec<String> = tags.iter().skip(moved).cloned().collect();
+    let digest = &image.digest;
+    let repository = &image.repository;
+    if left.is_empty() {
+        Resume::Finish(left)
+    } else if moved == 0 && present {
+        let first = tags.first().map(String::as_str).unwrap_or_default();
+        Resume::Interrupted(format!(
+            "the agent ended in the middle of the push of {digest}, and {repository}:{first} was moved by another push since"
+        ))
+    } else if moved == 0 {
+        Resume::StartOver
+    } else if present {
+        Resume::Finish(left)
+    } else {
+        Resume::Interrupted(format!(
+            "the agent ended in the middle of the push, and {repository} no longer has {digest}; these tags are not set: {}",
+            left.join(", ")
+        ))
+    }
+}
+
+/// Reads what the push needs.
+fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
+    let spec = &job.run.spec;
+    let step = spec.all_steps().nth(job.step).map(|(_, step)| step);
+    let unknown = || PushError::new(reason::INVALID_PROPERTY, "this version of the agent cannot carry out this step");
+    let (step, properties) = match step.and_then(|step| Some((step, step.kind()?))) {
+        Some((step, StepKind::DockerPush(push))) => (step, push),
+        Some((_, StepKind::DockerScratchPush(_) | StepKind::StoreContainer(_)))
+        | Some((_, StepKind::Script(_) | StepKind::Watch(_) | StepKind::Shell(_)))
+        | None => return Err(unknown()),
+    };
+    let request = request(volumes, job.step)?;
+    let env = if properties.disable_sync { &request.run_env } else { &request.env };
+    let plan = docker_push::plan(properties, env, job.run.build_number)
+        .map_err(|error| PushError::new(error.reason, error.message))?;
+    let repository = Repository::parse(&plan.repository, plan.registry.as_deref())
+        .map_err(|error| PushError::new(error.reason(), error.to_string()))?;
+    let credentials = credentials::login(volumes, spec, properties, &repository)?;
+    let secrets = secrets(volumes, job, properties, credentials.as_ref());
+    let created = i64::try_from(job.began_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    Ok(Push {
+        run: Arc::clone(&job.run),
+        step: step.name.clone(),
+        plan,
+        repository,
+        credentials,
+        secrets,
+        created: created.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
+    })
+}
+
+fn secrets(volumes: &Volumes, job: &Job, properties: &DockerPush, login: Option<&Credentials>) -> Vec<NamedSecret> {
+    match properties.secrets_in_image {
+        SecretsInImage::Deny | SecretsInImage::Warn => credentials::values(volumes, &job.run.spec, login),
+        SecretsInImage::Allow => Vec::new(),
+    }
+}
+
+/// The runner's request: only the environment in it is used.
+fn request(volumes: &Volumes, step: usize) -> Result<Request, PushError> {
+    let refuse = |what: String| {
+        PushError::new(reason::INVALID_PROPERTY, format!("the environment of the step cannot be read: {what}"))
+    };
+    let read = volumes.read_out(&request_file(step), MAX_REQUEST_BYTES);
+    let bytes = read.map_err(|error: FileError| refuse(error.to_string()))?;
+    let bytes = bytes.ok_or_else(|| refuse("the box left no request".into()))?;
+    // The parser's own message may quote a value.
+    let request: Request = serde_json::from_slice(&bytes)
+        .map_err(|error| refuse(format!("line {}, column {} is not as expected", error.line(), error.column())))?;
+    if request.version != wire::VERSION || request.step != step {
+        return Err(refuse(format!("it is for step {} in version {}", request.step, request.version)));
+    }
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! The engine and the registry of a push: commit, door, push, clean up.
+//!
+//! `push` calls it through [`Transport`]; the agent's start and its sweep call [`Relay::sweep`] and [`Relay::thaw`].
+//!
+//! **Invariant:** no credential and no name of a user reaches the engine, and a committed image is removed however
+//! the push ended.
+
+use super::{
+    line::Line,
+    push::{Push, Transport},
+    run::Run,
+};
+use crate::{
+    api::{condition::reason, status::ImageStatus},
+    engine::{BaseImage, BoxContainer, BoxState, CommitKey, CommittedImage, Engine, EngineError},
+    registry::{Client, Door, DoorJob, Progress, PushError, Pushed, Repository, Session, digest::Digest},
+    steps::{
+        docker_push::ImageChanges,
+        image_config::{self, Provenance},
+    },
+};
+use futures::future::BoxFuture;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// Least time between two words on progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Tag under which the engine pushes to the door; it goes nowhere.
+const DOOR_TAG: &str = "x";
+
+/// The engine of the node and a client for registries.
+#[derive(Clone)]
+pub struct Relay {
+    engine: Arc<dyn Engine>,
+    client: Client,
+}
+
+impl Relay {
+    /// A relay between both.
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>, client: Client) -> Self {
+        Self { engine, client }
+    }
+
+    /// Removes committed images of runs that are not among these (by UID). Gives how many.
+    ///
+    /// # Errors
+    /// The engine cannot list them; one that cannot be removed stays for the next sweep.
+    pub async fn sweep(&self, live: &BTreeSet<String>) -> Result<usize, EngineError> {
+        let mut removed = 0;
+        for leftover in self.engine.leftovers().await? {
+            if live.contains(&leftover.key.run_uid) {
+                continue;
+            }
+            match self.engine.remove(&leftover.image).await {
+                Ok(()) => removed += 1,
+                Err(error) => tracing::warn!(run.uid = leftover.key.run_uid, "a committed image stays: {error}"),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Thaws boxes that a commit left frozen. Only while no push is in flight for these pods.
+    ///
+    /// # Errors
+    /// The engine cannot be asked.
+    pub async fn thaw(&self, pod_uids: &[String]) -> Result<Vec<String>, EngineError> {
+        self.engine.unpause_stuck(pod_uids).await
+    }
+
+    async fn live_box(&self, run: &Run) -> Result<BoxContainer, PushError> {
+        let find = || self.engine.find_box(&run.pod_uid, &run.namespace, &run.pod_name);
+        let gone = || PushError::new(reason::COMMIT_FAILED, "the box is gone");
+        let found = find().await.map_err(failed)?.ok_or_else(gone)?;
+        match found.state {
+            BoxState::Running => Ok(found),
+            // One step runs at a time, so no commit of this box is under way.
+            BoxState::Paused => {
+                self.thaw(std::slice::from_ref(&run.pod_uid)).await.map_err(failed)?;
+                find().await.map_err(failed)?.ok_or_else(gone)
+            }
+        }
+    }
+
+    async fn push_image(
+        &self,
+        push: &Push,
+        line: &Line,
+        base: BaseImage,
+        image: &CommittedImage,
+    ) -> Result<Pushed, PushError> {
+        let (progress, shown) = watch::channel(Progress::default());
+        let door = Door::open(self.client.clone(), job(push, line, base, progress)).await?;
+        let target = format!("{}:{DOOR_TAG}", door.target());
+        let pushed = {
+            let work = self.engine.push(image, &target, &|_| {});
+            tokio::select! {
+                pushed = work => pushed,
+                () = line.stopped() => Ok(()),
+                () = show(shown, line) => Ok(()),
+            }
+        };
+        // What the door says counts, as tags may have moved; of a push that never came to a manifest the engine
+        // may know more.
+        match (door.close().await, pushed) {
+            (Ok(pushed), _) => Ok(pushed),
+            (Err(error), Err(engine)) if error.reason == reason::COMMIT_FAILED && error.transient => {
+                Err(failed(engine))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+impl Transport for Relay {
+    fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>> {
+        Box::pin(async move {
+            let container = self.live_box(&push.run).await?;
+            let base = self.engine.base_image(&container).await.map_err(failed)?;
+            let key = CommitKey { run_uid: push.run.uid.clone(), step: push.step.clone() };
+            if line.is_stopped() {
+                return Err(PushError::stopped());
+            }
+            line.progress("committing the box".into());
+            let image = self.engine.commit(&container, &key).await.map_err(failed)?;
+            let result = self.push_image(push, line, base, &image).await;
+            if let Err(error) = self.engine.remove(&image).await {
+                tracing::warn!(run.name = push.run.name, "a committed image stays for the sweep: {error}");
+            }
+            result
+        })
+    }
+
+    fn digest_of<'a>(
+        &'a self,
+        push: &'a Push,
+        tag: &'a str,
+        line: &'a Line,
+    ) -> BoxFuture<'a, Result<Option<String>, PushError>> {
+        Box::pin(async move {
+            let found = self.session(push, line).head_manifest(tag).await?;
+            Ok(found.map(|digest| digest.to_string()))
+        })
+    }
+
+    fn tag_again<'a>(
+        &'a self,
+        push: &'a Push,
+        digest: &'a str,
+        tag: &'a str,
+        line: &'a Line,
+    ) -> BoxFuture<'a, Result<(), PushError>> {
+        Box::pin(async move {
+            let digest = Digest::parse(digest)
+                .ok_or_else(|| PushError::new(reason::INTERRUPTED, "the recorded digest is not one"))?;
+            self.session(push, line).tag_again(&digest, tag).await
+        })
+    }
+}
+
+impl Relay {
+    fn session(&self, push: &Push, line: &Line) -> Session {
+        let (client, repository) = (self.client.clone(), push.repository.clone());
+        Session::new(client, repository, push.credentials.clone(), line.stop().clone())
+    }
+}
+
+/// What the door is to do.
+fn job(push: &Push, line: &Line, base: BaseImage, progress: watch::Sender<Progress>) -> DoorJob {
+    let layers = base.diff_ids.len() + 1;
+    let document = base.document();
+    let changes: ImageChanges = push.plan.changes.clone();
+    let provenance = Provenance {
+        run: format!("{}/{}", push.run.namespace, push.run.name),
+        step: push.step.clone(),
+        created: push.created.clone(),
+    };
+    let config = move |committed: &[u8]| {
+        let wrong = |what: String| PushError::new(reason::COMMIT_FAILED, format!("the engine's config: {what}"));
+        let committed = serde_json::from_slice(committed).map_err(|error| wrong(error.to_string()))?;
+        let rebuilt = image_config::rebuild(Some(&document), &committed, &changes, &provenance);
+        let rebuilt = rebuilt.map_err(|error| PushError::new(error.reason, error.message))?;
+        serde_json::to_vec(&rebuilt).map_err(|error| wrong(error.to_string()))
+    };
+    let repository = push.repository.to_string();
+    let (before, after) = (line.clone(), line.clone());
+    DoorJob {
+        repository: push.repository.clone(),
+        tags: push.plan.tags.clone(),
+        credentials: push.credentials.clone(),
+        config: Box::new(config),
+        secrets: push.secrets.clone(),
+        secrets_in_image: push.plan.secrets_in_image,
+        expected_digest: None,
+        mount_from: box_repository(&push.run.spec.box_.image),
+        layers: Some(layers),
+        progress,
+        stop: line.stop().clone(),
+        before_tags: Box::new(move |prepared| {
+            let (line, repository) = (before.clone(), repository.clone());
+            Box::pin(async move {
+                let size = i64::try_from(prepared.size).ok();
+                line.record(ImageStatus { repository, tags: Vec::new(), digest: prepared.digest, size }).await
+            })
+        }),
+        after_tag: Box::new(move |tag| {
+            after.moved(&tag);
+            Box::pin(async { Ok(()) })
+        }),
+    }
+}
+
+/// The repository of the box image, without its tag and digest.
+fn box_repository(image: &str) -> Option<Repository> {
+    let name = image.split('@').next().unwrap_or_default();
+    let name = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        Some(_) | None => name,
+    };
+    Repository::parse(name, None).ok()
+}
+
+/// Tells the line of progress; never ends, as the push itself does.
+async fn show(mut progress: watch::Receiver<Progress>, line: &Line) {
+    while progress.changed().await.is_ok() {
+        let now = *progress.borrow_and_update();
+        line.progress(words(now));
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+    }
+    std::future::pending().await
+}
+
+/// `pushing: 3 of 8 layers, 12.5 MB sent`.
+fn words(progress: Progress) -> String {
+    let done = progress.layers_there + progress.layers_sent;
+    let total = done + progress.layers_left;
+    let tenths = progress.bytes_done / 100_000;
+    format!("pushing: {done} of {total} layers, {}.{} MB sent", tenths / 10, tenths % 10)
+}
+
+fn failed(error: EngineError) -> PushError {
+    let text = error.to_string();
+    if error.is_transient() {
+        PushError::transient(reason::COMMIT_FAILED, text)
+    } else {
+        PushError::new(reason::COMMIT_FAILED, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("debian:12", "docker.io/library/debian")]
+    #[case("registry.example.com:5000/team/app", "registry.example.com:5000/team/app")]
+    #[case("registry.example.com:5000/team/app:1@sha256:00", "registry.example.com:5000/team/app")]
+    fn the_boxs_repository(#[case] image: &str, #[case] expected: &str) {
+        assert_eq!(box_repository(image).unwrap().to_string(), expected);
+    }
+
+    #[test]
+    fn progress_in_words() {
+        let progress =
+            Progress { layers_there: 2, layers_sent: 1, layers_left: 5, bytes_done: 12_560_000, bytes_total: None };
+        assert_eq!(words(progress), "pushing: 3 of 8 layers, 12.5 MB sent");
+    }
+}
