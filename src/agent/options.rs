@@ -23,8 +23,8 @@ pub struct Options {
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
     /// Namespace of the agent, for its Lease
-    #[arg(long, env = "POD_NAMESPACE", default_value = "windlass-system")]
-    pub namespace: String,
+    #[arg(long = "own-namespace", env = "POD_NAMESPACE", default_value = "windlass-system")]
+    pub own_namespace: String,
     /// Name of this pod, for its Lease
     #[arg(long, env = "POD_NAME", default_value = "windlass-agent")]
     pub identity: String,
@@ -40,6 +40,9 @@ pub struct Options {
     /// The CA of a registry, as HOST=FILE, or a directory with files named HOST.pem (repeat for more)
     #[arg(long = "registry-ca", value_name = "HOST=FILE")]
     pub registry_cas: Vec<String>,
+    /// A host that may be given a registry's login to hand out tokens, as REGISTRY=HOST (repeat for more)
+    #[arg(long = "token-host", value_name = "REGISTRY=HOST")]
+    pub token_hosts: Vec<String>,
     /// Where health is served; loopback, as the agent is on the node's network
     #[arg(long, default_value = "127.0.0.1:8081", value_parser = loopback)]
     pub listen_health: SocketAddr,
@@ -56,6 +59,11 @@ impl Options {
     /// What the administrator allows of registries.
     pub(super) fn trust(&self) -> anyhow::Result<Trust> {
         let mut trust = Trust { insecure_hosts: self.insecure_registries.clone(), ..Trust::default() };
+        for setting in &self.token_hosts {
+            let pair = setting.split_once('=').filter(|(registry, host)| !registry.is_empty() && !host.is_empty());
+            let (registry, host) = pair.with_context(|| format!("--token-host {setting}: expected REGISTRY=HOST"))?;
+            trust.token_hosts.push((registry.to_owned(), host.to_owned()));
+        }
         for setting in &self.registry_cas {
             match setting.split_once('=') {
                 Some((host, file)) => trust.ca_pem.push((host.to_owned(), read(Path::new(file))?)),

@@ -203,6 +203,7 @@ fn end_reason(ended: EndReason, phase: StepPhase) -> Option<&'static str> {
         EndReason::Signal => Some(reason::SIGNAL),
         EndReason::TimedOut => Some(reason::TIMED_OUT),
         EndReason::NoOutput => Some(reason::NO_OUTPUT),
+        EndReason::OutOfMemory => Some(reason::OUT_OF_MEMORY),
         EndReason::Cancelled => Some(reason::CANCELLED),
         EndReason::EarlierStepFailed => Some(reason::EARLIER_STEP_FAILED),
         // The agent's word has the reason; without it the runner's claim stands for nothing.
