@@ -20,7 +20,14 @@ use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use std::{collections::HashMap, error::Error, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    error::Error,
+    io,
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicU16},
+    time::Duration,
+};
 use tokio::time::timeout;
 use url::Url;
 
@@ -76,6 +83,7 @@ struct Inner {
     resolver: Resolver,
     public: Http,
     with_ca: HashMap<String, Http>,
+    last_port: AtomicU16,
 }
 
 /// An answer whose body was read.
@@ -105,11 +113,16 @@ impl Client {
         let public = http_client(public_tls()?, &resolver, patience);
         let with_ca = trust.tls_by_host()?;
         let with_ca = with_ca.into_iter().map(|(host, tls)| (host, http_client(tls, &resolver, patience))).collect();
-        Ok(Self { inner: Arc::new(Inner { trust, patience, resolver, public, with_ca }) })
+        Ok(Self { inner: Arc::new(Inner { trust, patience, resolver, public, with_ca, last_port: AtomicU16::new(0) }) })
     }
 
     pub(super) fn trust(&self) -> &Trust {
         &self.inner.trust
+    }
+
+    /// Port of the last door; 0 before the first.
+    pub(super) fn last_port(&self) -> &AtomicU16 {
+        &self.inner.last_port
     }
 
     pub(super) fn patience(&self) -> Patience {

@@ -18,6 +18,7 @@ pub mod door;
 pub mod error;
 pub mod reference;
 mod resolve;
+mod retry;
 pub mod scan;
 pub mod session;
 mod tar;

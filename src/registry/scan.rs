@@ -24,6 +24,8 @@ pub const SHORTEST: usize = 6;
 const LONGEST: usize = 256;
 /// How many values are looked for.
 const MOST: usize = 1000;
+/// Most bytes of patterns that are searched for by a table; it has up to a kilobyte for each.
+const MAX_TABLE: usize = 16 * 1024;
 /// How much is searched at a time.
 const WINDOW: usize = 128 * 1024;
 /// How many pieces wait for the search.
@@ -80,9 +82,14 @@ impl Needles {
             }
         }
         let longest = patterns.iter().map(Vec::len).max()?;
+        // A table is fastest; where it would be large, the compact form does.
+        let total: usize = patterns.iter().map(Vec::len).sum();
+        let kind = if total <= MAX_TABLE { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+        // A prefilter looks for the first bytes of patterns: with so many it stops at every few bytes of noise.
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostFirst)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .kind(Some(kind))
+            .prefilter(false)
             .build(&patterns)
             .ok()?;
         Some(Self { automaton, names, longest })

@@ -12,6 +12,7 @@ use super::{
     digest::Digest,
     error::{PushError, plain, words},
     reference::Repository,
+    retry::{Retries, pause_of},
 };
 use crate::{api::condition::reason, registry::auth::Challenge};
 use bytes::Bytes;
@@ -25,11 +26,10 @@ use url::Url;
 pub(super) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 /// Largest answer that is not a manifest.
 const MAX_ANSWER: usize = 64 * 1024;
-/// Longest `Retry-After` that is waited for.
-const MAX_PAUSE: Duration = Duration::from_secs(300);
-/// Kinds of manifests that are pushed.
-const MANIFESTS: &str =
-    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+/// Kinds of manifests that a tag can point to.
+const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json";
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// A repository, and who speaks to it.
@@ -133,7 +133,7 @@ impl Session {
         call.wait = self.client.patience().commit;
         let kind = HeaderValue::from_str(kind).unwrap_or(HeaderValue::from_static("application/json"));
         call.headers.insert(header::CONTENT_TYPE, kind);
-        let mut retries = Retries::new(self);
+        let mut retries = Retries::new(self.client.patience(), &self.stop);
         let answer = loop {
             match self.attempt(&call).await {
                 Ok(answer) => break answer,
@@ -218,13 +218,15 @@ impl Session {
         self.check_digest(&answer, digest)
     }
 
-    /// Puts a small blob there, with as many tries as it takes.
-    pub(super) async fn put_blob(&self, digest: &Digest, bytes: &Bytes) -> Result<(), PushError> {
-        let mut retries = Retries::new(self);
+    /// Puts a small blob there, with as many tries as it takes. A blob that may be there is looked for first.
+    pub(super) async fn put_blob(&self, digest: &Digest, bytes: &Bytes, mut look: bool) -> Result<(), PushError> {
+        let mut retries = Retries::new(self.client.patience(), &self.stop);
         loop {
-            if self.head_blob(digest).await?.is_some() {
+            if look && self.head_blob(digest).await?.is_some() {
                 return Ok(());
             }
+            // The answer to a try that seemed to fail may be all that was lost.
+            look = true;
             let url = self.start_upload().await?;
             // Each try has its own upload: what a broken one left behind is not known.
             let call = self.closing(&url, digest, bytes.clone());
@@ -307,7 +309,7 @@ impl Session {
     }
 
     async fn call(&self, call: &Call) -> Result<Answer, PushError> {
-        let mut retries = Retries::new(self);
+        let mut retries = Retries::new(self.client.patience(), &self.stop);
         loop {
             match self.attempt(call).await {
                 Ok(answer) => return Ok(answer),
@@ -408,62 +410,4 @@ pub(super) fn refusal(who: &str, status: StatusCode, answer: &Answer, said: &str
         return PushError { retry_after, ..PushError::transient(reason::REGISTRY_REFUSED, text) };
     }
     PushError::new(reason::REGISTRY_REFUSED, text)
-}
-
-/// Reads `Retry-After`: seconds, or a date.
-fn pause_of(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp();
-    Some(at.duration_since(jiff::Timestamp::now()).try_into().unwrap_or(Duration::ZERO))
-}
-
-/// Pauses between the tries of one call.
-struct Retries<'a> {
-    session: &'a Session,
-    begun: Instant,
-    pause: Duration,
-}
-
-impl<'a> Retries<'a> {
-    fn new(session: &'a Session) -> Self {
-        Self { session, begun: Instant::now(), pause: session.client.patience().first_pause }
-    }
-
-    /// Waits for the next try, or gives the error back if there is none.
-    async fn pause(&mut self, error: PushError) -> Result<(), PushError> {
-        let patience = self.session.client.patience();
-        let limit = if error.unconnected { patience.unreachable_for } else { patience.retry_for };
-        // Between half of the pause and all of it, so that pushes that failed together do not return together.
-        let own = self.pause.mul_f64(rand::random_range(0.5..=1.0));
-        let asked = error.retry_after.unwrap_or_default();
-        let pause = own.max(asked);
-        if !error.transient || asked > MAX_PAUSE || self.begun.elapsed() + pause > limit {
-            return Err(error);
-        }
-        tracing::debug!(repository = %self.session.repository, %error, ?pause, "trying again");
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.session.stop.cancelled() => return Err(PushError::stopped()),
-        }
-        self.pause = (self.pause * 2).min(patience.first_pause * 30);
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after() {
-        assert_eq!(pause_of("7"), Some(Duration::from_secs(7)));
-        assert_eq!(pause_of("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        let future = pause_of("Fri, 01 Jan 2100 00:00:00 GMT").unwrap();
-        assert!(future > Duration::from_secs(3600), "{future:?}");
-        for bad in ["", "soon", "-1"] {
-            assert_eq!(pause_of(bad), None, "{bad}");
-        }
-    }
 }

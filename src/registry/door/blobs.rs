@@ -5,7 +5,7 @@
 use super::upload::Upload;
 use crate::registry::digest::Digest;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Most bytes that are held until the manifest: in practice one config of some kilobytes.
 const MAX_HELD: usize = 16 * 1024 * 1024;
@@ -28,6 +28,8 @@ pub(super) enum Origin {
 pub(super) struct Blobs {
     /// In the registry. `true`: counted as a layer.
     known: HashMap<Digest, (Origin, bool)>,
+    /// Not in the registry, when the engine asked.
+    absent: HashSet<Digest>,
     held: HashMap<Digest, Bytes>,
     open: HashMap<String, Upload>,
     /// Uploads that a request is working on.
@@ -41,6 +43,18 @@ impl Blobs {
             let entry = self.known.entry(digest).or_insert((origin, counted));
             entry.1 |= counted;
         }
+    }
+
+    /// Notes that a blob is not in the registry.
+    pub(super) fn note_absent(&mut self, digest: Digest) {
+        if self.absent.len() < MAX_KNOWN {
+            self.absent.insert(digest);
+        }
+    }
+
+    /// Whether a blob was looked for in vain.
+    pub(super) fn is_absent(&self, digest: &Digest) -> bool {
+        self.absent.contains(digest)
     }
 
     pub(super) fn is_known(&self, digest: &Digest) -> bool {

@@ -29,7 +29,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
@@ -169,8 +169,14 @@ impl Door {
         let local = |error: std::io::Error| {
             PushError::transient(reason::COMMIT_FAILED, format!("no port for the engine: {error}"))
         };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(local)?;
+        // The same port each time, if it is free: engines note on each blob which registries it was pushed to.
+        let last = client.last_port().load(Ordering::Relaxed);
+        let listener = match TcpListener::bind(("127.0.0.1", last)).await {
+            Ok(listener) => listener,
+            Err(_) => TcpListener::bind(("127.0.0.1", 0)).await.map_err(local)?,
+        };
         let port = listener.local_addr().map_err(local)?.port();
+        client.last_port().store(port, Ordering::Relaxed);
         // Whoever is on the node can connect; only the engine knows this.
         let nonce = format!("{:032x}", rand::random::<u128>());
         let push = Arc::new(Push::new(client, job, &nonce));
@@ -276,6 +282,7 @@ async fn accept(listener: TcpListener, push: Arc<Push>) {
                 }
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = push.stop.cancelled() => return,
         }
     }
 }

@@ -13,6 +13,16 @@ use crate::{
 use bytes::Bytes;
 
 impl Push {
+    /// A secret's value is in the image: an error or a warning, as the step says.
+    pub(super) fn leak(&self, text: String) -> Result<(), PushError> {
+        if self.deny {
+            let text = format!("{text}; take it out, or set secretsInImage to Allow");
+            return Err(PushError::new(reason::SECRET_IN_LAYER, text));
+        }
+        self.warn(text);
+        Ok(())
+    }
+
     /// Adds a warning; what many layers share is said once.
     pub(super) fn warn(&self, warning: String) {
         let mut state = self.state();
@@ -30,7 +40,7 @@ pub(super) async fn publish(push: &Push, manifest: &[u8], content_type: &str) ->
     let config = config(push, &image)?;
     let config_digest = Digest::of(&config);
     complete(push, &image).await?;
-    push.session.put_blob(&config_digest, &config).await?;
+    push.session.put_blob(&config_digest, &config, false).await?;
     let (kind, bytes) = image.write(&config_digest, config.len() as u64).map_err(wrong)?;
     let bytes = Bytes::from(bytes);
     let digest = Digest::of(&bytes);
@@ -64,11 +74,7 @@ fn config(push: &Push, image: &Image) -> Result<Bytes, PushError> {
     })?;
     let config = Bytes::from((push.config)(&held)?);
     if let Some(name) = push.needles.as_ref().and_then(|needles| needles.search(&config)) {
-        let text = format!("the value of {name} is in the image's config");
-        if push.deny {
-            return Err(PushError::new(reason::SECRET_IN_LAYER, text));
-        }
-        push.warn(text);
+        push.leak(format!("the value of {name} is in the image's config"))?;
     }
     Ok(config)
 }
@@ -84,7 +90,11 @@ async fn complete(push: &Push, image: &Image) -> Result<(), PushError> {
         if known {
             push.state().blobs.note(digest.clone(), Origin::There, true);
         } else if let Some(bytes) = held.filter(|_| *digest != image.config) {
-            push.session.put_blob(digest, &bytes).await?;
+            // It was taken for a config, and is searched as what it is.
+            if let Some(name) = push.needles.as_ref().and_then(|needles| needles.search(&bytes)) {
+                push.leak(format!("the value of {name} is in a layer"))?;
+            }
+            push.session.put_blob(digest, &bytes, true).await?;
             push.state().blobs.note(digest.clone(), Origin::Sent, true);
         } else if push.session.head_blob(digest).await?.is_some() {
             push.state().blobs.note(digest.clone(), Origin::There, true);

@@ -92,7 +92,10 @@ async fn head_blob(push: &Push, digest: &Digest) -> Result<Reply, PushError> {
     {
         there = push.session.head_blob(digest).await?;
     }
-    let Some(size) = there else { return Ok(reply(StatusCode::NOT_FOUND)) };
+    let Some(size) = there else {
+        push.state().blobs.note_absent(digest.clone());
+        return Ok(reply(StatusCode::NOT_FOUND));
+    };
     let large = size.filter(|size| *size > HOLD as u64);
     push.state().blobs.note(digest.clone(), Origin::There, large.is_some());
     push.show();

@@ -9,7 +9,7 @@ use super::{HOLD, Push, blobs::Origin};
 use crate::{
     api::condition::reason,
     registry::{
-        client::OutBody,
+        client::{BUFFER, OutBody},
         digest::{Digest, Hasher},
         error::PushError,
         scan::{Packing, Scan, Verdict},
@@ -20,7 +20,7 @@ use futures::stream;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
-use std::{io, pin::pin};
+use std::{io, pin::pin, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::timeout,
@@ -29,6 +29,8 @@ use url::Url;
 
 /// Pieces that wait on their way to the registry.
 const QUEUE: usize = 8;
+/// Longest that one blob may take.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A blob that the engine is sending.
 pub(super) struct Upload {
@@ -49,6 +51,8 @@ impl Upload {
 
     /// Takes a body of the engine to its end.
     pub(super) async fn receive(&mut self, push: &Push, mut body: Incoming) -> Result<(), PushError> {
+        let length = announced(&body).and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+        self.buffer.reserve(length.min(HOLD));
         while self.url.is_none() {
             let Some(piece) = self.next(push, &mut body).await? else { return Ok(()) };
             self.buffer.extend_from_slice(&piece);
@@ -65,51 +69,40 @@ impl Upload {
         let Some(url) = self.url.clone() else { return Ok(()) };
         let patience = push.session.client().patience();
         let (pieces, queue) = mpsc::channel::<Bytes>(QUEUE);
-        // It takes as long as it takes: that it moves is seen to below.
-        let mut sending =
-            pin!(push.session.send_part(&url, queue_body(queue), std::time::Duration::from_secs(24 * 3600)));
-        let mut pieces = Some(pieces);
-        let mut next = (!self.buffer.is_empty()).then(|| self.buffer.split().freeze());
-        while let Some(sender) = &pieces {
-            let piece = match next.take() {
-                Some(piece) => piece,
-                None => tokio::select! {
+        // It takes as long as it takes; that it moves is seen to below.
+        let mut sending = pin!(push.session.send_part(&url, queue_body(queue), LONGEST));
+        let idle = |what: &str, time: Duration| {
+            let text = format!("{} {what} for {}s", push.session.repository().host, time.as_secs());
+            PushError::transient(reason::REGISTRY_TIMEOUT, text)
+        };
+        loop {
+            let piece = if self.buffer.is_empty() {
+                tokio::select! {
                     biased;
                     // An answer in the middle is an error, whatever it says.
-                    early = &mut sending => return Err(early.err().unwrap_or_else(|| self.early(push))),
-                    piece = self.next(push, &mut body) => match piece? {
-                        Some(piece) => piece,
-                        None => {
-                            pieces = None;
-                            break;
-                        }
-                    },
-                },
+                    early = &mut sending => return Err(early.err().unwrap_or_else(|| early_answer(push))),
+                    piece = self.next(push, &mut body) => piece?,
+                }
+            } else {
+                Some(self.buffer.split_to(self.buffer.len().min(BUFFER)).freeze())
             };
+            let Some(piece) = piece else { break };
             tokio::select! {
                 biased;
-                early = &mut sending => return Err(early.err().unwrap_or_else(|| self.early(push))),
-                sent = timeout(patience.idle, sender.send(piece)) => if sent.is_err() {
-                    let text = format!("{} took nothing for {}s", push.session.repository().host, patience.idle.as_secs());
-                    return Err(PushError::transient(reason::REGISTRY_TIMEOUT, text));
-                },
+                early = &mut sending => return Err(early.err().unwrap_or_else(|| early_answer(push))),
+                sent = timeout(patience.idle, pieces.send(piece)) => {
+                    sent.map_err(|_| idle("took nothing", patience.idle))?.map_err(|_| early_answer(push))?;
+                }
             }
         }
         drop(pieces);
-        match timeout(patience.commit, sending).await {
-            Ok(url) => self.url = Some(url?),
-            Err(_) => {
-                let text =
-                    format!("{} gave no answer within {}s", push.session.repository().host, patience.commit.as_secs());
-                return Err(PushError::transient(reason::REGISTRY_TIMEOUT, text));
-            }
-        }
+        let closed = tokio::select! {
+            biased;
+            () = push.stop.cancelled() => return Err(PushError::stopped()),
+            closed = timeout(patience.commit, sending) => closed,
+        };
+        self.url = Some(closed.map_err(|_| idle("gave no answer", patience.commit))??);
         Ok(())
-    }
-
-    fn early(&self, push: &Push) -> PushError {
-        let text = format!("{} took only a part of an upload", push.session.repository().host);
-        PushError::transient(reason::REGISTRY_REFUSED, text)
     }
 
     /// The next piece from the engine, counted, hashed and given to the search.
@@ -130,8 +123,8 @@ impl Upload {
             if let Some(needles) = &push.needles {
                 let scan = self.scan.get_or_insert_with(|| Scan::start(needles.clone()));
                 scan.feed(piece.clone()).await;
-                // No need to send the rest of a layer that will be refused.
-                if scan.is_decided() && push.deny {
+                // No need to send the rest of a layer that will be refused. The engine's config is not judged.
+                if self.url.is_some() && scan.is_decided() && push.deny {
                     self.judge(push, None).await?;
                 }
             }
@@ -146,12 +139,7 @@ impl Upload {
             Verdict::Clean => return Ok(()),
             Verdict::Found { name, path } => {
                 let place = path.map_or_else(|| "in a layer".to_owned(), |path| format!("in {path}"));
-                let text = format!("the value of {name} is {place}");
-                if push.deny {
-                    let advice = "remove the file before the push, or set secretsInImage: Allow";
-                    return Err(PushError::new(reason::SECRET_IN_LAYER, format!("{text}; {advice}")));
-                }
-                text
+                return push.leak(format!("the value of {name} is {place}"));
             }
             Verdict::NotSearched(why) => {
                 let layer = digest.map_or("a layer", Digest::as_str);
@@ -182,12 +170,17 @@ impl Upload {
             }
             return Err(error);
         }
-        let mut origin = Origin::Sent;
+        let (known, absent) = {
+            let state = push.state();
+            (state.blobs.is_known(&digest), state.blobs.is_absent(&digest))
+        };
+        let bytes = std::mem::take(&mut self.buffer).freeze();
         match &self.url {
             Some(url) => push.session.finish_upload(url, &digest).await?,
-            None if push.state().blobs.is_known(&digest) => origin = Origin::There,
-            None => push.session.put_blob(&digest, &std::mem::take(&mut self.buffer).freeze()).await?,
+            None if known => {}
+            None => push.session.put_blob(&digest, &bytes, !absent).await?,
         }
+        let origin = if known { Origin::There } else { Origin::Sent };
         push.state().blobs.note(digest, origin, true);
         push.show();
         Ok(())
@@ -206,6 +199,11 @@ impl Upload {
         }
         Ok(())
     }
+}
+
+fn early_answer(push: &Push) -> PushError {
+    let text = format!("{} took only a part of an upload", push.session.repository().host);
+    PushError::transient(reason::REGISTRY_REFUSED, text)
 }
 
 fn queue_body(queue: mpsc::Receiver<Bytes>) -> OutBody {

@@ -1,0 +1,169 @@
+//! Logins: right, wrong, missing, ending in the middle, and sent astray.
+
+use super::{
+    Told, client,
+    engine::{Image, Store},
+    failure,
+    fake::{Auth, Fault, Registry},
+    job, login, push, trust,
+};
+use http::Method;
+use rstest::rstest;
+use windlass::registry::{Client, DoorJob, Trust};
+
+const MIB: usize = 1 << 20;
+
+#[rstest]
+#[case(Auth::Basic("ci:s3cret-s3cret"))]
+#[case(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX })]
+// Tokens end again and again, also between the opening of an upload and its closing.
+#[case(Auth::Bearer { login: "ci:s3cret-s3cret", uses: 3 })]
+#[tokio::test]
+async fn a_login_that_is_right(#[case] auth: Auth) {
+    let registry = Registry::start(auth).await;
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    let (seen, pushed) = push(client(&registry), job, &Image::new(&[100, 200]), Store::Classic).await;
+    assert_eq!(seen, Ok(()));
+    assert_eq!(pushed.unwrap().tags.len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_in_an_upload_is_renewed_for_the_next_try() {
+    let registry = Registry::start(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX }).await;
+    let challenge = format!("Bearer realm=\"http://{}/token\",service=\"fake\"", registry.host);
+    registry.fail(Method::PATCH, "/uploads/", 1, Fault::Late(401, vec![("www-authenticate", challenge)]));
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    let image = Image::new(&[6 * MIB]);
+    let door = windlass::registry::Door::open(client(&registry), job).await.unwrap();
+    let engine = super::Engine::new(door.target(), Store::Classic);
+    assert!(engine.push(&image).await.is_err(), "a body that is gone cannot be sent again");
+    // As Docker does after a 5xx.
+    engine.push(&image).await.unwrap();
+    door.close().await.unwrap();
+    assert_eq!(registry.count("GET /token"), 2);
+}
+
+#[rstest]
+#[case(Auth::Basic("ci:s3cret-s3cret"))]
+#[case(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX })]
+#[tokio::test]
+async fn a_login_that_is_wrong_fails_at_once(#[case] auth: Auth) {
+    let registry = Registry::start(auth).await;
+    let job = DoorJob { credentials: login("ci", "wr0ng-wr0ng"), ..job(&registry.host, &Told::default()) };
+    let error = failure(&registry, job, &Image::new(&[100])).await;
+    assert_eq!((error.reason, error.transient), ("RegistryUnauthorized", false), "{error}");
+    assert!(error.message.contains("refused user \"ci\" (401) for team/app"), "{error}");
+    assert!(!error.message.contains("wr0ng"), "{error}");
+    assert!(registry.state().log.len() <= 6, "{:?}", registry.state().log);
+}
+
+#[tokio::test]
+async fn a_login_that_is_missing() {
+    let registry = Registry::start(Auth::Basic("ci:s3cret-s3cret")).await;
+    let error = failure(&registry, job(&registry.host, &Told::default()), &Image::new(&[100])).await;
+    assert_eq!(error.reason, "RegistryUnauthorized");
+    assert!(error.message.contains("the step has no credentials"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_registry_quotes_of_a_login_is_taken_out() {
+    let registry = Registry::start(Auth::Open).await;
+    // "ci:s3cret-s3cret" in base64.
+    let quoted = "bad Authorization: Basic Y2k6czNjcmV0LXMzY3JldA== (s3cret-s3cret)\x1b[2J";
+    registry.fail(Method::POST, "/uploads/", usize::MAX, Fault::Answer(403, vec![], quoted));
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    let error = failure(&registry, job, &Image::new(&[100])).await;
+    assert_eq!(error.reason, "RegistryForbidden");
+    let expected = format!(
+        "user \"ci\" may not push to {}/team/app (403): \"bad Authorization: Basic *** (***) [2J\"",
+        registry.host
+    );
+    assert_eq!(error.message, expected);
+}
+
+#[tokio::test]
+async fn a_valid_login_that_may_not_push() {
+    let registry = Registry::start(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX }).await;
+    let challenge =
+        format!("Bearer realm=\"http://{}/token\",service=\"fake\",error=\"insufficient_scope\"", registry.host);
+    let fault = Fault::Answer(401, vec![("www-authenticate", challenge)], "");
+    registry.fail(Method::POST, "/uploads/", usize::MAX, fault);
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    let error = failure(&registry, job, &Image::new(&[100])).await;
+    assert_eq!((error.reason, error.transient), ("RegistryForbidden", false), "{error}");
+}
+
+#[rstest]
+#[case(|other: &str| format!("http://{other}/token"), "without TLS")]
+#[case(|other: &str| format!("https://{other}/token"), "unless the administrator lists the two")]
+#[case(|_: &str| "https://login.example.com/token".into(), "unless the administrator lists the two")]
+#[case(|_: &str| "ftp://x/token".into(), "without TLS")]
+#[case(|_: &str| "token".into(), "that is none")]
+#[tokio::test]
+async fn a_login_does_not_go_astray(#[case] realm: fn(&str) -> String, #[case] says: &str) {
+    let other = Registry::start(Auth::Open).await;
+    let registry = Registry::start(Auth::Realm(realm(&other.host))).await;
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    let error = failure(&registry, job, &Image::new(&[100])).await;
+    assert_eq!(error.reason, "RegistryRefused");
+    assert!(error.message.contains(says), "{error}");
+    assert_eq!(other.state().log.len(), 0);
+    let sent = registry.state().headers.concat();
+    assert!(!sent.contains("authorization"), "{sent}");
+}
+
+#[tokio::test]
+async fn the_administrator_can_pair_a_login_host() {
+    let tokens = Registry::start(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX }).await;
+    let registry = Registry::start(Auth::Realm(format!("http://{}/token", tokens.host))).await;
+    let trust = Trust {
+        insecure_hosts: vec![registry.host.clone(), tokens.host.clone()],
+        token_hosts: vec![(registry.host.clone(), tokens.host.clone())],
+        ..trust(&registry)
+    };
+    let client = Client::with_patience(trust, super::patience()).unwrap();
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    // This registry takes no token at all; that the login host was asked is what counts.
+    let error = push(client, job, &Image::new(&[100]), Store::Classic).await.1.unwrap_err();
+    assert_eq!(error.reason, "RegistryUnauthorized");
+    assert_eq!(tokens.count("GET /token"), 1);
+    assert!(!registry.state().headers.concat().contains("authorization: Basic"));
+}
+
+#[tokio::test]
+async fn an_upload_does_not_go_astray() {
+    let other = Registry::start(Auth::Open).await;
+    for location in [
+        format!("http://{}/v2/team/app/blobs/uploads/u1", other.host),
+        format!("//{}/u1", other.host),
+        "https://127.0.0.1/u1".into(),
+    ] {
+        let registry = Registry::start(Auth::Basic("ci:s3cret-s3cret")).await;
+        registry.fail_after(
+            1,
+            Method::POST,
+            "/uploads/",
+            usize::MAX,
+            Fault::Headers(vec![("location", location.clone())]),
+        );
+        registry.fail(Method::POST, "/uploads/", usize::MAX, Fault::Headers(vec![("location", location)]));
+        let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+        let error = failure(&registry, job, &Image::new(&[100])).await;
+        assert_eq!(error.reason, "RegistryRefused");
+        assert!(error.message.contains("sends the upload to another host"), "{error}");
+        assert_eq!(other.state().log.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let other = Registry::start(Auth::Open).await;
+    let registry = Registry::start(Auth::Open).await;
+    for status in [301, 302, 307, 308] {
+        let location = format!("http://{}/", other.host);
+        registry.fail(Method::HEAD, "/blobs/", 1, Fault::Answer(status, vec![("location", location)], ""));
+        let error = failure(&registry, job(&registry.host, &Told::default()), &Image::new(&[])).await;
+        assert_eq!(error.reason, "RegistryRefused", "{error}");
+    }
+    assert_eq!(other.state().log.len(), 0);
+}
