@@ -132,7 +132,8 @@ async fn attempts(
         };
         let error = match result {
             Ok(warnings) => return Ok(warnings),
-            Err(error) if error.transient && attempt < MAX_TRIES && !line.is_stopped() => error,
+            // A registry that nobody answers for was waited for already.
+            Err(error) if error.transient && !error.unconnected && attempt < MAX_TRIES && !line.is_stopped() => error,
             Err(error) => return Err(error),
         };
         tracing::warn!(run.name = push.run.name, step.name = push.step, attempt, "push failed, trying again: {error}");

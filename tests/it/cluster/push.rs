@@ -81,8 +81,8 @@ async fn the_image_is_the_box_image_plus_what_the_steps_did_plus_the_properties(
         .run(
             "r",
             &format!(
-                "    box: {{image: 'busybox:local', env: [{{name: BOXED, value: no}}]}}
-    env: [{{name: OTHER, value: no}}]
+                "    box: {{image: 'busybox:local', env: [{{name: BOXED, value: 'no'}}]}}
+    env: [{{name: OTHER, value: 'no'}}]
     source: {{inline: {{files: [{{path: app/run, mode: '0755', content: \"#!/bin/sh\\necho ran\\n\"}}]}}}}
     services: [{{name: side, image: 'busybox:local', command: [sleep, '600']}}]
     steps:
@@ -107,13 +107,15 @@ async fn the_image_is_the_box_image_plus_what_the_steps_did_plus_the_properties(
         serde_json::from_str(&tool("docker", &["image", "inspect", "busybox:local"], "").unwrap()).unwrap();
     let mut env = base[0]["Config"]["Env"].as_array().cloned().unwrap_or_default();
     env.extend([json!("A=1"), json!("G=hi")]);
+    let mut labels = base[0]["Config"]["Labels"].as_object().cloned().unwrap_or_default();
+    labels.insert("a.b".into(), json!("c"));
     assert_eq!(
         pushed["config"],
         json!({
             "Env": env,
             "Entrypoint": ["/pipeline/source/app/run", "--now"],
             "ExposedPorts": {"5000/tcp": {}, "8080/udp": {}},
-            "Labels": {"a.b": "c"},
+            "Labels": labels,
             "User": "1000",
             "WorkingDir": "/data",
         })
@@ -192,7 +194,7 @@ async fn the_box_never_sees_a_push_credential() {
     // in all of /proc, and in every file it can reach.
     let (head, tail) = password.split_at(5);
     let search = format!(
-        "wanted={head}; wanted=\"$wanted{tail}\"; if env | grep -F -e \"$wanted\" | grep -v ^wanted=; then exit 7; fi; if grep -rFl -e \"$wanted\" /dev/windlass /run /etc /tmp /var /pipeline /proc/1/environ /proc/self/mountinfo 2>/dev/null | grep -v steps/; then exit 8; fi"
+        "wanted={head}; wanted=\"${{wanted}}{tail}\"; if env | grep -F -e \"$wanted\" | grep -v ^wanted=; then exit 7; fi; if grep -rFl -e \"$wanted\" /dev/windlass /run /etc /tmp /var /pipeline /proc/1/environ /proc/self/mountinfo 2>/dev/null | grep -v steps/; then exit 8; fi"
     );
     let status = world
         .run(

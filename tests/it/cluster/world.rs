@@ -93,12 +93,19 @@ impl World {
         self.end(name).await
     }
 
-    /// What the box printed, headers included.
+    /// What the box printed, headers included. A run can be over before the kubelet says that its box runs.
     pub(super) async fn log(&self, run: &str) -> String {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        pods.logs(&format!("{run}-1"), &LogParams { container: Some("box".into()), ..Default::default() })
-            .await
-            .unwrap()
+        let params = LogParams { container: Some("box".into()), ..Default::default() };
+        for _ in 0..100 {
+            match pods.logs(&format!("{run}-1"), &params).await {
+                Err(kube::Error::Api(status)) if status.code == 400 => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                log => return log.unwrap(),
+            }
+        }
+        panic!("the box of {run} in {} does not start", self.namespace);
     }
 }
 
