@@ -210,7 +210,8 @@ impl Journal {
             | EndReason::TimedOut
             | EndReason::NoOutput
             | EndReason::Agent
-            | EndReason::NotStarted => StepPhase::Failed,
+            | EndReason::NotStarted
+            | EndReason::OutOfMemory => StepPhase::Failed,
         };
         state.phase = phase;
         state.finished_ms = (phase != StepPhase::Skipped).then_some(at);

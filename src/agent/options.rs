@@ -40,6 +40,9 @@ pub struct Options {
     /// The CA of a registry, as HOST=FILE, or a directory with files named HOST.pem (repeat for more)
     #[arg(long = "registry-ca", value_name = "HOST=FILE")]
     pub registry_cas: Vec<String>,
+    /// A host that may be given the login of a registry to hand out tokens, as REGISTRY=HOST (repeat for more)
+    #[arg(long = "token-host", value_name = "REGISTRY=HOST")]
+    pub token_hosts: Vec<String>,
     /// Where health is served; loopback, as the agent is on the node's network
     #[arg(long, default_value = "127.0.0.1:8081", value_parser = loopback)]
     pub listen_health: SocketAddr,
@@ -61,6 +64,11 @@ impl Options {
                 Some((host, file)) => trust.ca_pem.push((host.to_owned(), read(Path::new(file))?)),
                 None => trust.ca_pem.extend(directory(Path::new(setting))?),
             }
+        }
+        for setting in &self.token_hosts {
+            let pair = setting.split_once('=').filter(|(registry, host)| !registry.is_empty() && !host.is_empty());
+            let (registry, host) = pair.with_context(|| format!("--token-host {setting}: expected REGISTRY=HOST"))?;
+            trust.token_hosts.push((registry.to_owned(), host.to_owned()));
         }
         Ok(trust)
     }
@@ -134,6 +142,13 @@ mod tests {
     fn a_missing_certificate_is_told() {
         let options = parse(&["--registry-ca", "a.io=/nowhere/ca.pem"]).unwrap();
         assert!(options.trust().unwrap_err().to_string().contains("/nowhere/ca.pem"));
+    }
+
+    #[test]
+    fn login_hosts_come_in_pairs() {
+        let options = parse(&["--token-host", "a.io=login.a.io"]).unwrap();
+        assert_eq!(options.trust().unwrap().token_hosts, [("a.io".to_owned(), "login.a.io".to_owned())]);
+        assert!(parse(&["--token-host", "a.io="]).unwrap().trust().is_err());
     }
 
     #[test]
