@@ -90,7 +90,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         doorbell: doorbell.ok(),
         stopping: stopping.clone(),
     });
-    let (namespace, node) = (options.namespace.clone(), options.node_name.clone());
+    let (namespace, node) = (options.own_namespace.clone(), options.node_name.clone());
     let lease = tokio::spawn(lease::renew(client.clone(), namespace, node, options.identity.clone()));
     let mut runs = watch::Runs::new(post);
     let tasks = runs.tasks();

@@ -23,8 +23,8 @@ pub struct Options {
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
     /// Namespace of the agent, for its Lease
-    #[arg(long, env = "POD_NAMESPACE", default_value = "windlass-system")]
-    pub namespace: String,
+    #[arg(long = "own-namespace", env = "POD_NAMESPACE", default_value = "windlass-system")]
+    pub own_namespace: String,
     /// Name of this pod, for its Lease
     #[arg(long, env = "POD_NAME", default_value = "windlass-agent")]
     pub identity: String,
@@ -40,7 +40,7 @@ pub struct Options {
     /// The CA of a registry, as HOST=FILE, or a directory with files named HOST.pem (repeat for more)
     #[arg(long = "registry-ca", value_name = "HOST=FILE")]
     pub registry_cas: Vec<String>,
-    /// A host that may be given the login of a registry to hand out tokens, as REGISTRY=HOST (repeat for more)
+    /// A host that may be given a registry's login to hand out tokens, as REGISTRY=HOST (repeat for more)
     #[arg(long = "token-host", value_name = "REGISTRY=HOST")]
     pub token_hosts: Vec<String>,
     /// Where health is served; loopback, as the agent is on the node's network

@@ -190,9 +190,9 @@ fn a_silent_step_ends() {
 #[test]
 fn the_runs_time_ends_the_step_and_after_steps_run() {
     let ran = a_box(&[script("a", "sleep 1000"), script("b", "true"), after("x", "echo $WERCKER_RESULT")])
-        .with(|plan| plan.deadline_ms = epoch_ms() + 2000)
+        .with(|plan| (plan.deadline_ms, plan.timeout_s) = (epoch_ms() + 2000, 2))
         .run();
-    ran.failed("RunTimedOut", Some(0), "the run took longer than its timeout; step a was running");
+    ran.failed("RunTimedOut", Some(0), "the run took longer than 2s; step a was running");
     let cancelled = EndReason::Cancelled;
     assert_eq!(ran.ends(), [(cancelled, Some(143)), (cancelled, None), (EXIT, Some(0))]);
     assert_eq!(ran.log("x"), "failed\n");
