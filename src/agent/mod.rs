@@ -35,7 +35,7 @@ pub mod work;
 pub use options::Options;
 
 use crate::{
-    engine::{Engine, docker::DockerEngine},
+    engine::{Engine, EngineError, docker::DockerEngine},
     registry::Client as RegistryClient,
     serve,
 };
@@ -50,8 +50,14 @@ use transport::Relay;
 
 /// Between two sweeps of committed images.
 const SWEEP: Duration = Duration::from_secs(600);
-/// How long pushes in flight may take at a shutdown; the chart's grace is longer.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(540);
+/// How long pushes in flight may take at a shutdown; the chart's grace is 60 s. What is left then is taken up by the
+/// next agent.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(50);
+/// Between two looks at the engine.
+const PING: Duration = Duration::from_secs(10);
+/// An engine that was there and cannot be reached for this long has another socket now: one that is mounted as a
+/// file is not seen anew until the agent starts again.
+const ENGINE_LOST: Duration = Duration::from_secs(30);
 
 /// Runs the agent until it is told to stop.
 ///
@@ -75,7 +81,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Err(error) = &doorbell {
         tracing::warn!(%error, "no inotify: looking at the files often instead");
     }
-    let relay = Relay::new(engine, registry);
+    let relay = Relay::new(Arc::clone(&engine), registry);
     let stopping = CancellationToken::new();
     let post = Arc::new(Post {
         kubelet_dir: options.kubelet_dir.clone(),
@@ -93,6 +99,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     futures::pin_mut!(watched);
     tokio::select! {
         () = &mut watched => anyhow::bail!("the watch of runs ended"),
+        () = engine_lost(engine.as_ref()) => anyhow::bail!("the engine's socket is dead; starting anew to get the new one"),
         () = serve::stop_signal() => {}
     }
     tracing::info!("stopping: pushes in flight go on");
@@ -109,6 +116,24 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     server.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Returns once an engine that was there cannot be reached any more.
+async fn engine_lost(engine: &dyn Engine) {
+    let mut reached: Option<tokio::time::Instant> = None;
+    loop {
+        match engine.ping().await {
+            // It answers, be it slowly or with an error.
+            Ok(_) => reached = Some(tokio::time::Instant::now()),
+            Err(EngineError::Unreachable { .. }) => {
+                if reached.is_some_and(|at| at.elapsed() > ENGINE_LOST) {
+                    return;
+                }
+            }
+            Err(_) => reached = reached.map(|_| tokio::time::Instant::now()),
+        }
+        tokio::time::sleep(PING).await;
+    }
 }
 
 /// Removes what pushes left on the node.

@@ -59,16 +59,16 @@ impl Options {
     /// What the administrator allows of registries.
     pub(super) fn trust(&self) -> anyhow::Result<Trust> {
         let mut trust = Trust { insecure_hosts: self.insecure_registries.clone(), ..Trust::default() };
-        for setting in &self.token_hosts {
-            let pair = setting.split_once('=').filter(|(registry, host)| !registry.is_empty() && !host.is_empty());
-            let (registry, host) = pair.with_context(|| format!("--token-host {setting}: expected REGISTRY=HOST"))?;
-            trust.token_hosts.push((registry.to_owned(), host.to_owned()));
-        }
         for setting in &self.registry_cas {
             match setting.split_once('=') {
                 Some((host, file)) => trust.ca_pem.push((host.to_owned(), read(Path::new(file))?)),
                 None => trust.ca_pem.extend(directory(Path::new(setting))?),
             }
+        }
+        for setting in &self.token_hosts {
+            let pair = setting.split_once('=').filter(|(registry, host)| !registry.is_empty() && !host.is_empty());
+            let (registry, host) = pair.with_context(|| format!("--token-host {setting}: expected REGISTRY=HOST"))?;
+            trust.token_hosts.push((registry.to_owned(), host.to_owned()));
         }
         Ok(trust)
     }
@@ -142,6 +142,13 @@ mod tests {
     fn a_missing_certificate_is_told() {
         let options = parse(&["--registry-ca", "a.io=/nowhere/ca.pem"]).unwrap();
         assert!(options.trust().unwrap_err().to_string().contains("/nowhere/ca.pem"));
+    }
+
+    #[test]
+    fn login_hosts_come_in_pairs() {
+        let options = parse(&["--token-host", "a.io=login.a.io"]).unwrap();
+        assert_eq!(options.trust().unwrap().token_hosts, [("a.io".to_owned(), "login.a.io".to_owned())]);
+        assert!(parse(&["--token-host", "a.io="]).unwrap().trust().is_err());
     }
 
     #[test]

@@ -32,8 +32,10 @@ use std::{sync::Arc, time::Duration};
 
 /// Largest request: the environment twice.
 const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
-/// How often a push is begun again after a failure that may pass.
+/// How often a push is tried if the engine is in trouble.
 const MAX_TRIES: u32 = 5;
+/// How often it is tried if the registry is: each try has waited for it long enough by itself.
+const MAX_REGISTRY_TRIES: u32 = 2;
 /// First pause between two tries; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause that a registry may ask for.
@@ -132,8 +134,7 @@ async fn attempts(
         };
         let error = match result {
             Ok(warnings) => return Ok(warnings),
-            // A registry that nobody answers for was waited for already.
-            Err(error) if error.transient && !error.unconnected && attempt < MAX_TRIES && !line.is_stopped() => error,
+            Err(error) if error.transient && attempt < tries(&error) && !line.is_stopped() => error,
             Err(error) => return Err(error),
         };
         tracing::warn!(run.name = push.run.name, step.name = push.step, attempt, "push failed, trying again: {error}");
@@ -146,6 +147,11 @@ async fn attempts(
         }
     }
     Err(PushError::stopped())
+}
+
+/// How often a push is tried that fails in this way.
+fn tries(error: &PushError) -> u32 {
+    if error.reason == reason::COMMIT_FAILED { MAX_TRIES } else { MAX_REGISTRY_TRIES }
 }
 
 /// Commits and pushes.

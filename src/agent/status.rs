@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
 
 /// Reasons that the runner may give for a run that did not pass; another becomes `ReportLost`.
-const RUN_REASONS: [&str; 7] = [
+const RUN_REASONS: [&str; 8] = [
     reason::STEP_FAILED,
     reason::STEP_TIMED_OUT,
     reason::NO_OUTPUT,
@@ -30,6 +30,7 @@ const RUN_REASONS: [&str; 7] = [
     reason::CANCELLED,
     reason::SOURCE_NOT_WRITABLE,
     reason::NO_SHELL,
+    reason::OUT_OF_MEMORY,
 ];
 
 /// The fields of a run's status that the agent owns.
@@ -203,9 +204,9 @@ fn end_reason(ended: EndReason, phase: StepPhase) -> Option<&'static str> {
         EndReason::Signal => Some(reason::SIGNAL),
         EndReason::TimedOut => Some(reason::TIMED_OUT),
         EndReason::NoOutput => Some(reason::NO_OUTPUT),
-        EndReason::OutOfMemory => Some(reason::OUT_OF_MEMORY),
         EndReason::Cancelled => Some(reason::CANCELLED),
         EndReason::EarlierStepFailed => Some(reason::EARLIER_STEP_FAILED),
+        EndReason::OutOfMemory => Some(reason::OUT_OF_MEMORY),
         // The agent's word has the reason; without it the runner's claim stands for nothing.
         EndReason::Agent => Some(reason::INTERRUPTED),
     }

@@ -23,7 +23,7 @@ pub struct PushError {
     /// How long the registry asks to wait.
     pub retry_after: Option<Duration>,
     /// Whether not even a connection came about.
-    pub unconnected: bool,
+    pub(super) unconnected: bool,
 }
 
 impl PushError {

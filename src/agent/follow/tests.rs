@@ -318,7 +318,7 @@ async fn a_crash_at_any_point_changes_nothing_for_people() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_may_pass_is_tried_again_and_another_is_told() {
-    let trouble = || PushError::transient(reason::REGISTRY_TIMEOUT, "registry.example.com gave no answer");
+    let trouble = || PushError::transient(reason::COMMIT_FAILED, "reach the engine: connection refused");
     let world = World { failures: Mutex::new(vec![trouble(), trouble()]), ..World::default() };
     let (world, answer, _) = play(None, world).await;
     assert!(answer.passed);

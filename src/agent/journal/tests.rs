@@ -141,7 +141,7 @@ fn nothing_behind_a_nul_counts() {
 }
 
 fn any_record() -> impl Strategy<Value = Record> {
-    let reason = (0u8..8).prop_map(|n| EndReason::from_number(n).unwrap());
+    let reason = (0u8..9).prop_map(|n| EndReason::from_number(n).unwrap());
     prop_oneof![
         (any::<u64>(), proptest::option::of(".{0,200}")).prop_map(|(at, revision)| Record::Ready {
             at,

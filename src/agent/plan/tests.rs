@@ -315,7 +315,7 @@ fn any_step() -> impl Strategy<Value = Record> {
         (0usize..4).prop_map(started),
         (0usize..4).prop_map(asked),
         (0usize..4, 0..2i32).prop_map(|(step, code)| exited(step, code)),
-        (0usize..4, 0u8..8).prop_map(|(step, reason)| ended(step, EndReason::from_number(reason).unwrap())),
+        (0usize..4, 0u8..9).prop_map(|(step, reason)| ended(step, EndReason::from_number(reason).unwrap())),
         Just(passed()),
         (0usize..6).prop_map(|step| failed("StepFailed", step)),
     ]

@@ -1,5 +1,6 @@
 //! Tests on the cluster that `make cluster` boots: its API server, engine and registries. They fail without one.
 
+mod agent;
 mod bad_input;
 mod crds;
 mod engine;
