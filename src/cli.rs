@@ -39,6 +39,7 @@ Usage: {usage}
 #[command(name = "windlass", version, about = "Pipelines on Kubernetes that end in an image")]
 #[command(
     disable_help_subcommand = true,
+    disable_help_flag = true,
     subcommand_value_name = "VERB",
     subcommand_help_heading = "Verbs",
     infer_long_args = false
@@ -50,6 +51,9 @@ struct Cli {
     command: Command,
     #[command(flatten)]
     global: Global,
+    /// Print help
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
 }
 
 #[derive(Subcommand)]

@@ -92,7 +92,7 @@ pub struct Display {
     )]
     pub color: Color,
     /// Tables without their first line
-    #[arg(long, global = true, hide_short_help = true)]
+    #[arg(long, global = true)]
     pub no_headers: bool,
     /// Errors and data only; twice: the exit code only
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "verbose")]

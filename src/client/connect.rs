@@ -27,6 +27,7 @@ const MOST_RUNS: usize = 20_000;
 pub(super) struct Cluster {
     /// The client; prefer [`Cluster::ask`].
     pub client: Client,
+    config: Config,
     /// Namespace of `-n`, else of the context.
     pub namespace: String,
     /// Whether `-n` was given.
@@ -37,8 +38,8 @@ pub(super) struct Cluster {
     pub url: String,
     /// Longest wait for one answer.
     pub timeout: Duration,
-    /// `windlass` or `kubectl windlass`.
-    pub program: &'static str,
+    /// How hints call us, with the flags that lead to this cluster.
+    pub program: String,
 }
 
 impl Cluster {
@@ -46,7 +47,7 @@ impl Cluster {
     ///
     /// # Errors
     /// `InvalidKubeconfig`.
-    pub(super) async fn open(place: &Place, program: &'static str) -> Result<Self, Stop> {
+    pub(super) async fn open(place: &Place, program: &str) -> Result<Self, Stop> {
         // A second call finds it installed; that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let timeout = place.request_timeout.unwrap_or(Duration::from_secs(30)).max(Duration::from_millis(100));
@@ -54,9 +55,9 @@ impl Cluster {
         config.connect_timeout = Some(config.connect_timeout.map_or(timeout, |t| t.min(timeout)));
         let namespace = place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Client::try_from(config).map_err(|e| bad_kubeconfig(&e.to_string()))?;
+        let client = Client::try_from(config.clone()).map_err(|e| bad_kubeconfig(&e.to_string()))?;
         let namespace_given = place.namespace.is_some();
-        Ok(Self { client, namespace, namespace_given, context, url, timeout, program })
+        Ok(Self { client, config, namespace, namespace_given, context, url, timeout, program: program.to_owned() })
     }
 
     /// Runs of the namespace.
@@ -89,6 +90,16 @@ impl Cluster {
         }
     }
 
+    /// A client that sends each request once: a creation that is repeated could be done twice.
+    ///
+    /// # Errors
+    /// `InvalidKubeconfig`.
+    pub(super) fn client_that_never_repeats(&self) -> Result<Client, Stop> {
+        let mut config = self.config.clone();
+        config.default_retry = false;
+        Client::try_from(config).map_err(|e| bad_kubeconfig(&e.to_string()))
+    }
+
     /// Nobody answers.
     #[must_use]
     pub(super) fn unreachable(&self, what: &str) -> Fault {
@@ -119,7 +130,7 @@ impl Cluster {
         let fault = Fault::new(reason::NOT_FOUND, Exit::NotFound, format!("no run {name:?} in namespace {namespace}"));
         Err(match nearest(name, names) {
             Some(near) => fault.hint(format!("did you mean {near:?}?")),
-            None => fault.hint(format!("{} list -n {namespace}", self.program)),
+            None => fault.hint(format!("{} list", self.program)),
         }
         .into())
     }

@@ -127,7 +127,11 @@ pub(super) async fn follow(
         Err(stop) => stop.exit(),
     };
     let at = follow.at();
-    let last = follow.renderer.end(at, exit);
+    let mut last = match &result {
+        Err(Stop::Faults(faults)) => faults.iter().flat_map(|fault| follow.renderer.fault(at, fault)).collect(),
+        _ => Vec::new(),
+    };
+    last.extend(follow.renderer.end(at, exit));
     let shown = follow.screen.show(&last, Vec::new()).and_then(|()| follow.screen.clear());
     let followed = result?;
     shown?;
@@ -296,14 +300,15 @@ impl Follow<'_> {
     }
 
     async fn signal(&mut self, exit: Exit) -> Result<Option<Exit>, Stop> {
-        let (name, program) = (self.name.clone(), self.cluster.program);
+        let (name, program) = (self.name.clone(), &self.cluster.program);
         match self.options.interrupt {
             Some(OnInterrupt::Cancel) if !self.cancelled => {
                 self.cancelled = true;
-                let running =
-                    self.tracker.view().status.steps.iter().find(|s| !s.phase.is_final() && s.started_at.is_some());
-                let step = running.map(|s| format!("stopping step {}, then ", s.name)).unwrap_or_default();
-                let message = format!("cancelling {name}: {step}after-steps (Ctrl-C again to leave now)");
+                let step = self.tracker.running().map(|s| format!("stopping step {s}"));
+                let after = self.tracker.view().steps.iter().any(|s| s.after).then(|| "then after-steps".to_owned());
+                let what: Vec<String> = step.into_iter().chain(after).collect();
+                let what = if what.is_empty() { String::new() } else { format!(": {}", what.join(", ")) };
+                let message = format!("cancelling {name}{what} (Ctrl-C again to leave now)");
                 self.tell(&[Event::Notice { message }])?;
                 cancel::request(self.cluster, &name, false).await?;
                 Ok(None)
@@ -337,7 +342,8 @@ impl Follow<'_> {
 
     fn paint(&mut self, texts: &[Text]) -> Result<(), Stop> {
         let footer = if self.screen.look().mode == Mode::Live {
-            let width = style::columns().unwrap_or(80).saturating_sub(1);
+            // Two columns stay free: the terminal writes ^C where the cursor is.
+            let width = style::columns().unwrap_or(80).saturating_sub(3);
             self.renderer.footer(self.at(), width)
         } else {
             Vec::new()

@@ -59,7 +59,8 @@ fn show(session: &mut Session, args: &ListArgs, runs: &[DynamicObject]) -> Resul
             }
         }
         Some(ListOutput::Json) => {
-            let list = json!({"apiVersion": "v1", "kind": "List", "items": runs});
+            let items = runs.iter().map(super::run::as_value).collect::<Result<Vec<_>, _>>()?;
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
             session.screen.data(&format!("{list:#}\n"))?;
         }
         None if session.look.mode == super::style::Mode::Json => {

@@ -14,7 +14,7 @@ use super::{
     output::{self, Heard, Source},
     render::Text,
     screen::Screen,
-    style::Sign,
+    style::{Mode, Sign},
     view::{RunView, StepInfo, millis_between},
 };
 use crate::api::{duration, status::StepPhase};
@@ -37,7 +37,11 @@ pub(super) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit,
         session.screen.message(&format!("run {} in namespace {}", view.name, view.namespace))?;
     }
     let only = only_step(&view, args)?;
-    if args.follow || session.look.mode == super::style::Mode::Json {
+    if session.look.mode == Mode::Json && !args.follow {
+        let fault = Fault::usage("--json is for verbs that follow a run");
+        return Err(fault.hint(format!("{} logs -f {} --json", cluster.program, view.name)).into());
+    }
+    if args.follow {
         let mut setting = session.setting();
         setting.only_step = only;
         setting.timestamps = args.timestamps;

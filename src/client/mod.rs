@@ -50,19 +50,21 @@ pub(crate) struct Session {
     global: Global,
     look: Look,
     screen: Screen,
-    /// `windlass` or `kubectl windlass`.
-    program: &'static str,
+    /// How hints call us: `windlass` or `kubectl windlass`, with the flags that lead to the same cluster.
+    program: String,
+    /// The same without flags.
+    name: &'static str,
 }
 
 impl Session {
     async fn cluster(&self) -> Result<Cluster, Stop> {
-        Cluster::open(&self.global.place, self.program).await
+        Cluster::open(&self.global.place, &self.program).await
     }
 
     fn setting(&self) -> Setting {
         Setting {
             look: self.look.clone(),
-            program: self.program,
+            program: self.program.clone(),
             tail: 20,
             interrupt: "Ctrl-C leaves",
             ..Setting::default()
@@ -76,7 +78,8 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
     report_panics();
     let look = Look::decide(&Terminal::detect(), &global.display);
     let screen = Screen::new(&look, false, true);
-    let mut session = Session { global: global.clone(), look, screen, program };
+    let hints = called(program, &global.place);
+    let mut session = Session { global: global.clone(), look, screen, program: hints, name: program };
     let result = match verb {
         Verb::Explain(args) => explain::explain(&mut session, args),
         Verb::Completion(args) => completion::completion(&mut session, args, command),
@@ -107,6 +110,15 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
             exit
         }
     }
+}
+
+/// A hint can be pasted only if it leads to the same cluster and namespace.
+fn called(program: &str, place: &args::Place) -> String {
+    let quoted = |text: &str| shlex::try_quote(text).map_or_else(|_| text.to_owned(), |quoted| quoted.into_owned());
+    let kubeconfig = place.kubeconfig.as_ref().map(|path| path.display().to_string());
+    let flags = [("--kubeconfig", &kubeconfig), ("--context", &place.context), ("-n", &place.namespace)];
+    let given = flags.into_iter().filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(value.as_ref()?))));
+    given.fold(program.to_owned(), |program, flag| program + &flag)
 }
 
 async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
@@ -151,4 +163,25 @@ fn report_panics() {
         }
         std::process::exit(exit::BUG);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_lead_to_the_same_cluster() {
+        let place = |namespace: Option<&str>, context: Option<&str>| args::Place {
+            namespace: namespace.map(str::to_owned),
+            context: context.map(str::to_owned),
+            ..args::Place::default()
+        };
+        assert_eq!(called("windlass", &place(None, None)), "windlass");
+        assert_eq!(
+            called("windlass", &place(Some("team-a"), Some("my prod"))),
+            "windlass --context 'my prod' -n team-a"
+        );
+        // kubectl takes flags of a plugin after its name only.
+        assert_eq!(called("kubectl windlass", &place(Some("team-a"), None)), "kubectl windlass -n team-a");
+    }
 }

@@ -190,3 +190,6 @@ async fn state(source: &Source) -> State {
         _ => State::Waiting,
     }
 }
+
+#[cfg(test)]
+mod tests;

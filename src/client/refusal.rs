@@ -53,7 +53,7 @@ impl<'a> Ask<'a> {
 #[must_use]
 pub(super) fn explain(error: &kube::Error, ask: &Ask<'_>, cluster: &Cluster) -> Stop {
     match error {
-        kube::Error::Api(status) => answer(status, ask, &cluster.namespace, cluster.program),
+        kube::Error::Api(status) => answer(status, ask, &cluster.namespace, &cluster.program),
         kube::Error::Auth(_) => Fault::new(
             reason::UNAUTHORIZED,
             Exit::Denied,

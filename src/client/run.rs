@@ -13,6 +13,7 @@ use super::{
     manifest::{self, Manifest},
     refusal::Ask,
     screen::Screen,
+    style::Mode,
     view::RunView,
 };
 use crate::api::{manager, meta};
@@ -36,7 +37,7 @@ struct Shown {
 /// # Errors
 /// Input that cannot be run, or whatever the cluster answered.
 pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, Stop> {
-    let program = session.program;
+    let program = session.program.clone();
     // Before the cluster is asked: a mistake in the file is told at once.
     let (file, documents) = match (&args.file, &args.from, &args.pipeline) {
         (Some(path), _, _) => {
@@ -54,6 +55,7 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
             return Err(fault.hint(format!("{program} run -f FILE")).into());
         }
     };
+    not_both(session, args.output)?;
     let cluster = session.cluster().await?;
     let place = (cluster.namespace.as_str(), cluster.namespace_given);
     let manifest = match documents {
@@ -80,6 +82,7 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
 /// # Errors
 /// When the run was never resolved, or whatever the cluster answered.
 pub(super) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exit, Stop> {
+    not_both(session, args.output)?;
     let cluster = session.cluster().await?;
     let old = cluster.find_run(Some(&args.run)).await?;
     let manifest = Manifest { pipelines: Vec::new(), run: again(&old)? };
@@ -93,6 +96,14 @@ pub(super) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exi
         tail: 20,
     };
     start(session, cluster, &manifest, "", shown).await
+}
+
+/// stdout holds either events or what `-o` asks for.
+fn not_both(session: &Session, output: Option<RunOutput>) -> Result<(), Stop> {
+    if session.look.mode == Mode::Json && output.is_some() {
+        return Err(Fault::usage("--json and -o both write to stdout; choose one").into());
+    }
+    Ok(())
 }
 
 fn from_pipeline(from: &str, cluster: &Cluster, args: &RunArgs) -> Result<Manifest, Stop> {
@@ -281,7 +292,19 @@ async fn create(cluster: &Cluster, run: &Value, file: &str, dry_run: bool) -> Re
     let request = kube::core::Request::new(path).create(&params, body).map_err(|e| internal(&e))?;
     let request = strict(request)?;
     let ask = Ask::object("create", "pipelineruns", run, file);
-    cluster.ask(ask, cluster.client.request(request)).await
+    let client = cluster.client_that_never_repeats()?;
+    cluster.ask(ask, client.request(request)).await.map_err(|stop| match stop {
+        Stop::Faults(faults) if !dry_run => Stop::Faults(faults.into_iter().map(|f| maybe_made(f, cluster)).collect()),
+        other => other,
+    })
+}
+
+/// Without an answer it is not known whether the run was made.
+fn maybe_made(fault: Fault, cluster: &Cluster) -> Fault {
+    if matches!(fault.reason, reason::CLUSTER_UNREACHABLE | reason::CLUSTER_ERROR) {
+        return fault.note("the run may have been made all the same").hint(format!("{} list", cluster.program));
+    }
+    fault
 }
 
 /// Unknown fields are refused, as kubectl does it, instead of dropped without a word.
@@ -292,8 +315,21 @@ fn strict(mut request: http::Request<Vec<u8>>) -> Result<http::Request<Vec<u8>>,
     Ok(request)
 }
 
-fn as_value(object: &DynamicObject) -> Result<Value, Stop> {
-    serde_json::to_value(object).map_err(|e| internal(&e))
+/// Without `managedFields`, as kubectl prints objects.
+pub(super) fn as_value(object: &DynamicObject) -> Result<Value, Stop> {
+    let mut value = serde_json::to_value(object).map_err(|e| internal(&e))?;
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    Ok(value)
+}
+
+/// An object as `kubectl get -o yaml` prints it.
+///
+/// # Errors
+/// Never in practice: the object came from JSON.
+pub(super) fn object_yaml(object: &DynamicObject) -> Result<String, Stop> {
+    serde_yaml::to_string(&as_value(object)?).map_err(|e| internal(&e))
 }
 
 /// An object as `kubectl get -o json` prints it.

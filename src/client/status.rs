@@ -83,7 +83,7 @@ fn show(
             let view = RunView::read(object);
             let text = describe(&view, &session.look, Timestamp::now(), &TimeZone::system());
             session.screen.data(&text)?;
-            if let Some(hint) = hint(&view, cluster.program) {
+            if let Some(hint) = hint(&view, &cluster.program) {
                 session.screen.message(&format!("hint: {hint}"))?;
             }
             return Ok(());

@@ -34,7 +34,7 @@ JSON
 
 Every event has v (1), type, seq (from 1, without gaps) and time (UTC); from run.created on also run and namespace.
 Types: begin, run.created, run.resolved, run.waiting, run.prepared, step.started, log, progress, image,
-step.finished, run.finished, notice, end. The last is end, with the exit code.
+step.finished, run.finished, notice, error, end. The last is end, with the exit code.
 log has text (base64 if it is not UTF-8), offset, and partial if the line has not ended.
 Fields and types are added, never renamed or removed; readers ignore what they do not know. Messages may change,
 reasons do not.
@@ -53,7 +53,7 @@ Accessibility
 /// When there is no such verb or topic.
 pub(super) fn help(session: &mut Session, args: &HelpArgs, mut command: clap::Command) -> Result<Exit, Stop> {
     let Some(topic) = &args.topic else {
-        let text = command.render_long_help();
+        let text = command.render_help();
         session.screen.data(&text.to_string())?;
         return Ok(Exit::Success);
     };
@@ -63,7 +63,7 @@ pub(super) fn help(session: &mut Session, args: &HelpArgs, mut command: clap::Co
     }
     command.build();
     if let Some(verb) = command.find_subcommand_mut(topic) {
-        let text = verb.render_long_help();
+        let text = verb.render_help();
         session.screen.data(&text.to_string())?;
         return Ok(Exit::Success);
     }

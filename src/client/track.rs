@@ -91,6 +91,11 @@ impl Tracker {
         self.ended
     }
 
+    /// The step that runs, as far as it was told.
+    pub(super) fn running(&self) -> Option<&str> {
+        self.steps.iter().find(|t| t.started && !t.finished).map(|t| t.info.name.as_str())
+    }
+
     /// The run as last seen.
     #[must_use]
     pub(super) fn view(&self) -> &RunView {

@@ -8,6 +8,7 @@ use crate::client::{
     args::Show,
     event::{At, Event, StepResult},
     exit::Exit,
+    fault::Fault,
     view::StepInfo,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -45,6 +46,11 @@ impl Json {
 
     pub(super) fn end(&mut self, at: At, exit: Exit) -> Vec<Text> {
         self.one(at, "end", vec![("exit", json!(exit.code()))])
+    }
+
+    pub(super) fn fault(&mut self, at: At, fault: &Fault) -> Vec<Text> {
+        let (reason, message, hint) = (json!(fault.reason), json!(fault.message), json!(fault.hint));
+        self.one(at, "error", vec![("reason", reason), ("message", message), ("hint", hint)])
     }
 
     pub(super) fn event(&mut self, at: At, event: &Event) -> Vec<Text> {

@@ -14,6 +14,7 @@ use super::{
     args::Show,
     event::{At, Event},
     exit::Exit,
+    fault::Fault,
     style::{Look, Mode},
 };
 
@@ -31,8 +32,8 @@ pub(super) enum Text {
 pub(super) struct Setting {
     /// How things look.
     pub look: Look,
-    /// `windlass` or `kubectl windlass`.
-    pub program: &'static str,
+    /// How hints call us.
+    pub program: String,
     /// Lines repeated of the step that failed.
     pub tail: usize,
     /// Which output is shown.
@@ -98,6 +99,14 @@ impl Renderer {
         match self {
             Self::Live(live) => live.footer(at, width),
             Self::Plain(_) | Self::Json(_) => Vec::new(),
+        }
+    }
+
+    /// Following ended by an error, which is also told on stderr.
+    pub(super) fn fault(&mut self, at: At, fault: &Fault) -> Vec<Text> {
+        match self {
+            Self::Json(json) => json.fault(at, fault),
+            Self::Live(_) | Self::Plain(_) => Vec::new(),
         }
     }
 

@@ -136,7 +136,7 @@ impl Story {
 
     /// The lines after the sentence about the end: what failed said last, and what to do next.
     pub(super) fn epilogue(&self, end: &RunEnd) -> Vec<String> {
-        let (run, program) = (&self.run, self.setting.program);
+        let (run, program) = (&self.run, &self.setting.program);
         match end.outcome {
             Outcome::Succeeded => {
                 end.images.iter().map(|image| format!("  docker run --rm {}", one_line(&reference(image)))).collect()
@@ -144,7 +144,8 @@ impl Story {
             Outcome::Cancelled => vec![format!("hint: {program} retry {run}")],
             Outcome::Failed => {
                 let mut lines = Vec::new();
-                if self.printed_after_failure && self.setting.tail > 0 {
+                let shown_late = self.setting.show == Show::Failed;
+                if self.printed_after_failure && self.setting.tail > 0 && !shown_late {
                     let repeat = |line: &Vec<u8>| format!("  | {}", one_line(&String::from_utf8_lossy(line)));
                     lines.extend(self.failed_tail.iter().map(repeat));
                 }

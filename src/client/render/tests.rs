@@ -120,7 +120,7 @@ fn bad() -> Vec<(u64, Event)> {
 
 fn setting(mode: Mode) -> Setting {
     let look = Look { mode, glyphs: mode == Mode::Live, ..Look::default() };
-    Setting { look, program: "windlass", tail: 20, interrupt: "Ctrl-C cancels", ..Setting::default() }
+    Setting { look, program: "windlass".into(), tail: 20, interrupt: "Ctrl-C cancels", ..Setting::default() }
 }
 
 /// Everything that was written, data and messages in order.

@@ -1,0 +1,153 @@
+//! `read` against an API server whose connections break.
+
+use super::*;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+const LOG: &str = "2026-11-21T13:03:07.1Z one\n2026-11-21T13:03:07.6Z two\n2026-11-21T13:03:08.2Z three\n\
+    2026-11-21T13:03:08.2Z four\n2026-11-21T13:03:09.9Z five, without an end";
+const TEXT: &str = "one\ntwo\nthree\nfour\nfive, without an end";
+
+/// One answer to a request for the log.
+enum Log {
+    /// What is there from the time asked for up to this byte; then the connection breaks, or ends.
+    UpTo(usize, bool),
+    /// This code.
+    Refused(u16),
+}
+
+struct World {
+    logs: VecDeque<Log>,
+    /// States of the box, in the order in which they are asked for; the last stays.
+    states: VecDeque<Option<Value>>,
+    asked: Vec<String>,
+}
+
+type Frames = futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, std::io::Error>>>;
+
+fn body(code: u16, bytes: &[u8], breaks: bool) -> Response<StreamBody<Frames>> {
+    let mut frames: Vec<_> = bytes.chunks(7).map(|part| Ok(Frame::data(Bytes::copy_from_slice(part)))).collect();
+    if breaks {
+        frames.push(Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+    }
+    Response::builder().status(code).body(StreamBody::new(futures::stream::iter(frames))).expect("a response")
+}
+
+fn answer(world: &Mutex<World>, uri: &http::Uri) -> Response<StreamBody<Frames>> {
+    let mut world = world.lock().expect("no panic");
+    world.asked.push(uri.to_string());
+    let refusal =
+        |code: u16| json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}).to_string();
+    if !uri.path().ends_with("/log") {
+        let state = if world.states.len() > 1 { world.states.pop_front() } else { world.states.front().cloned() };
+        return match state.flatten() {
+            Some(state) => {
+                let pod = json!({"metadata": {"name": "x-1"}, "status": {"containerStatuses": [{"name": "box",
+                    "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": state}]}});
+                body(200, pod.to_string().as_bytes(), false)
+            }
+            None => body(404, refusal(404).as_bytes(), false),
+        };
+    }
+    match world.logs.pop_front() {
+        Some(Log::Refused(code)) => body(code, refusal(code).as_bytes(), false),
+        Some(Log::UpTo(end, breaks)) => {
+            let since = uri.query().and_then(|q| q.split('&').find_map(|p| p.strip_prefix("sinceTime=")));
+            let since = since.map(|s| s.replace("%3A", ":").parse::<jiff::Timestamp>().expect("a time"));
+            let is_older = |line: &&str| {
+                let at: jiff::Timestamp = line.split(' ').next().and_then(|s| s.parse().ok()).expect("a time");
+                since.is_some_and(|since| at < since)
+            };
+            let start: usize = LOG.split_inclusive('\n').take_while(is_older).map(str::len).sum();
+            body(200, LOG.get(start..end).unwrap_or_default().as_bytes(), breaks)
+        }
+        None => body(200, b"", false),
+    }
+}
+
+/// What is heard, and what was asked.
+async fn heard(logs: Vec<Log>, states: Vec<Option<Value>>, follow: bool, over: bool) -> (String, Heard, Vec<String>) {
+    let world = World { logs: logs.into(), states: states.into(), asked: Vec::new() };
+    let world = Arc::new(Mutex::new(world));
+    let server = world.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let response = answer(&server, request.uri());
+        async move { Ok::<_, std::io::Error>(response) }
+    });
+    let pods = Api::namespaced(Client::new(service, "team-a"), "team-a");
+    let (speak, mut listen) = mpsc::channel(16);
+    let over = watch::Sender::new(over);
+    tokio::spawn(read(Source { pods, pod: "x-1".into(), follow }, speak, over.subscribe()));
+    let mut text = Vec::new();
+    loop {
+        let patience = Duration::from_secs(600);
+        match tokio::time::timeout(patience, listen.recv()).await.expect("no end").expect("an end") {
+            Heard::Piece(piece) => text.extend(piece.bytes),
+            end @ Heard::Ended(_) => {
+                let asked = world.lock().expect("no panic").asked.clone();
+                return (String::from_utf8(text).expect("UTF-8"), end, asked);
+            }
+        }
+    }
+}
+
+fn running() -> Option<Value> {
+    Some(json!({"running": {}}))
+}
+
+fn ended() -> Option<Value> {
+    Some(json!({"terminated": {"exitCode": 0}}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_byte_comes_once_over_broken_connections() {
+    let third = LOG.find("three").expect("a line") + 3;
+    let logs = vec![
+        Log::Refused(400),
+        Log::UpTo(third, true),
+        Log::UpTo(third + 10, false),
+        Log::UpTo(LOG.len() - 5, true),
+        Log::UpTo(LOG.len(), false),
+    ];
+    let states = vec![Some(json!({"waiting": {}})), running(), running(), ended()];
+    let (text, end, asked) = heard(logs, states, true, false).await;
+    assert_eq!((text.as_str(), end), (TEXT, Heard::Ended(None)));
+    let since: Vec<_> = asked.iter().filter_map(|uri| uri.split("sinceTime=").nth(1)).collect();
+    // Whole seconds, never after the last line that came.
+    assert!(since.iter().all(|s| s.starts_with("2026-11-21T13%3A03%3A0") && !s.contains('.')), "{since:?}");
+    let last = asked.iter().rev().find(|uri| uri.contains("/log")).expect("a request");
+    assert!(!last.contains("follow=true"), "the last look does not wait: {last}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_is_said() {
+    let gone = heard(vec![Log::Refused(404)], vec![None], true, false).await;
+    assert_eq!((gone.0.as_str(), gone.1), ("", Heard::Ended(Some(Missing::PodGone))));
+    let denied = heard(vec![Log::Refused(403)], vec![running()], true, false).await;
+    assert_eq!(denied.1, Heard::Ended(Some(Missing::Forbidden)));
+    let waits = Some(json!({"waiting": {"reason": "ImagePullBackOff"}}));
+    let never = heard(vec![Log::Refused(400)], vec![waits], true, true).await;
+    assert_eq!(never.1, Heard::Ended(Some(Missing::NeverRan)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_cannot_be_read_is_given_up() {
+    let broken = (0..100).map(|_| Log::UpTo(30, true)).collect();
+    let (text, end, asked) = heard(broken, vec![ended()], true, false).await;
+    assert_eq!((text.as_str(), end), ("one\n", Heard::Ended(Some(Missing::Unreadable))));
+    assert!(asked.len() < 60, "{}", asked.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_follow_it_is_read_once() {
+    let (text, end, asked) = heard(vec![Log::UpTo(LOG.len(), false)], vec![running()], false, true).await;
+    assert_eq!((text.as_str(), end, asked.len()), (TEXT, Heard::Ended(None), 1));
+}
