@@ -115,7 +115,7 @@ fn a_missing_pipeline_has_a_grace_then_fails() {
     assert_eq!(plan(&early).wake, Some(Duration::from_secs(30)));
     early = settle(early);
     assert_eq!(reason_of(&early).0, "Unknown");
-    early.now = early.now + SignedDuration::from_secs(31);
+    early.now += SignedDuration::from_secs(31);
     let late = settle(early);
     assert_eq!(
         reason_of(&late),
@@ -228,7 +228,7 @@ fn a_push_waits_for_its_agent_and_says_so_but_scripts_do_not() {
     for (spec, reason) in [(PUSH, "WaitingForAgent"), (SPEC, "Running")] {
         let mut seen = with_pod(spec, BOX_RUNS);
         seen.agent_seen = None;
-        seen.now = seen.now + SignedDuration::from_secs(40);
+        seen.now += SignedDuration::from_secs(40);
         let seen = settle(seen);
         assert_eq!((reason_of(&seen).0.as_str(), reason_of(&seen).1.as_str()), ("Unknown", reason));
     }
@@ -300,12 +300,12 @@ fn an_ended_run_keeps_its_pod_then_loses_pod_finalizer_and_itself() {
     seen.run.spec.pod_ttl_after_finished = "1m".into();
     seen.run.spec.ttl_after_finished = Some("2m".into());
     assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(50))));
-    seen.now = seen.now + SignedDuration::from_secs(60);
+    seen.now += SignedDuration::from_secs(60);
     assert!(matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]));
     seen.pod = None;
     assert_eq!(plan(&seen).changes, [Change::RemoveFinalizer]);
     seen.run.metadata.finalizers = None;
-    seen.now = seen.now + SignedDuration::from_secs(60);
+    seen.now += SignedDuration::from_secs(60);
     assert_eq!(plan(&seen).changes, [Change::DeleteRun]);
 }
 
