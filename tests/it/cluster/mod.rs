@@ -1,1 +1,4 @@
 //! Tests that need the test cluster.
+
+#[cfg(test)]
+mod cli;
