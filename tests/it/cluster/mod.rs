@@ -33,3 +33,7 @@ pub(crate) async fn client() -> Client {
     }
     client
 }
+//! Tests that need the test cluster.
+
+#[cfg(test)]
+mod cli;
