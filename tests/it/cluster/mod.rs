@@ -2,6 +2,7 @@
 
 mod agent;
 mod bad_input;
+mod cli;
 mod crds;
 mod engine;
 mod push;
@@ -33,7 +34,3 @@ pub(crate) async fn client() -> Client {
     }
     client
 }
-//! Tests that need the test cluster.
-
-#[cfg(test)]
-mod cli;
