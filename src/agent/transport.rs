@@ -25,6 +25,10 @@ use tokio::sync::watch;
 
 /// Least time between two words on progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a box that is not there yet is looked for again, and the pause between.
+const BOX_LOOKS: u32 = 30;
+/// See [`BOX_LOOKS`].
+const BOX_LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Tag under which the engine pushes to the door; it goes nowhere.
 const DOOR_TAG: &str = "x";
 
@@ -71,7 +75,16 @@ impl Relay {
     async fn live_box(&self, run: &Run) -> Result<BoxContainer, PushError> {
         let find = || self.engine.find_box(&run.pod_uid, &run.namespace, &run.pod_name);
         let gone = || PushError::new(reason::COMMIT_FAILED, "the box is gone");
-        let found = find().await.map_err(failed)?.ok_or_else(gone)?;
+        let mut found = find().await.map_err(failed)?;
+        // A box asks within milliseconds of its start; the engine calls it running a little later.
+        for _ in 0..BOX_LOOKS {
+            if found.is_some() {
+                break;
+            }
+            tokio::time::sleep(BOX_LOOK_PAUSE).await;
+            found = find().await.map_err(failed)?;
+        }
+        let found = found.ok_or_else(gone)?;
         match found.state {
             BoxState::Running => Ok(found),
             // One step runs at a time, so no commit of this box is under way.
