@@ -22,8 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
 
 /// Reasons that the runner may give for a run that did not pass; another becomes `ReportLost`.
-const RUN_REASONS: [&str; 9] = [
-    reason::OUT_OF_MEMORY,
+const RUN_REASONS: [&str; 8] = [
     reason::STEP_FAILED,
     reason::STEP_TIMED_OUT,
     reason::NO_OUTPUT,
