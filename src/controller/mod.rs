@@ -78,6 +78,8 @@ pub struct Options {
 
 /// What all reconciliations share.
 pub struct Context {
+    /// The clock; the tests' simulated cluster has its own.
+    now: fn() -> Timestamp,
     client: Client,
     namespace: String,
     settings: PodSettings,
@@ -90,6 +92,29 @@ pub struct Context {
 }
 
 impl Context {
+    /// A context that knows nothing yet, of a controller whose objects live in `namespace`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        identity: &str,
+        settings: PodSettings,
+        metrics: metrics::Metrics,
+        now: fn() -> Timestamp,
+    ) -> Self {
+        let reporter = Reporter { controller: "windlass.dev/controller".into(), instance: Some(identity.to_owned()) };
+        Self {
+            now,
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            namespace: namespace.to_owned(),
+            settings,
+            metrics,
+            written: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
     fn written(&self, uid: &str) -> Option<Timestamp> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
     }
@@ -122,29 +147,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = serve::stop_signal() => return Ok(()),
     }
     tracing::info!(identity = options.identity, "leads");
-    let reporter = Reporter { controller: "windlass.dev/controller".into(), instance: Some(options.identity.clone()) };
-    let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
-        namespace: options.own_namespace.clone(),
-        settings: PodSettings {
-            image: options.image,
-            image_pull_policy: options.image_pull_policy,
-            image_pull_secrets: options.image_pull_secrets,
-        },
-        metrics,
-        written: Mutex::default(),
-        failures: Mutex::default(),
-        client: client.clone(),
-    });
+    let settings = PodSettings {
+        image: options.image,
+        image_pull_policy: options.image_pull_policy,
+        image_pull_secrets: options.image_pull_secrets,
+    };
+    let context = Context::new(client, &options.own_namespace, &options.identity, settings, metrics, Timestamp::now);
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let runs = tokio::spawn(runs(context.clone(), stopped.clone()));
-    let pipelines = tokio::spawn(pipelines::run(client, stopped));
+    let work = tokio::spawn(lead(Arc::new(context), stopped));
     let lost = tokio::select! {
         () = lease.hold() => true,
         () = serve::stop_signal() => false,
     };
     stop.send_replace(true);
-    let finished = tokio::time::timeout(Duration::from_secs(10), futures::future::join(runs, pipelines)).await;
+    let finished = tokio::time::timeout(Duration::from_secs(10), work).await;
     tracing::info!(clean = finished.is_ok(), "stopped");
     lease.release().await;
     server.abort();
@@ -162,6 +178,13 @@ async fn installed(client: &Client) -> anyhow::Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What a leader does, until told to stop: reconciles runs and judges Pipelines. Dropped half-way, it
+/// leaves nothing that another leader cannot go on from.
+pub async fn lead(context: Arc<Context>, stopped: tokio::sync::watch::Receiver<bool>) {
+    let pipelines = pipelines::run(context.client.clone(), context.now, stopped.clone());
+    futures::future::join(runs(context, stopped), pipelines).await;
 }
 
 async fn runs(context: Arc<Context>, mut stopped: tokio::sync::watch::Receiver<bool>) {
@@ -226,7 +249,7 @@ async fn invalid(
     run.metadata.namespace = Some(namespace.to_owned());
     let verdict =
         status::Verdict::failed(reason::INVALID_SPEC, format!("this version of Windlass cannot read the run: {why}"));
-    let status = status::write(&run, &status::PodFacts::default(), &verdict, Vec::new(), Timestamp::now());
+    let status = status::write(&run, &status::PodFacts::default(), &verdict, Vec::new(), (ctx.now)());
     if ctx.written(&run.uid().unwrap_or_default()).is_none() {
         let plan = plan::Plan { status: Some(status), ..plan::Plan::default() };
         apply::apply(ctx, &run, plan).await?;

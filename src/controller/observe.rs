@@ -57,7 +57,7 @@ pub async fn observe(ctx: &Context, namespace: &str, name: &str, refused: Option
         _ => None,
     };
     Ok(Found::Run(Box::new(Observed {
-        now: Timestamp::now(),
+        now: (ctx.now)(),
         written: ctx.written(run.uid().as_deref().unwrap_or_default()),
         run,
         pipeline,

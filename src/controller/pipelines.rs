@@ -18,13 +18,13 @@ use kube::{
 use serde_json::json;
 
 /// Watches Pipelines until told to stop.
-pub async fn run(client: Client, mut stopped: tokio::sync::watch::Receiver<bool>) {
+pub async fn run(client: Client, now: fn() -> Timestamp, mut stopped: tokio::sync::watch::Receiver<bool>) {
     let api: Api<DeserializeGuard<Pipeline>> = Api::all(client.clone());
     let changes = watcher(api, watcher::Config::default()).default_backoff().applied_objects();
     let work = changes.filter_map(|object| ready(object.ok().and_then(|guard| guard.0.ok()))).for_each(|pipeline| {
         let client = client.clone();
         async move {
-            if let Err(error) = judge(&client, &pipeline).await {
+            if let Err(error) = judge(&client, &pipeline, now()).await {
                 tracing::warn!(pipeline.name = pipeline.name_any(), %error, "Pipeline not judged");
             }
         }
@@ -35,8 +35,8 @@ pub async fn run(client: Client, mut stopped: tokio::sync::watch::Receiver<bool>
     }
 }
 
-async fn judge(client: &Client, pipeline: &Pipeline) -> kube::Result<()> {
-    let conditions = conditions(pipeline, Timestamp::now());
+async fn judge(client: &Client, pipeline: &Pipeline, now: Timestamp) -> kube::Result<()> {
+    let conditions = conditions(pipeline, now);
     let old = pipeline.status.as_ref();
     if old.is_some_and(|s| s.conditions == conditions && s.observed_generation == pipeline.metadata.generation) {
         return Ok(());
