@@ -52,6 +52,10 @@ const PASSES: usize = 10;
 const CONCURRENCY: u16 = 16;
 /// Longest wait after failures in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest time of one reconciliation: an answer that never comes must not hold its run for ever.
+const RECONCILE_MAX: Duration = Duration::from_secs(30);
+/// Longest silence of a connection to the API server; watches are closed by the server before.
+const READ_MAX: Duration = Duration::from_secs(300);
 
 /// How the controller is set up.
 #[derive(Clone, Debug, clap::Args)]
@@ -134,7 +138,9 @@ impl Context {
 /// # Errors
 /// The cluster cannot be reached or lacks the custom resources; the Lease was lost.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let client = Client::try_default().await?;
+    let mut config = kube::Config::infer().await?;
+    config.read_timeout = Some(READ_MAX);
+    let client = Client::try_from(config)?;
     let metrics = metrics::Metrics::new();
     let health = serve::Health::default();
     let server = serve::start(options.listen, health.clone(), metrics.registry()).await?;
@@ -210,9 +216,16 @@ enum Error {
     Observe(#[from] observe::Error),
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    #[error("failed to reconcile within {}s", RECONCILE_MAX.as_secs())]
+    TooSlow(#[from] tokio::time::error::Elapsed),
 }
 
 async fn reconcile(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    tokio::time::timeout(RECONCILE_MAX, passes(object, ctx)).await?
+}
+
+/// Plans and applies until nothing is left to do.
+async fn passes(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let reference = ObjectRef::from_obj(object.as_ref());
     let namespace = reference.namespace.unwrap_or_default();
     let uid = object.uid().unwrap_or_default();

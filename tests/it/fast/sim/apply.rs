@@ -45,8 +45,8 @@ pub(super) fn apply(status: &mut Value, owners: &mut Owners, manager: &str, new:
             place(status, path);
         }
     }
-    // Fields before the items that hold them.
-    for path in old.iter().rev().filter(|path| !fields.contains_key(*path)) {
+    // Items before the fields in them.
+    for path in old.iter().filter(|path| !fields.contains_key(*path)) {
         let wanted = owners.values().flatten().chain(fields.keys()).any(|owned| owned.starts_with(path));
         if !wanted {
             remove(status, path);
