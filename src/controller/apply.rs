@@ -9,7 +9,7 @@ use super::{
     status::ControllerStatus,
 };
 use crate::api::{self, PipelineRun, manager, meta};
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -114,7 +114,7 @@ async fn apply_status(ctx: &Context, run: &PipelineRun, status: &ControllerStatu
     let runs: Api<PipelineRun> = Api::namespaced(ctx.client.clone(), &run.namespace().unwrap_or_default());
     let status = serde_json::to_value(status).unwrap_or_default();
     status_write(&runs, run, manager::CONTROLLER, status).await.map_err(failed("write the status"))?;
-    ctx.note_written(&run.uid().unwrap_or_default(), Timestamp::now());
+    ctx.note_written(&run.uid().unwrap_or_default(), (ctx.now)());
     Ok(())
 }
 

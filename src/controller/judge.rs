@@ -171,9 +171,11 @@ fn by_box(
     end: &ContainerStateTerminated,
 ) -> Judgement {
     if let Some(summary) = end.message.as_deref().and_then(Summary::decode) {
-        // The agent knows more (reasons, digests): it gets a moment, if it is there.
+        // The agent knows more (reasons, digests): it gets a moment, if it is there. It learns of the run
+        // from the status, which may have been written after the end only.
         let ended = end.finished_at.as_ref().map_or(seen.now, |t| t.0);
-        if agent_is_there(seen) && elapsed(ended, seen.now) < REPORT_GRACE {
+        let known = seen.written.map_or(ended, |written| written.max(ended));
+        if agent_is_there(seen) && (status.node_name.is_none() || elapsed(known, seen.now) < REPORT_GRACE) {
             let verdict = running(spec, status);
             return Judgement::of(verdict).wake(Duration::from_secs(1));
         }

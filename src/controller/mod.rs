@@ -52,6 +52,10 @@ const PASSES: usize = 10;
 const CONCURRENCY: u16 = 16;
 /// Longest wait after failures in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest time of one reconciliation: an answer that never comes must not hold its run for ever.
+const RECONCILE_MAX: Duration = Duration::from_secs(30);
+/// Longest silence of a connection to the API server; watches are closed by the server before.
+const READ_MAX: Duration = Duration::from_secs(300);
 
 /// How the controller is set up.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,6 +82,8 @@ pub struct Options {
 
 /// What all reconciliations share.
 pub struct Context {
+    /// The clock; the tests' simulated cluster has its own.
+    now: fn() -> Timestamp,
     client: Client,
     namespace: String,
     settings: PodSettings,
@@ -90,6 +96,29 @@ pub struct Context {
 }
 
 impl Context {
+    /// A context that knows nothing yet, of a controller whose objects live in `namespace`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        identity: &str,
+        settings: PodSettings,
+        metrics: metrics::Metrics,
+        now: fn() -> Timestamp,
+    ) -> Self {
+        let reporter = Reporter { controller: "windlass.dev/controller".into(), instance: Some(identity.to_owned()) };
+        Self {
+            now,
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            namespace: namespace.to_owned(),
+            settings,
+            metrics,
+            written: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
     fn written(&self, uid: &str) -> Option<Timestamp> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
     }
@@ -109,7 +138,9 @@ impl Context {
 /// # Errors
 /// The cluster cannot be reached or lacks the custom resources; the Lease was lost.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let client = Client::try_default().await?;
+    let mut config = kube::Config::infer().await?;
+    config.read_timeout = Some(READ_MAX);
+    let client = Client::try_from(config)?;
     let metrics = metrics::Metrics::new();
     let health = serve::Health::default();
     let server = serve::start(options.listen, health.clone(), metrics.registry()).await?;
@@ -122,29 +153,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = serve::stop_signal() => return Ok(()),
     }
     tracing::info!(identity = options.identity, "leads");
-    let reporter = Reporter { controller: "windlass.dev/controller".into(), instance: Some(options.identity.clone()) };
-    let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
-        namespace: options.own_namespace.clone(),
-        settings: PodSettings {
-            image: options.image,
-            image_pull_policy: options.image_pull_policy,
-            image_pull_secrets: options.image_pull_secrets,
-        },
-        metrics,
-        written: Mutex::default(),
-        failures: Mutex::default(),
-        client: client.clone(),
-    });
+    let settings = PodSettings {
+        image: options.image,
+        image_pull_policy: options.image_pull_policy,
+        image_pull_secrets: options.image_pull_secrets,
+    };
+    let context = Context::new(client, &options.own_namespace, &options.identity, settings, metrics, Timestamp::now);
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let runs = tokio::spawn(runs(context.clone(), stopped.clone()));
-    let pipelines = tokio::spawn(pipelines::run(client, stopped));
+    let work = tokio::spawn(lead(Arc::new(context), stopped));
     let lost = tokio::select! {
         () = lease.hold() => true,
         () = serve::stop_signal() => false,
     };
     stop.send_replace(true);
-    let finished = tokio::time::timeout(Duration::from_secs(10), futures::future::join(runs, pipelines)).await;
+    let finished = tokio::time::timeout(Duration::from_secs(10), work).await;
     tracing::info!(clean = finished.is_ok(), "stopped");
     lease.release().await;
     server.abort();
@@ -162,6 +184,13 @@ async fn installed(client: &Client) -> anyhow::Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What a leader does, until told to stop: reconciles runs and judges Pipelines. Dropped half-way, it
+/// leaves nothing that another leader cannot go on from.
+pub async fn lead(context: Arc<Context>, stopped: tokio::sync::watch::Receiver<bool>) {
+    let pipelines = pipelines::run(context.client.clone(), context.now, stopped.clone());
+    futures::future::join(runs(context, stopped), pipelines).await;
 }
 
 async fn runs(context: Arc<Context>, mut stopped: tokio::sync::watch::Receiver<bool>) {
@@ -187,9 +216,16 @@ enum Error {
     Observe(#[from] observe::Error),
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    #[error("failed to reconcile within {}s", RECONCILE_MAX.as_secs())]
+    TooSlow(#[from] tokio::time::error::Elapsed),
 }
 
 async fn reconcile(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    tokio::time::timeout(RECONCILE_MAX, passes(object, ctx)).await?
+}
+
+/// Plans and applies until nothing is left to do.
+async fn passes(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let reference = ObjectRef::from_obj(object.as_ref());
     let namespace = reference.namespace.unwrap_or_default();
     let uid = object.uid().unwrap_or_default();
@@ -226,7 +262,7 @@ async fn invalid(
     run.metadata.namespace = Some(namespace.to_owned());
     let verdict =
         status::Verdict::failed(reason::INVALID_SPEC, format!("this version of Windlass cannot read the run: {why}"));
-    let status = status::write(&run, &status::PodFacts::default(), &verdict, Vec::new(), Timestamp::now());
+    let status = status::write(&run, &status::PodFacts::default(), &verdict, Vec::new(), (ctx.now)());
     if ctx.written(&run.uid().unwrap_or_default()).is_none() {
         let plan = plan::Plan { status: Some(status), ..plan::Plan::default() };
         apply::apply(ctx, &run, plan).await?;

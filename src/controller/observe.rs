@@ -52,12 +52,14 @@ pub async fn observe(ctx: &Context, namespace: &str, name: &str, refused: Option
         Some(wanted) if status.pipeline_spec.is_none() => pipeline(ctx, namespace, &wanted.name).await?,
         _ => None,
     };
-    let agent_seen = match &status.node_name {
+    // The pod knows its node before the status does.
+    let node = pod.as_ref().and_then(|p| p.spec.as_ref()?.node_name.clone()).or(status.node_name);
+    let agent_seen = match &node {
         Some(node) if status.completion_time.is_none() => agent_seen(ctx, node).await?,
         _ => None,
     };
     Ok(Found::Run(Box::new(Observed {
-        now: Timestamp::now(),
+        now: (ctx.now)(),
         written: ctx.written(run.uid().as_deref().unwrap_or_default()),
         run,
         pipeline,

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** writes the status of Pipelines only, and only when it differs.
 
-use super::resolve;
+use super::{RECONCILE_MAX, resolve};
 use crate::api::{self, Pipeline, condition::kind, manager, run::Param};
 use futures::{StreamExt, future::ready};
 use k8s_openapi::{
@@ -13,35 +13,70 @@ use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
     core::DeserializeGuard,
-    runtime::{WatchStreamExt, watcher},
+    runtime::{
+        Controller,
+        controller::{Action, Config},
+        watcher,
+    },
 };
 use serde_json::json;
+use std::{sync::Arc, time::Duration};
 
-/// Watches Pipelines until told to stop.
-pub async fn run(client: Client, mut stopped: tokio::sync::watch::Receiver<bool>) {
-    let api: Api<DeserializeGuard<Pipeline>> = Api::all(client.clone());
-    let changes = watcher(api, watcher::Config::default()).default_backoff().applied_objects();
-    let work = changes.filter_map(|object| ready(object.ok().and_then(|guard| guard.0.ok()))).for_each(|pipeline| {
-        let client = client.clone();
-        async move {
-            if let Err(error) = judge(&client, &pipeline).await {
-                tracing::warn!(pipeline.name = pipeline.name_any(), %error, "Pipeline not judged");
-            }
-        }
-    });
-    tokio::select! {
-        () = work => {}
-        _ = stopped.wait_for(|stop| *stop) => {}
-    }
+/// Pipelines judged at one time.
+const CONCURRENCY: u16 = 4;
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(5);
+
+struct Context {
+    client: Client,
+    now: fn() -> Timestamp,
 }
 
-async fn judge(client: &Client, pipeline: &Pipeline) -> kube::Result<()> {
-    let conditions = conditions(pipeline, Timestamp::now());
+/// The world's fault; tried again.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("failed to judge the Pipeline")]
+    Api(#[from] kube::Error),
+    #[error("failed to judge the Pipeline within {}s", RECONCILE_MAX.as_secs())]
+    TooSlow(#[from] tokio::time::error::Elapsed),
+}
+
+/// Watches Pipelines until told to stop.
+pub async fn run(client: Client, now: fn() -> Timestamp, mut stopped: tokio::sync::watch::Receiver<bool>) {
+    let api: Api<DeserializeGuard<Pipeline>> = Api::all(client.clone());
+    let stop = async move {
+        let _closed = stopped.wait_for(|stop| *stop).await;
+    };
+    Controller::new(api, watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stop)
+        .run(reconcile, on_error, Arc::new(Context { client, now }))
+        .for_each(|_| ready(()))
+        .await;
+}
+
+async fn reconcile(object: Arc<DeserializeGuard<Pipeline>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    tokio::time::timeout(RECONCILE_MAX, judge(&object, &ctx)).await??;
+    Ok(Action::await_change())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
+fn on_error(object: Arc<DeserializeGuard<Pipeline>>, error: &Error, _: Arc<Context>) -> Action {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(pipeline.name = object.name_any(), %error, cause, "Pipeline not judged");
+    Action::requeue(RETRY)
+}
+
+async fn judge(object: &DeserializeGuard<Pipeline>, ctx: &Context) -> kube::Result<()> {
+    let namespace = object.namespace().unwrap_or_default();
+    let found: Api<DeserializeGuard<Pipeline>> = Api::namespaced(ctx.client.clone(), &namespace);
+    let Some(DeserializeGuard(Ok(pipeline))) = found.get_opt(&object.name_any()).await? else { return Ok(()) };
+    let conditions = conditions(&pipeline, (ctx.now)());
     let old = pipeline.status.as_ref();
     if old.is_some_and(|s| s.conditions == conditions && s.observed_generation == pipeline.metadata.generation) {
         return Ok(());
     }
-    let api: Api<Pipeline> = Api::namespaced(client.clone(), &pipeline.namespace().unwrap_or_default());
+    let api: Api<Pipeline> = Api::namespaced(ctx.client.clone(), &namespace);
     let body = json!({
         "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
         "kind": "Pipeline",

@@ -403,8 +403,10 @@ fn written(
     }
     let old = seen.run.status.clone().unwrap_or_default();
     let old_reason = old.conditions.first().map(|c| c.reason.as_str());
-    let transition = old_reason != Some(verdict.reason.as_str());
-    let news = transition || PodFacts::recorded(&old) != *facts || verdict.outcome != Outcome::GoesOn;
+    // A run may end for the reason that it waited for.
+    let ends = verdict.outcome != Outcome::GoesOn && old.completion_time.is_none();
+    let transition = ends || old_reason != Some(verdict.reason.as_str());
+    let news = transition || PodFacts::recorded(&old) != *facts;
     if let Some(wait) =
         seen.written.map(|at| MESSAGE_INTERVAL.saturating_sub(elapsed(at, seen.now))).filter(|w| !news && !w.is_zero())
     {

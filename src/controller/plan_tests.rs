@@ -116,6 +116,8 @@ fn a_missing_pipeline_has_a_grace_then_fails() {
     early = settle(early);
     assert_eq!(reason_of(&early).0, "Unknown");
     early.now += SignedDuration::from_secs(31);
+    let events = plan(&early).events;
+    assert_eq!(events.iter().map(|e| (e.warning, e.reason.as_str())).collect::<Vec<_>>(), [(true, "PipelineNotFound")]);
     let late = settle(early);
     assert_eq!(
         reason_of(&late),
@@ -212,6 +214,15 @@ fn the_summary_finishes_a_run_without_an_agent() {
     );
     let waits = with_pod(SPEC, &status);
     assert_eq!(reason_of(&waits).0, "Unknown", "the agent is there and will say more");
+    let mut unseen = waits.clone();
+    unseen.now += SignedDuration::from_secs(20);
+    unseen.agent_seen = Some(unseen.now);
+    assert_eq!(reason_of(&settle(unseen.clone())).0, "False", "the agent had its time");
+    unseen.written = Some(unseen.now);
+    assert_eq!(reason_of(&settle(unseen.clone())).0, "Unknown", "the agent has just learned of the run");
+    let status = unseen.run.status.as_mut().unwrap();
+    (unseen.written, status.node_name) = (None, None);
+    assert!(plan(&unseen).status.unwrap().completion_time.is_none(), "the agent knows nothing of the run yet");
     let mut alone = waits;
     alone.agent_seen = None;
     let alone_before = alone.clone();

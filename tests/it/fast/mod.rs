@@ -6,3 +6,4 @@ mod engine;
 mod prepare;
 mod registry;
 mod runner;
+mod sim;

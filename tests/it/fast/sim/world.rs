@@ -1,0 +1,171 @@
+//! One plan: a workload, a fault, and what came of them.
+
+use super::{
+    agent::{self, SYSTEM},
+    api::{CANARY, Door, Record},
+    clock,
+    fault::Strike,
+    node::Node,
+    oracle,
+    store::{Key, Shared},
+    workload::{RUN, Workload, run_key},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+use tokio::sync::Notify;
+use windlass::controller::{self, PodSettings, metrics::Metrics};
+
+/// A plan that is not over by then hangs.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// A world without a change for this long is at rest.
+const REST: Duration = Duration::from_secs(45);
+/// Looks at a run for each of its pods, at most.
+const LOOKS_MAX: usize = 40;
+
+/// What came of a plan.
+pub(super) struct Outcome {
+    /// What is left at the end, comparable.
+    pub(super) end: Value,
+    /// Writes of the controller.
+    pub(super) writes: usize,
+    /// Watch events that the controller was shown.
+    pub(super) events: usize,
+    /// Events on the run, by reason.
+    pub(super) news: BTreeMap<String, usize>,
+    /// Pods made, by name.
+    pub(super) pods: BTreeMap<String, usize>,
+    /// What is wrong in itself.
+    pub(super) wrong: Vec<String>,
+    /// One line a request.
+    pub(super) trace: Vec<String>,
+}
+
+/// Plays a workload under a fault, on a runtime of its own.
+pub(super) fn play(workload: Workload, strike: Strike) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(World::new(workload, strike).play())
+}
+
+struct World {
+    workload: Workload,
+    store: Shared,
+    door: Door,
+}
+
+impl World {
+    fn new(workload: Workload, strike: Strike) -> Self {
+        let store = Shared::new();
+        let door = Door {
+            store: store.clone(),
+            shown: Arc::default(),
+            record: Arc::default(),
+            strike,
+            crash: Arc::default(),
+            dead: Arc::default(),
+        };
+        Self { workload, store, door }
+    }
+
+    async fn play(self) -> Outcome {
+        clock::start();
+        let secret = json!({"metadata": {"name": "token"}, "data": {"value": CANARY}});
+        self.store.with(|s| s.create(&Key::new("secrets", "team", "token"), secret)).unwrap();
+        let node = Node { store: self.store.clone(), boxes: Arc::default(), manners: self.workload.manners };
+        tokio::spawn(node.clone().run());
+        if !self.workload.agent_away {
+            tokio::spawn(agent::renew(node.clone()));
+            tokio::spawn(agent::follow(node));
+        }
+        tokio::spawn(controllers(self.door.clone()));
+        let user = tokio::spawn(self.workload.play(self.store.clone()));
+        let rested = tokio::time::timeout(LIMIT, self.rest()).await.is_ok();
+        self.judge(rested, user.is_finished())
+    }
+
+    /// Returns once the run is over and nothing changes any more, the agent's lease apart.
+    async fn rest(&self) {
+        let version = || {
+            let last = |s: &mut super::store::Store| {
+                s.history().iter().rev().find(|c| c.key.kind != "leases").map_or(0, |c| c.version)
+            };
+            self.store.with(last)
+        };
+        loop {
+            let before = (version(), self.door.record.lock().unwrap().writes.len());
+            tokio::time::sleep(REST).await;
+            let after = (version(), self.door.record.lock().unwrap().writes.len());
+            if before == after && self.workload.is_over(self.store.get(&run_key()).as_ref()) {
+                return;
+            }
+        }
+    }
+
+    fn judge(&self, rested: bool, played: bool) -> Outcome {
+        let record: &Record = &self.door.record.lock().unwrap();
+        let mut wrong = self.store.with(|s| s.violations().to_vec());
+        if !rested || !played {
+            wrong.push(format!("not at rest after {LIMIT:?}"));
+        }
+        let looks = record.looks.get(RUN).copied().unwrap_or(0);
+        let run = self.store.get(&run_key());
+        let phase = run.as_ref().and_then(|r| r["status"]["phase"].as_str().map(str::to_owned));
+        if phase.as_deref() != self.workload.end {
+            wrong.push(format!("the run ends as {phase:?} instead of {:?}", self.workload.end));
+        }
+        let (mut news, mut pods) = (BTreeMap::new(), BTreeMap::new());
+        let end = self.store.with(|store| {
+            for change in store.history() {
+                let Some(object) = &change.after else { continue };
+                match change.key.kind.as_str() {
+                    // One that repeats is patched.
+                    "events" => *news.entry(object["reason"].as_str().unwrap().to_owned()).or_default() += 1,
+                    "pods" if change.before.is_none() => *pods.entry(change.key.name.clone()).or_default() += 1,
+                    _ => {}
+                }
+                if change.key.kind != "secrets" && object.to_string().contains(CANARY) {
+                    wrong.push(format!("{} {} holds a secret", change.key.kind, change.key.name));
+                }
+            }
+            wrong.extend(counter(store.list("configmaps").first(), run.as_deref()));
+            ["pipelineruns", "pods", "pipelines"]
+                .iter()
+                .map(|kind| {
+                    ((*kind).to_owned(), store.list(kind).iter().map(|o| oracle::comparable(o)).collect::<Value>())
+                })
+                .collect()
+        });
+        if looks > LOOKS_MAX * pods.len().max(1) {
+            wrong.push(format!("the run was looked at {looks} times, for {} pods", pods.len()));
+        }
+        let events = self.door.shown.events.load(Ordering::Relaxed);
+        Outcome { end, writes: record.writes.len(), events, news, pods, wrong, trace: record.trace.clone() }
+    }
+}
+
+/// The counter is at the run's number, or beyond it.
+fn counter(counters: Option<&Arc<Value>>, run: Option<&Value>) -> Option<String> {
+    let number = run?["status"]["buildNumber"].as_i64()?;
+    let highest = counters?["data"].as_object()?.values().filter_map(|v| v.as_str()?.parse::<i64>().ok()).max()?;
+    (number > highest).then(|| format!("build number {number} is not counted: the counter is at {highest}"))
+}
+
+/// One controller after the other, each with empty caches.
+async fn controllers(mut door: Door) {
+    loop {
+        door.crash = Arc::new(Notify::new());
+        door.dead = Arc::new(Mutex::new(false));
+        let settings = PodSettings { image: "windlass:sim".into(), ..PodSettings::default() };
+        let context =
+            controller::Context::new(door.client(), SYSTEM, "controller", settings, Metrics::new(), clock::now);
+        let (_stop, stopped) = tokio::sync::watch::channel(false);
+        let leader = tokio::spawn(controller::lead(Arc::new(context), stopped));
+        door.crash.notified().await;
+        leader.abort();
+        _ = leader.await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
