@@ -58,3 +58,6 @@ gen: ## Write the generated files anew
 
 test: check install ## Everything, on a real cluster
 	$(IN_CLUSTER) $(CARGO) test --locked --test it cluster::
+
+bench: install ## Measure a release in the cluster; see bench/README.md
+	$(IN_CLUSTER) bench/bench.py | tee target/bench.md

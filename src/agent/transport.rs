@@ -137,8 +137,13 @@ impl Transport for Relay {
             line.progress("committing the box".into());
             let image = self.engine.commit(&container, &key).await.map_err(failed)?;
             let result = self.push_image(push, line, base, &image).await;
-            if let Err(error) = self.engine.remove(&image).await {
-                tracing::warn!(run.name = push.run.name, "a committed image stays for the sweep: {error}");
+            let discarded = discard(Arc::clone(&self.engine), image, push.run.name.clone());
+            if result.is_ok() {
+                // The engine may take a second for it, for which nobody needs to wait.
+                tokio::spawn(discarded);
+            } else {
+                // The next try commits under the same name.
+                discarded.await;
             }
             result
         })
@@ -175,6 +180,13 @@ impl Relay {
     fn session(&self, push: &Push, line: &Line) -> Session {
         let (client, repository) = (self.client.clone(), push.repository.clone());
         Session::new(client, repository, push.credentials.clone(), line.stop().clone())
+    }
+}
+
+/// Removes a committed image; what cannot be removed now is left to the sweep.
+async fn discard(engine: Arc<dyn Engine>, image: CommittedImage, run: String) {
+    if let Err(error) = engine.remove(&image).await {
+        tracing::warn!(run.name = run, "a committed image stays for the sweep: {error}");
     }
 }
 

@@ -48,6 +48,16 @@ ready_etcd() {
 }
 
 start_apiserver() {
+  # Who wrote what: bench/ counts it.
+  write_conf audit.yaml <<END
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: None, verbs: [get, list, watch]}
+- {level: None, resources: [{group: coordination.k8s.io, resources: [leases]}]}
+- {level: Metadata}
+END
   start_process kube-apiserver "$tools_bin/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 \
     --bind-address="$node_ip" --advertise-address="$node_ip" --secure-port=6443 \
     --service-cluster-ip-range="$service_cidr" \
@@ -57,7 +67,9 @@ start_apiserver() {
     --service-account-key-file="$pki/sa.pub" --service-account-signing-key-file="$pki/sa.key" \
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
     --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
-    --kubelet-client-certificate="$pki/kubelet-client.crt" --kubelet-client-key="$pki/kubelet-client.key"
+    --kubelet-client-certificate="$pki/kubelet-client.crt" --kubelet-client-key="$pki/kubelet-client.key" \
+    --audit-policy-file="$conf_dir/audit.yaml" --audit-log-path="$log_dir/audit.jsonl" \
+    --audit-log-maxsize=50 --audit-log-maxbackup=1
 }
 ready_apiserver() {
   wait_for kube-apiserver 90 "the API server is ready" kube get --raw /readyz

@@ -186,7 +186,14 @@ impl Pod {
         ]);
         tokio::time::timeout(Duration::from_secs(60), task).await.expect("no end").unwrap();
         let key = |leftover: &windlass::engine::Leftover| leftover.key.run_uid == self.run.uid;
-        assert!(!engine.leftovers().await.unwrap().iter().any(key), "the committed image is gone");
+        // A push that passed does not wait for it.
+        for tries in 0.. {
+            if !engine.leftovers().await.unwrap().iter().any(key) {
+                break;
+            }
+            assert!(tries < 600, "the committed image stays");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         (written.last(), answer, written)
     }
 
