@@ -4,6 +4,7 @@ mod agent;
 mod bad_input;
 mod crds;
 mod engine;
+mod examples;
 mod push;
 mod registry;
 mod run;
