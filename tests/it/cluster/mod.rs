@@ -5,6 +5,7 @@ mod bad_input;
 mod cli;
 mod crds;
 mod engine;
+mod examples;
 mod push;
 mod registry;
 mod run;

@@ -2,6 +2,7 @@
 
 mod cli;
 pub(crate) mod crds;
+mod docs;
 mod engine;
 mod prepare;
 mod registry;

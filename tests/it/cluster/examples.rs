@@ -1,0 +1,111 @@
+//! Every example, created as a user does it: `kubectl create -f FILE`, then its end.
+
+use super::world::{World, tool, verdict};
+use std::{collections::BTreeSet, fs, path::Path};
+
+/// What an example comes to.
+struct Example {
+    /// Below `examples`.
+    file: &'static str,
+    /// Reason of the run.
+    reason: &'static str,
+    /// Lines of the box's output.
+    prints: &'static [&'static str],
+    /// First tags of the image that it pushes; the build number follows.
+    tags: &'static [&'static str],
+}
+
+const EXAMPLES: [Example; 8] = [
+    Example { file: "01-hello.yaml", reason: "Succeeded", prints: &["hello"], tags: &[] },
+    Example {
+        file: "after-steps.yaml",
+        reason: "StepFailed",
+        prints: &[
+            "one warning",
+            "2 of 5 failed",
+            "the run has failed",
+            "Unit tests: step test (2 of 3) failed with exit code 3",
+        ],
+        tags: &[],
+    },
+    Example {
+        file: "git-private.yaml",
+        reason: "Succeeded",
+        prints: &["./greet_test", "0 of 3 tests failed"],
+        tags: &[],
+    },
+    Example {
+        file: "hello/run.yaml",
+        reason: "Succeeded",
+        prints: &["0 of 3 tests failed", "the run has passed"],
+        tags: &["1.4.2", "latest"],
+    },
+    Example { file: "non-root.yaml", reason: "Succeeded", prints: &["/tmp/build", "hello"], tags: &[] },
+    Example {
+        file: "params-and-pipeline.yaml",
+        reason: "Succeeded",
+        prints: &["hello, windlass (build 1)"],
+        tags: &[],
+    },
+    Example { file: "push-with-credentials.yaml", reason: "Succeeded", prints: &[], tags: &["1.0", "latest"] },
+    Example { file: "services.yaml", reason: "Succeeded", prints: &["web says: hello from a service"], tags: &[] },
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The YAML files of `examples` and of the folders in it.
+fn files() -> BTreeSet<String> {
+    let (base, mut folders, mut found) = (root().join("examples"), vec![root().join("examples")], BTreeSet::new());
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "yaml") {
+                found.insert(path.strip_prefix(&base).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Creates what is in the file; the name of the run in it.
+fn create(world: &World, file: &str) -> String {
+    let path = root().join("examples").join(file);
+    let made = world.kubectl(&["create", "-o", "name", "-f", path.to_str().unwrap()], "");
+    let made = made.unwrap_or_else(|error| panic!("{file}: {error}"));
+    let runs: Vec<&str> = made.lines().filter_map(|line| line.strip_prefix("pipelinerun.windlass.dev/")).collect();
+    assert_eq!(runs.len(), 1, "{file} makes one run: {made}");
+    runs[0].to_owned()
+}
+
+#[tokio::test]
+async fn every_example_runs_as_it_is() {
+    assert_eq!(files(), EXAMPLES.iter().map(|example| example.file.to_owned()).collect(), "all are in the table");
+    let publish = |arguments: &[&str]| {
+        let script = root().join("tests/cluster/git-serve.sh");
+        let app = root().join("examples/hello/app");
+        let arguments = [&["publish", app.to_str().unwrap()], arguments].concat();
+        tool(script.to_str().unwrap(), &arguments, "").unwrap();
+    };
+    publish(&["hello"]);
+    publish(&["example", "--private"]);
+    let world = World::new().await;
+    let started: Vec<_> = EXAMPLES.iter().map(|example| (example, create(&world, example.file))).collect();
+    for (example, run) in started {
+        let status = world.end(&run).await;
+        assert_eq!(verdict(&status).0, example.reason, "{}: {:?}", example.file, verdict(&status));
+        let log = world.log(&run).await;
+        for line in example.prints {
+            assert!(log.lines().any(|printed| printed == *line), "{} does not print {line:?}: {log}", example.file);
+        }
+        let number = status.build_number.unwrap().to_string();
+        let mut tags = example.tags.to_vec();
+        if !tags.is_empty() {
+            tags.push(&number);
+        }
+        let pushed: Vec<_> = status.steps.iter().flat_map(|step| &step.images).flat_map(|image| &image.tags).collect();
+        assert_eq!(pushed, tags, "{}", example.file);
+    }
+}
