@@ -42,6 +42,12 @@ pub struct Resolved {
 /// # Errors
 /// The first fault found.
 pub fn resolve(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Resolved, Refusal> {
+    if run.priority != 0 {
+        return Err(Refusal::new(
+            reason::INVALID_PIPELINE,
+            "spec.priority: runs do not wait for each other in this version of Windlass; leave it out",
+        ));
+    }
     let params = params(run, pipeline)?;
     let mut spec = substitute(pipeline, &params)?;
     override_env(&mut spec.env, &run.env);

@@ -71,6 +71,12 @@ fn parameters_are_judged() {
 }
 
 #[test]
+fn a_priority_is_not_ignored() {
+    let message = "spec.priority: runs do not wait for each other in this version of Windlass; leave it out";
+    refused("{priority: 5}", MINIMAL, "InvalidPipeline", message);
+}
+
+#[test]
 fn a_revision_needs_git() {
     refused(
         "{revision: v1}",
