@@ -2,8 +2,11 @@
 
 mod agent;
 mod bad_input;
+mod crash;
 mod crds;
 mod engine;
+mod installation;
+mod life;
 mod push;
 mod registry;
 mod run;
