@@ -16,13 +16,14 @@ help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## The command line: target/release/windlass
-	$(CARGO) build --release --locked --bin windlass
-
-binaries: ## Static windlass and windlass-runner in target/image
 	$(STATIC) build --release --locked --bin windlass --target $(HOST)
+	mkdir -p target/release
+	ln -f $(STATIC_DIR)/release/windlass target/release/windlass
+
+binaries: build ## Static windlass and windlass-runner in target/image
 	$(STATIC) build --profile runner --locked --no-default-features --bin windlass-runner --target $(HOST)
 	mkdir -p target/image
-	cp $(STATIC_DIR)/release/windlass $(STATIC_DIR)/runner/windlass-runner target/image/
+	cp target/release/windlass $(STATIC_DIR)/runner/windlass-runner target/image/
 	@bytes=$$(stat -c %s target/image/windlass-runner); echo "windlass-runner: $$bytes bytes"; \
 	  [ "$$bytes" -le $(RUNNER_BYTES_MAX) ] || { echo "windlass-runner is larger than its budget of $(RUNNER_BYTES_MAX)"; exit 1; }
 
@@ -38,7 +39,7 @@ image: binaries cluster ## The image windlass:dev in the cluster's engine
 install: image ## Install the chart into the cluster
 	$(IN_CLUSTER) tests/cluster/install.sh
 
-demo: build install ## The main job: from a git repository to an image that answers over HTTP
+demo: install ## The main job: from a git repository to an image that answers over HTTP
 	$(IN_CLUSTER) examples/hello/demo.sh
 
 fast: ## Tests that need nothing but this machine

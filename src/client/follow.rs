@@ -11,7 +11,7 @@ use super::{
     event::{At, Event},
     exit::Exit,
     fault::{Fault, Stop, reason},
-    output::{self, Heard, Source},
+    output::{self, Heard, Over, Source},
     refusal,
     render::{Renderer, Setting, Text},
     screen::Screen,
@@ -32,6 +32,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+/// A live footer is repainted no more often.
+const FRAME: Duration = Duration::from_millis(95);
+/// Pieces of text after which a frame is not waited for.
+const MOST_PENDING: usize = 4096;
 /// How long the cluster may be away before following ends.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// After this long without the cluster a line says so.
@@ -74,10 +78,13 @@ struct Follow<'a> {
     hearing: Option<String>,
     heard: mpsc::Receiver<Heard>,
     speak: mpsc::Sender<Heard>,
-    over: watch::Sender<bool>,
+    over: watch::Sender<Over>,
     cancelled: bool,
     away_since: Option<(Instant, bool)>,
     flushed: Instant,
+    /// Text that waits for the next frame, and when the last one was.
+    pending: Vec<Text>,
+    framed: Option<Instant>,
 }
 
 /// What woke the loop.
@@ -116,10 +123,12 @@ pub(super) async fn follow(
         hearing: None,
         heard,
         speak,
-        over: watch::Sender::new(false),
+        over: watch::Sender::new(Over::No),
         cancelled: view.cancel.is_some(),
         away_since: None,
         flushed: Instant::now(),
+        pending: Vec::new(),
+        framed: None,
     };
     let result = follow.run(view).await;
     let exit = match &result {
@@ -127,10 +136,10 @@ pub(super) async fn follow(
         Err(stop) => stop.exit(),
     };
     let at = follow.at();
-    let mut last = match &result {
-        Err(Stop::Faults(faults)) => faults.iter().flat_map(|fault| follow.renderer.fault(at, fault)).collect(),
-        _ => Vec::new(),
-    };
+    let mut last = std::mem::take(&mut follow.pending);
+    if let Err(Stop::Faults(faults)) = &result {
+        last.extend(faults.iter().flat_map(|fault| follow.renderer.fault(at, fault)));
+    }
     last.extend(follow.renderer.end(at, exit));
     let shown = follow.screen.show(&last, Vec::new()).and_then(|()| follow.screen.clear());
     let followed = result?;
@@ -167,7 +176,6 @@ impl Follow<'_> {
                 return Ok(self.finished());
             }
             let wake = tokio::select! {
-                biased;
                 _ = interrupt.recv() => Wake::Signal(Exit::Interrupted),
                 _ = terminate.recv() => Wake::Signal(Exit::Terminated),
                 _ = suspend.recv() => Wake::Suspend,
@@ -233,7 +241,7 @@ impl Follow<'_> {
             self.screen.flush_line()?;
         }
         let texts = self.renderer.tick(self.at());
-        self.paint(&texts)
+        self.paint(texts)
     }
 
     fn change(&mut self, change: watcher::Result<watcher::Event<DynamicObject>>) -> Result<(), Stop> {
@@ -263,7 +271,7 @@ impl Follow<'_> {
     fn status(&mut self, view: RunView) {
         let pod = view.status.pod_name.clone();
         let ended = view.outcome().is_some();
-        self.over.send_replace(ended);
+        self.over.send_replace(Over::of(&view));
         self.tracker.status(view, self.now_ms());
         match pod {
             Some(pod) if self.options.with_output && self.hearing.as_ref() != Some(&pod) => self.hear(pod),
@@ -328,6 +336,8 @@ impl Follow<'_> {
     }
 
     fn suspend(&mut self) -> Result<(), Stop> {
+        self.framed = None;
+        self.paint(Vec::new())?;
         self.screen.clear()?;
         // The handler replaced what the signal does by itself.
         let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
@@ -337,18 +347,26 @@ impl Follow<'_> {
     fn tell(&mut self, events: &[Event]) -> Result<(), Stop> {
         let at = self.at();
         let texts: Vec<Text> = events.iter().flat_map(|event| self.renderer.event(at, event)).collect();
-        self.paint(&texts)
+        self.paint(texts)
     }
 
-    fn paint(&mut self, texts: &[Text]) -> Result<(), Stop> {
-        let footer = if self.screen.look().mode == Mode::Live {
+    fn paint(&mut self, texts: Vec<Text>) -> Result<(), Stop> {
+        self.pending.extend(texts);
+        let live = self.screen.look().mode == Mode::Live;
+        let recent = self.framed.is_some_and(|at| at.elapsed() < FRAME);
+        if live && recent && self.pending.len() < MOST_PENDING {
+            return Ok(());
+        }
+        self.framed = Some(Instant::now());
+        let texts = std::mem::take(&mut self.pending);
+        let footer = if live {
             // Two columns stay free: the terminal writes ^C where the cursor is.
             let width = style::columns().unwrap_or(80).saturating_sub(3);
             self.renderer.footer(self.at(), width)
         } else {
             Vec::new()
         };
-        Ok(self.screen.show(texts, footer)?)
+        Ok(self.screen.show(&texts, footer)?)
     }
 
     fn finished(&self) -> Followed {

@@ -80,11 +80,9 @@ impl Reader {
                 let next = (first..steps.len()).find(|i| about(*i).is_some_and(title));
                 next.map_or(Line::Output, Line::Begin)
             }
-            ("ok" | "FAIL", true) if !between => {
-                match self.current.filter(|c| about(*c).is_some_and(|r| r.starts_with(' '))) {
-                    Some(current) => Line::End(current),
-                    None => Line::Output,
-                }
+            // Again after an end: of several such lines the last is the runner's.
+            ("ok" | "FAIL", true) if self.current.is_some_and(|c| about(c).is_some_and(|r| r.starts_with(' '))) => {
+                self.current.map_or(Line::Output, Line::End)
             }
             ("skip", true) if between && (0..steps.len()).any(|i| about(i).is_some_and(|r| r.starts_with(':'))) => {
                 Line::Known
@@ -167,5 +165,9 @@ mod tests {
     fn a_forged_line_moves_only_forward() {
         let said = "> step  [0.1s] 2/3 test\n> step  [0.2s] 1/3 build\n> step  [0.3s] after 1/1 tell\n> step  [0.4s] 3/3 push\n";
         assert_eq!(read_all(said), [Line::Begin(1), Line::Output, Line::Begin(3), Line::Output]);
+        // The runner's own line is never shown, even if the step printed one like it before.
+        let said =
+            "> step  [0.1s] 1/3 build\n> ok    [0.2s] 1/3 build 0.1s\nx\n> FAIL  [0.3s] 1/3 build 0.2s: exit code 2\n";
+        assert_eq!(read_all(said), [Line::Begin(0), Line::End(0), Line::Output, Line::End(0)]);
     }
 }

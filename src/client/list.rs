@@ -59,7 +59,7 @@ fn show(session: &mut Session, args: &ListArgs, runs: &[DynamicObject]) -> Resul
             }
         }
         Some(ListOutput::Json) => {
-            let items = runs.iter().map(super::run::as_value).collect::<Result<Vec<_>, _>>()?;
+            let items = runs.iter().map(super::start::as_value).collect::<Result<Vec<_>, _>>()?;
             let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
             session.screen.data(&format!("{list:#}\n"))?;
         }

@@ -11,7 +11,7 @@ use super::{
     follow::{self, Options},
     header::{Line, Reader},
     logtext::Piece,
-    output::{self, Heard, Source},
+    output::{self, Heard, Over, Source},
     render::Text,
     screen::Screen,
     style::{Mode, Sign},
@@ -100,10 +100,22 @@ async fn print(
     };
     let (speak, mut heard) = mpsc::channel(256);
     let pods = Api::namespaced(cluster.client.clone(), &view.namespace);
-    let over = watch::Sender::new(true);
+    let over = watch::Sender::new(Over::of(view));
     tokio::spawn(output::read(Source { pods, pod: pod.clone(), follow: false }, speak, over.subscribe()));
     let mut printer = Printer::new(session, view, only, args);
-    while let Some(said) = heard.recv().await {
+    loop {
+        // What is there already is written at once.
+        let next = heard.try_recv().ok();
+        if next.is_none() {
+            printer.flush()?;
+        }
+        let said = match next {
+            Some(said) => said,
+            None => match heard.recv().await {
+                Some(said) => said,
+                None => break,
+            },
+        };
         match said {
             Heard::Piece(piece) => printer.piece(&piece)?,
             Heard::Ended(None) => break,
@@ -133,6 +145,7 @@ struct Printer<'a> {
     quiet: bool,
     reader: Reader,
     signed: String,
+    pending: Vec<Text>,
     tail: Option<(usize, VecDeque<Vec<u8>>, usize)>,
 }
 
@@ -147,6 +160,7 @@ impl<'a> Printer<'a> {
             quiet: session.look.quiet > 0 || only.is_some() || args.tail.is_some(),
             reader: Reader::default(),
             signed: session.look.signed(Sign::Run),
+            pending: Vec::new(),
             tail: args.tail.map(|lines| (lines, VecDeque::new(), 0)),
         }
     }
@@ -172,7 +186,8 @@ impl<'a> Printer<'a> {
         }
         bytes.extend_from_slice(&piece.bytes);
         let Some((lines, tail, size)) = &mut self.tail else {
-            return Ok(self.screen.show(&[Text::Data(bytes)], Vec::new())?);
+            self.pending.push(Text::Data(bytes));
+            return Ok(());
         };
         *size += bytes.len();
         match tail.back_mut().filter(|line| !line.ends_with(b"\n")) {
@@ -187,7 +202,12 @@ impl<'a> Printer<'a> {
     }
 
     fn say(&mut self, line: &str) -> Result<(), Stop> {
+        self.flush()?;
         Ok(self.screen.message(line)?)
+    }
+
+    fn flush(&mut self) -> Result<(), Stop> {
+        Ok(self.screen.show(&std::mem::take(&mut self.pending), Vec::new())?)
     }
 
     /// `12.3s, ended 2m ago`, `running 5s`.
@@ -213,9 +233,9 @@ impl<'a> Printer<'a> {
 
     fn end(mut self) -> Result<(), Stop> {
         if let Some((_, tail, _)) = self.tail.take() {
-            let texts: Vec<Text> = tail.into_iter().map(Text::Data).collect();
-            self.screen.show(&texts, Vec::new())?;
+            self.pending.extend(tail.into_iter().map(Text::Data));
         }
+        self.flush()?;
         Ok(self.screen.clear()?)
     }
 }

@@ -26,8 +26,10 @@ mod manifest;
 mod output;
 mod refusal;
 mod render;
+mod retry;
 mod run;
 mod screen;
+mod start;
 mod status;
 mod style;
 mod table;
@@ -128,7 +130,7 @@ async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
         Verb::List(args) => list::list(session, args).await,
         Verb::Logs(args) => logs::logs(session, args).await,
         Verb::Cancel(args) => cancel::cancel(session, args).await,
-        Verb::Retry(args) => run::retry(session, args).await,
+        Verb::Retry(args) => retry::retry(session, args).await,
         // Offline: done by `main`.
         Verb::Explain(_) | Verb::Completion(_) | Verb::Version(_) | Verb::Help(_) => Ok(Exit::Success),
     }

@@ -3,7 +3,10 @@
 //! `follow` and `logs` start it as a task. **Invariant:** ends when the container has ended and all of
 //! its output was read, when the pod is gone, or when nobody listens any more.
 
-use super::logtext::{Decoder, Piece};
+use super::{
+    logtext::{Decoder, Piece},
+    view::RunView,
+};
 use crate::api::condition::reason;
 use futures::{AsyncBufRead, AsyncBufReadExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -19,6 +22,8 @@ const LONG: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
 /// How often reading is tried again once nothing new can come.
 const MOST_FAILURES: u32 = 10;
+/// How often a box is asked again that should run by now.
+const MOST_WAITS: u32 = 20;
 
 /// What the task says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +53,7 @@ impl Missing {
     pub(super) fn words(&self, pod: &str) -> String {
         match self {
             Self::PodGone => format!("the output went with pod {pod}, which is deleted"),
-            Self::NeverRan => format!("no output: the box of pod {pod} never ran"),
+            Self::NeverRan => format!("no output: the box of pod {pod} has not run"),
             Self::Unreadable => format!("the node does not give the output of pod {pod}; it may be incomplete"),
             Self::Forbidden => format!("you may not read the output: it needs get on pods/log (pod {pod})"),
         }
@@ -76,6 +81,28 @@ pub(super) struct Source {
     pub follow: bool,
 }
 
+/// Whether the run is over, as its status says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// It goes on.
+    No,
+    /// It is, and no step had begun: a box that waits will never run.
+    Unbegun,
+    /// It is, and steps had run: the kubelet is behind if it says that the box waits.
+    Begun,
+}
+
+impl Over {
+    /// What a run's status says.
+    pub(super) fn of(run: &RunView) -> Self {
+        match (run.outcome().is_some(), run.status.steps.iter().any(|s| s.started_at.is_some())) {
+            (false, _) => Self::No,
+            (true, false) => Self::Unbegun,
+            (true, true) => Self::Begun,
+        }
+    }
+}
+
 enum State {
     Waiting,
     Running,
@@ -84,9 +111,9 @@ enum State {
     Unknown,
 }
 
-/// Reads to the end. `over` turns true when the run has ended, so that a box that never started is not
+/// Reads to the end. `over` is told when the run has ended, so that a box that never started is not
 /// waited for.
-pub(super) async fn read(source: Source, heard: mpsc::Sender<Heard>, over: watch::Receiver<bool>) {
+pub(super) async fn read(source: Source, heard: mpsc::Sender<Heard>, over: watch::Receiver<Over>) {
     let mut decoder = Decoder::default();
     let missing = read_all(&source, &heard, &over, &mut decoder).await;
     for piece in decoder.reconnect() {
@@ -99,12 +126,13 @@ pub(super) async fn read(source: Source, heard: mpsc::Sender<Heard>, over: watch
 async fn read_all(
     source: &Source,
     heard: &mpsc::Sender<Heard>,
-    over: &watch::Receiver<bool>,
+    over: &watch::Receiver<Over>,
     decoder: &mut Decoder,
 ) -> Option<Missing> {
     let mut pause = SHORT;
     let mut follow = source.follow;
     let mut failed_at_end = 0;
+    let mut waited = 0;
     loop {
         if heard.is_closed() {
             return None;
@@ -121,7 +149,14 @@ async fn read_all(
         pause = if soon { SHORT } else { (pause * 2).min(LONG) };
         match state(source).await {
             State::Gone => return Some(Missing::PodGone),
-            State::Waiting if *over.borrow() || !source.follow => return Some(Missing::NeverRan),
+            State::Waiting if *over.borrow() == Over::Unbegun => return Some(Missing::NeverRan),
+            State::Waiting if *over.borrow() == Over::Begun || !source.follow => {
+                waited += 1;
+                if waited > MOST_WAITS {
+                    return Some(Missing::NeverRan);
+                }
+                tokio::time::sleep(pause).await;
+            }
             State::Ended | State::Running if failed.is_some() && (!follow || failed_at_end > 0) => {
                 failed_at_end += 1;
                 if failed_at_end > MOST_FAILURES {

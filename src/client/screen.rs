@@ -54,19 +54,22 @@ impl Screen {
             return Ok(());
         }
         let mut frame = self.erased();
+        // Output comes line by line; it is written as one.
+        let mut data = Vec::new();
         for text in texts {
             match text {
-                Text::Data(bytes) => {
-                    err(&std::mem::take(&mut frame))?;
-                    let shown = self.filter.as_mut().map_or_else(|| bytes.clone(), |f| f.feed(bytes));
-                    self.write_data(&shown)?;
-                }
+                Text::Data(bytes) => match &mut self.filter {
+                    Some(filter) => data.extend(filter.feed(bytes)),
+                    None => data.extend_from_slice(bytes),
+                },
                 Text::Message(line) => {
+                    self.write_between(&mut frame, &mut data)?;
                     self.end_line(&mut frame)?;
                     frame.push_str(line);
                 }
             }
         }
+        self.write_between(&mut frame, &mut data)?;
         if !footer.is_empty() {
             self.end_line(&mut frame)?;
             frame.push_str(&footer.join("\n"));
@@ -123,6 +126,15 @@ impl Screen {
         self.footer.clear();
         err(&erased)?;
         if held.is_empty() { Ok(()) } else { self.write_data(&held) }
+    }
+
+    /// Data that came after what is in the frame.
+    fn write_between(&mut self, frame: &mut String, data: &mut Vec<u8>) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        err(&std::mem::take(frame))?;
+        self.write_data(&std::mem::take(data))
     }
 
     fn write_data(&mut self, bytes: &[u8]) -> Result<()> {

@@ -72,10 +72,8 @@ fn show(
     cluster: &Cluster,
 ) -> Result<(), Stop> {
     let text = match output {
-        Some(ObjectOutput::Json) => super::run::object_json(object)?,
-        Some(ObjectOutput::Yaml) => {
-            serde_yaml::to_string(object).map_err(|e| Fault::new(reason::OUTPUT_FAILED, Exit::World, e.to_string()))?
-        }
+        Some(ObjectOutput::Json) => super::start::object_json(object)?,
+        Some(ObjectOutput::Yaml) => super::start::object_yaml(object)?,
         Some(ObjectOutput::Name) => {
             format!("pipelinerun.windlass.dev/{}\n", object.metadata.name.as_deref().unwrap_or_default())
         }

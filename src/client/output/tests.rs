@@ -17,6 +17,7 @@ const LOG: &str = "2026-11-21T13:03:07.1Z one\n2026-11-21T13:03:07.6Z two\n2026-
 const TEXT: &str = "one\ntwo\nthree\nfour\nfive, without an end";
 
 /// One answer to a request for the log.
+#[derive(Clone)]
 enum Log {
     /// What is there from the time asked for up to this byte; then the connection breaks, or ends.
     UpTo(usize, bool),
@@ -74,7 +75,7 @@ fn answer(world: &Mutex<World>, uri: &http::Uri) -> Response<StreamBody<Frames>>
 }
 
 /// What is heard, and what was asked.
-async fn heard(logs: Vec<Log>, states: Vec<Option<Value>>, follow: bool, over: bool) -> (String, Heard, Vec<String>) {
+async fn heard(logs: Vec<Log>, states: Vec<Option<Value>>, follow: bool, over: Over) -> (String, Heard, Vec<String>) {
     let world = World { logs: logs.into(), states: states.into(), asked: Vec::new() };
     let world = Arc::new(Mutex::new(world));
     let server = world.clone();
@@ -118,7 +119,7 @@ async fn every_byte_comes_once_over_broken_connections() {
         Log::UpTo(LOG.len(), false),
     ];
     let states = vec![Some(json!({"waiting": {}})), running(), running(), ended()];
-    let (text, end, asked) = heard(logs, states, true, false).await;
+    let (text, end, asked) = heard(logs, states, true, Over::No).await;
     assert_eq!((text.as_str(), end), (TEXT, Heard::Ended(None)));
     let since: Vec<_> = asked.iter().filter_map(|uri| uri.split("sinceTime=").nth(1)).collect();
     // Whole seconds, never after the last line that came.
@@ -129,25 +130,40 @@ async fn every_byte_comes_once_over_broken_connections() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_missing_is_said() {
-    let gone = heard(vec![Log::Refused(404)], vec![None], true, false).await;
+    let gone = heard(vec![Log::Refused(404)], vec![None], true, Over::No).await;
     assert_eq!((gone.0.as_str(), gone.1), ("", Heard::Ended(Some(Missing::PodGone))));
-    let denied = heard(vec![Log::Refused(403)], vec![running()], true, false).await;
+    let denied = heard(vec![Log::Refused(403)], vec![running()], true, Over::No).await;
     assert_eq!(denied.1, Heard::Ended(Some(Missing::Forbidden)));
     let waits = Some(json!({"waiting": {"reason": "ImagePullBackOff"}}));
-    let never = heard(vec![Log::Refused(400)], vec![waits], true, true).await;
+    let never = heard(vec![Log::Refused(400)], vec![waits], true, Over::Unbegun).await;
     assert_eq!(never.1, Heard::Ended(Some(Missing::NeverRan)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_log_that_cannot_be_read_is_given_up() {
     let broken = (0..100).map(|_| Log::UpTo(30, true)).collect();
-    let (text, end, asked) = heard(broken, vec![ended()], true, false).await;
+    let (text, end, asked) = heard(broken, vec![ended()], true, Over::No).await;
     assert_eq!((text.as_str(), end), ("one\n", Heard::Ended(Some(Missing::Unreadable))));
     assert!(asked.len() < 60, "{}", asked.len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_follow_it_is_read_once() {
-    let (text, end, asked) = heard(vec![Log::UpTo(LOG.len(), false)], vec![running()], false, true).await;
+    let (text, end, asked) = heard(vec![Log::UpTo(LOG.len(), false)], vec![running()], false, Over::No).await;
     assert_eq!((text.as_str(), end, asked.len()), (TEXT, Heard::Ended(None), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_faster_than_the_kubelet_still_shows_its_output() {
+    let waits = Some(json!({"waiting": {"reason": "PodInitializing"}}));
+    let logs = vec![Log::Refused(400), Log::Refused(400), Log::UpTo(LOG.len(), false)];
+    for follow in [true, false] {
+        let states = vec![waits.clone(), waits.clone(), ended()];
+        let (text, end, _) = heard(logs.clone(), states, follow, Over::Begun).await;
+        assert_eq!((text.as_str(), end), (TEXT, Heard::Ended(None)));
+    }
+    let forever = (0..100).map(|_| Log::Refused(400)).collect();
+    let (_, end, asked) = heard(forever, vec![waits], true, Over::Begun).await;
+    assert_eq!(end, Heard::Ended(Some(Missing::NeverRan)));
+    assert!(asked.len() < 60, "{}", asked.len());
 }

@@ -28,7 +28,6 @@ pub(in crate::client) struct Json {
     setting: Setting,
     seq: u64,
     run: Option<(String, String)>,
-    steps: Vec<StepInfo>,
     /// How many bytes of output were given, by step.
     offsets: BTreeMap<String, u64>,
     kept: Vec<u8>,
@@ -36,7 +35,7 @@ pub(in crate::client) struct Json {
 
 impl Json {
     pub(super) fn new(setting: Setting) -> Self {
-        Self { setting, seq: 0, run: None, steps: Vec::new(), offsets: BTreeMap::new(), kept: Vec::new() }
+        Self { setting, seq: 0, run: None, offsets: BTreeMap::new(), kept: Vec::new() }
     }
 
     pub(super) fn begin(&mut self, at: At, context: &str) -> Vec<Text> {
@@ -54,90 +53,20 @@ impl Json {
     }
 
     pub(super) fn event(&mut self, at: At, event: &Event) -> Vec<Text> {
+        let mut texts = Vec::new();
         match event {
-            Event::RunCreated { run, namespace, pipeline, steps, .. } => {
-                self.run = Some((run.clone(), namespace.clone()));
-                self.steps.clone_from(steps);
-                self.one(at, "run.created", vec![("pipeline", json!(pipeline)), ("steps", list(steps))])
+            Event::RunCreated { run, namespace, .. } => self.run = Some((run.clone(), namespace.clone())),
+            Event::StepStarted { .. } => self.kept.clear(),
+            Event::Log { step, bytes, .. } => return self.log(at, step.as_deref(), bytes),
+            Event::StepFinished(end) if end.result == StepResult::Failed => {
+                let kept = std::mem::take(&mut self.kept);
+                texts = self.log_lines(at, Some(&end.step.name), &kept);
             }
-            Event::Resolved { build, steps } => {
-                self.steps.clone_from(steps);
-                self.one(at, "run.resolved", vec![("build", json!(build)), ("steps", list(steps))])
-            }
-            Event::Waiting { reason, message } => {
-                self.one(at, "run.waiting", vec![("reason", json!(reason)), ("message", json!(message))])
-            }
-            Event::Prepared { pod, node, source, took_ms } => self.one(
-                at,
-                "run.prepared",
-                vec![
-                    ("pod", json!(pod)),
-                    ("node", json!(node)),
-                    ("source", json!(source)),
-                    ("durationMs", json!(took_ms)),
-                ],
-            ),
-            Event::StepStarted { step } => {
-                self.kept.clear();
-                self.one(
-                    at,
-                    "step.started",
-                    vec![
-                        ("step", json!(step.name)),
-                        ("index", json!(step.index)),
-                        ("of", json!(step.of)),
-                        ("kind", json!(step.kind)),
-                        ("after", json!(step.after)),
-                    ],
-                )
-            }
-            Event::Log { step, bytes, .. } => self.log(at, step.as_deref(), bytes),
-            Event::Progress { step, message } => {
-                self.one(at, "progress", vec![("step", json!(step.name)), ("message", json!(message))])
-            }
-            Event::Image { step, image } => self.one(
-                at,
-                "image",
-                vec![
-                    ("step", json!(step)),
-                    ("repository", json!(image.repository)),
-                    ("tags", json!(image.tags)),
-                    ("digest", json!(image.digest)),
-                    ("size", json!(image.size)),
-                ],
-            ),
-            Event::StepFinished(end) => {
-                let mut texts = Vec::new();
-                if end.result == StepResult::Failed {
-                    let kept = std::mem::take(&mut self.kept);
-                    texts = self.log_lines(at, Some(&end.step.name), &kept);
-                }
-                texts.extend(self.one(
-                    at,
-                    "step.finished",
-                    vec![
-                        ("step", json!(end.step.name)),
-                        ("result", json!(end.result.word())),
-                        ("exitCode", json!(end.exit_code)),
-                        ("reason", json!(end.reason)),
-                        ("message", json!(end.message)),
-                        ("durationMs", json!(end.took_ms)),
-                    ],
-                ));
-                texts
-            }
-            Event::RunFinished(end) => self.one(
-                at,
-                "run.finished",
-                vec![
-                    ("result", json!(end.outcome.word())),
-                    ("reason", json!(end.reason)),
-                    ("message", json!(end.message)),
-                    ("durationMs", json!(end.took_ms)),
-                ],
-            ),
-            Event::Notice { message } => self.one(at, "notice", vec![("message", json!(message))]),
+            _ => {}
         }
+        let (kind, fields) = fields(event);
+        texts.extend(self.one(at, kind, fields));
+        texts
     }
 
     fn log(&mut self, at: At, step: Option<&str>, bytes: &[u8]) -> Vec<Text> {
@@ -189,6 +118,49 @@ impl Json {
         // Fields without a value are left out; readers test for presence.
         let pairs = all.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| format!("\"{k}\":{v}"));
         vec![Text::Data(format!("{{{}}}\n", pairs.collect::<Vec<_>>().join(",")).into_bytes())]
+    }
+}
+
+/// An event's type and its own fields.
+fn fields(event: &Event) -> (&'static str, Fields) {
+    match event {
+        Event::RunCreated { pipeline, steps, .. } => {
+            ("run.created", vec![("pipeline", json!(pipeline)), ("steps", list(steps))])
+        }
+        Event::Resolved { build, steps } => ("run.resolved", vec![("build", json!(build)), ("steps", list(steps))]),
+        Event::Waiting { reason, message } => {
+            ("run.waiting", vec![("reason", json!(reason)), ("message", json!(message))])
+        }
+        Event::Prepared { pod, node, source, took_ms } => {
+            let (pod, node, source) = (json!(pod), json!(node), json!(source));
+            ("run.prepared", vec![("pod", pod), ("node", node), ("source", source), ("durationMs", json!(took_ms))])
+        }
+        Event::StepStarted { step } => {
+            let (index, of, after) = (json!(step.index), json!(step.of), json!(step.after));
+            let of_step = vec![("step", json!(step.name)), ("index", index), ("of", of)];
+            ("step.started", [of_step, vec![("kind", json!(step.kind)), ("after", after)]].concat())
+        }
+        Event::Log { step, .. } => ("log", vec![("step", json!(step))]),
+        Event::Progress { step, message } => {
+            ("progress", vec![("step", json!(step.name)), ("message", json!(message))])
+        }
+        Event::Image { step, image } => {
+            let (repository, tags, digest) = (json!(image.repository), json!(image.tags), json!(image.digest));
+            let of_image = vec![("repository", repository), ("tags", tags), ("digest", digest)];
+            ("image", [vec![("step", json!(step))], of_image, vec![("size", json!(image.size))]].concat())
+        }
+        Event::StepFinished(end) => {
+            let how = vec![("step", json!(end.step.name)), ("result", json!(end.result.word()))];
+            let why = vec![("exitCode", json!(end.exit_code)), ("reason", json!(end.reason))];
+            let rest = vec![("message", json!(end.message)), ("durationMs", json!(end.took_ms))];
+            ("step.finished", [how, why, rest].concat())
+        }
+        Event::RunFinished(end) => {
+            let how = vec![("result", json!(end.outcome.word())), ("reason", json!(end.reason))];
+            let rest = vec![("message", json!(end.message)), ("durationMs", json!(end.took_ms))];
+            ("run.finished", [how, rest].concat())
+        }
+        Event::Notice { message } => ("notice", vec![("message", json!(message))]),
     }
 }
 

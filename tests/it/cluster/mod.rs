@@ -3,6 +3,7 @@
 mod agent;
 mod bad_input;
 mod crash;
+mod cli;
 mod crds;
 mod engine;
 mod installation;

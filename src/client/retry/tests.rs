@@ -44,11 +44,3 @@ fn a_run_that_was_never_resolved_cannot_be_retried() {
     let Err(stop) = again(&run) else { panic!("retried") };
     assert_eq!(stop.exit(), Exit::NotFound);
 }
-
-#[test]
-fn unknown_fields_are_asked_to_be_refused() {
-    let request = |uri: &str| http::Request::post(uri).body(Vec::new()).expect("a request");
-    let uri = |r: http::Request<Vec<u8>>| r.uri().to_string();
-    assert_eq!(strict(request("/apis/x?dryRun=All")).map(uri), Ok("/apis/x?dryRun=All&fieldValidation=Strict".into()));
-    assert_eq!(strict(request("/apis/x")).map(uri), Ok("/apis/x?fieldValidation=Strict".into()));
-}

@@ -1,0 +1,83 @@
+//! `retry`: starts a run again from its frozen pipeline.
+//!
+//! **Invariant:** the new run runs what the old one ran, even if the Pipeline has changed or is gone.
+
+use super::{
+    Session,
+    args::{ExitCodeOf, RetryArgs, Show},
+    exit::Exit,
+    fault::{Fault, Stop, reason},
+    manifest::{self, Manifest},
+    start::{Shown, not_both, start},
+};
+use crate::api::meta;
+use kube::api::DynamicObject;
+use serde_json::{Value, json};
+
+/// `retry`.
+///
+/// # Errors
+/// When the run was never resolved, or whatever the cluster answered.
+pub(super) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exit, Stop> {
+    not_both(session, args.output)?;
+    let cluster = session.cluster().await?;
+    let old = cluster.find_run(Some(&args.run)).await?;
+    let manifest = Manifest { pipelines: Vec::new(), run: again(&old)? };
+    let shown = Shown {
+        detach: args.detach,
+        timeout: args.timeout,
+        output: args.output,
+        on_interrupt: args.on_interrupt,
+        exit_code: ExitCodeOf::Windlass,
+        show: Show::All,
+        tail: 20,
+    };
+    start(session, cluster, &manifest, "", shown).await
+}
+
+/// A new run of what an old one ran: the frozen pipeline, in which parameters are already replaced, with
+/// the old run's other settings.
+fn again(old: &DynamicObject) -> Result<Value, Stop> {
+    let name = old.metadata.name.clone().unwrap_or_default();
+    let Some(frozen) = old.data.pointer("/status/pipelineSpec") else {
+        let fault = Fault::new(
+            reason::NOT_FOUND,
+            Exit::NotFound,
+            format!("{name} was never resolved; it has nothing to run again"),
+        );
+        return Err(fault.into());
+    };
+    let mut spec = json!({"pipelineSpec": frozen});
+    for key in ["env", "source", "revision", "timeout", "priority", "ttlAfterFinished", "podTTLAfterFinished"] {
+        if let (Some(value), Some(spec)) = (old.data.pointer(&format!("/spec/{key}")), spec.as_object_mut()) {
+            spec.insert(key.into(), value.clone());
+        }
+    }
+    // Parameters were replaced when the run was resolved; their values satisfy those without a default.
+    if frozen.get("params").is_some_and(|p| p.as_array().is_some_and(|p| !p.is_empty()))
+        && let (Some(params), Some(spec)) = (old.data.pointer("/status/params"), spec.as_object_mut())
+    {
+        spec.insert("params".into(), params.clone());
+    }
+    let pipeline = old.data.pointer("/spec/pipelineRef/name").and_then(Value::as_str);
+    let label = old.metadata.labels.as_ref().and_then(|l| l.get(meta::PIPELINE)).map(String::as_str);
+    let labels = pipeline.or(label).map_or_else(|| json!({}), |p| json!({meta::PIPELINE: p}));
+    let base = match &old.metadata.generate_name {
+        Some(generate) => generate.trim_end_matches('-').to_owned(),
+        None => name,
+    };
+    let base = base.strip_suffix("-retry").unwrap_or(&base);
+    Ok(json!({
+        "apiVersion": "windlass.dev/v1alpha1",
+        "kind": "PipelineRun",
+        "metadata": {
+            "generateName": manifest::generate_name(&format!("{}-retry", base.chars().take(46).collect::<String>())),
+            "namespace": old.metadata.namespace,
+            "labels": labels,
+        },
+        "spec": spec,
+    }))
+}
+
+#[cfg(test)]
+mod tests;

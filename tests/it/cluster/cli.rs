@@ -1,0 +1,232 @@
+//! The real command line on the real cluster: what it prints, where, and with which exit code.
+
+use serde_json::Value;
+use std::{
+    io::{Read, Write},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Longest time that a command may take; one that hangs fails its test.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A namespace of one test, deleted with it.
+struct Place {
+    namespace: String,
+}
+
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn tool(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    if std::env::var_os("KUBECONFIG").is_none() {
+        command.env("KUBECONFIG", Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster/kubeconfig"));
+    }
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Gives the input and waits, with an end.
+fn finish(mut child: Child, input: &str) -> Output {
+    let mut stdin = child.stdin.take().expect("stdin");
+    let input = input.as_bytes().to_vec();
+    let read = |mut from: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            from.read_to_end(&mut bytes).map(|_| bytes).expect("a pipe")
+        })
+    };
+    let out = read(Box::new(child.stdout.take().expect("stdout")));
+    let err = read(Box::new(child.stderr.take().expect("stderr")));
+    // Who reads no input may have ended already.
+    std::thread::spawn(move || stdin.write_all(&input).ok());
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill().expect("a child");
+            panic!("the command did not end in {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    Output { status, stdout: out.join().expect("a reader"), stderr: err.join().expect("a reader") }
+}
+
+fn said(output: Output) -> Said {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+impl Place {
+    fn new() -> Self {
+        let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_nanos();
+        let place = Self { namespace: format!("it-cli-{stamp:x}") };
+        let made = finish(tool("kubectl", &["create", "namespace", &place.namespace]).spawn().expect("kubectl"), "");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let began = Instant::now();
+        // A pod is refused until its service account is there.
+        while !place.kubectl(&["get", "serviceaccount", "default"]).status.success() {
+            assert!(began.elapsed() < PATIENCE, "no service account");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        place
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> Output {
+        let all = [&["-n", self.namespace.as_str()], arguments].concat();
+        finish(tool("kubectl", &all).spawn().expect("kubectl"), "")
+    }
+
+    fn start(&self, arguments: &[&str]) -> Child {
+        let all = [&["-n", self.namespace.as_str()], arguments].concat();
+        tool(env!("CARGO_BIN_EXE_windlass"), &all).env_remove("CI").spawn().expect("windlass runs")
+    }
+
+    fn say(&self, arguments: &[&str], input: &str) -> Said {
+        said(finish(self.start(arguments), input))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut delete = tool("kubectl", &["delete", "namespace", &self.namespace, "--wait=false"]);
+        drop(delete.spawn().and_then(|mut child| child.wait()));
+    }
+}
+
+fn run(metadata: &str, steps: &str) -> String {
+    format!(
+        "apiVersion: windlass.dev/v1alpha1\nkind: PipelineRun\nmetadata: {metadata}\nspec:\n  pipelineSpec:\n    \
+         box: {{image: \"busybox:local\", imagePullPolicy: Never}}\n{steps}\n"
+    )
+}
+
+const FAILING: &str = "    steps:
+    - {name: build, script: 'echo built; printf \"no end\"'}
+    - {name: test, script: 'echo \"> ok    [1.0s] 2/3 test 1.0s\"; echo Error; exit 7'}
+    - {name: push, script: 'echo never'}
+    afterSteps:
+    - {name: tell, script: 'echo told'}";
+/// What is shown of it: the runner ends a step's last line, and the forged line is taken for the runner's.
+const FAILING_PRINTS: &str = "built\nno end\nError\ntold\n";
+
+#[test]
+fn a_failing_run_is_followed_shown_and_started_again() {
+    let place = Place::new();
+    let text = run("{generateName: hello-}", FAILING);
+    let said = place.say(&["run", "-f", "-", "--exit-code", "step"], &text);
+    assert_eq!((said.code, said.out.as_str()), (Some(7), FAILING_PRINTS), "{}", said.err);
+    let lines: Vec<&str> = said.err.lines().collect();
+    assert!(lines[0].starts_with("> run   hello-") && lines[0].contains(&place.namespace), "{}", said.err);
+    for (before, after) in [("1/3 build", "2/3 test"), ("2/3 test", "skip"), ("skip", "tell (after)")] {
+        let at = |what: &str| lines.iter().position(|l| l.contains(what)).expect(what);
+        assert!(at(before) < at(after), "{}", said.err);
+    }
+    assert!(said.err.contains("failed in ") && said.err.contains(": step test, exit code 7\n"), "{}", said.err);
+    assert!(said.err.contains("  | Error\nhint: all of it: windlass -n it-cli-"), "{}", said.err);
+
+    let status = place.say(&["status", "--exit-status"], "");
+    assert_eq!(status.code, Some(1));
+    assert!(status.out.contains("  Failed  StepFailed: step test (2 of 3) failed with exit code 7"), "{}", status.out);
+    let logs = place.say(&["logs"], "");
+    assert_eq!((logs.code, logs.out.as_str()), (Some(0), FAILING_PRINTS), "{}", logs.err);
+    assert_eq!(place.say(&["logs", "--failed"], "").out, "Error\n");
+    assert_eq!(place.say(&["logs", "@latest", "--step", "build", "--tail", "1"], "").out, "no end\n");
+    let followed = place.say(&["logs", "-f"], "");
+    assert_eq!((followed.code, followed.out.as_str()), (Some(1), FAILING_PRINTS), "{}", followed.err);
+
+    let again = place.say(&["retry", "@latest", "-o", "name"], "");
+    assert_eq!(again.code, Some(1), "{}", again.err);
+    assert!(again.out.starts_with("pipelinerun.windlass.dev/hello-retry-") && again.out.lines().count() == 1);
+    let list = place.say(&["list"], "");
+    assert!(list.out.starts_with("NAME ") && list.out.lines().count() == 3, "{}", list.out);
+    assert!(list.out.lines().nth(1).is_some_and(|l| l.starts_with("hello-retry-")), "{}", list.out);
+}
+
+#[test]
+fn events_are_json_in_sequence_with_all_output() {
+    let place = Place::new();
+    let said = place.say(&["run", "-f", "-", "--json"], &run("{name: events}", FAILING));
+    assert_eq!((said.code, said.err.as_str()), (Some(1), ""));
+    let events: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let types: Vec<&str> = events.iter().filter_map(|e| e["type"].as_str()).collect();
+    assert_eq!((types[0], types[1], types[types.len() - 1]), ("begin", "run.created", "end"));
+    for (i, event) in events.iter().enumerate() {
+        assert_eq!(event["seq"], i + 1, "{event}");
+    }
+    let output: String = events.iter().filter_map(|e| e["text"].as_str()).collect();
+    assert_eq!(output, FAILING_PRINTS);
+    let ends: Vec<_> = events.iter().filter(|e| e["type"] == "step.finished").collect();
+    let results: Vec<_> = ends.iter().filter_map(|e| Some((e["step"].as_str()?, e["result"].as_str()?))).collect();
+    let expected = [("build", "succeeded"), ("test", "failed"), ("push", "skipped"), ("tell", "succeeded")];
+    assert_eq!(results, expected);
+    assert_eq!(ends[1]["exitCode"], 7);
+    assert_eq!(events[events.len() - 1]["exit"], 1);
+}
+
+#[test]
+fn a_run_is_cancelled_from_elsewhere() {
+    let place = Place::new();
+    let steps = "    steps: [{name: sleep, script: 'echo begun; sleep 100'}]";
+    let mut following = place.start(&["run", "-f", "-"]);
+    following.stdin.take().expect("stdin").write_all(run("{name: long}", steps).as_bytes()).expect("stdin is read");
+    let mut begun = [0_u8; 6];
+    following.stdout.as_mut().expect("stdout").read_exact(&mut begun).expect("output");
+    assert_eq!(&begun, b"begun\n");
+    let status = place.say(&["status", "long", "--exit-status"], "");
+    assert_eq!(status.code, Some(8), "{}", status.out);
+    let twice = place.say(&["run", "-f", "-"], &run("{name: long}", steps));
+    assert_eq!(twice.code, Some(2));
+    assert!(twice.err.starts_with("error[AlreadyExists]: a run \"long\" exists already"), "{}", twice.err);
+    let cancel = place.say(&["cancel", "long", "--wait"], "");
+    assert_eq!(cancel.code, Some(0), "{}", cancel.err);
+    assert!(cancel.err.starts_with("long cancelling ("), "{}", cancel.err);
+    // `finish` closes stdin; it was taken above.
+    following.stdin = place.start(&["version"]).stdin.take();
+    let said = said(finish(following, ""));
+    assert_eq!(said.code, Some(3), "{}", said.err);
+    assert!(said.err.contains("long cancelled after "), "{}", said.err);
+}
+
+#[test]
+fn what_the_cluster_refuses_is_named() {
+    let place = Place::new();
+    let typo = run("{name: x}", "    stepz: [{name: a, script: b}]");
+    let said = place.say(&["run", "-f", "-"], &typo);
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""));
+    assert!(said.err.contains("error[UnknownKey]: stdin: spec.pipelineSpec.stepz: no such field\n"), "{}", said.err);
+    let both = run("{name: x}", "    steps: [{name: a, script: b, shell: {}}]");
+    let said = place.say(&["run", "-f", "-", "--dry-run", "server"], &both);
+    assert_eq!(said.code, Some(2));
+    let start = "error[InvalidStep]: stdin: spec.pipelineSpec.steps[0] (a): set exactly one of script, dockerPush";
+    assert!(said.err.starts_with(start), "{}", said.err);
+    let pipeline = "{apiVersion: windlass.dev/v1alpha1, kind: Pipeline, metadata: {name: p}, spec: {stepz: []}}";
+    let said = place.say(&["run", "-f", "-"], pipeline);
+    assert_eq!(said.code, Some(2), "{}", said.err);
+    assert!(said.err.contains("error[UnknownKey]: stdin: spec.stepz: no such field\n"), "{}", said.err);
+    let said = place.say(&["status", "nobody"], "");
+    assert_eq!(said.code, Some(5));
+    assert!(said.err.starts_with("error[NotFound]: no run \"nobody\" in namespace it-cli-"), "{}", said.err);
+}
+
+#[test]
+fn a_file_may_hold_the_pipeline_and_its_run() {
+    let place = Place::new();
+    let text = "apiVersion: windlass.dev/v1alpha1\nkind: Pipeline\nmetadata: {name: greet}\nspec:\n  \
+        params: [{name: who}]\n  box: {image: \"busybox:local\", imagePullPolicy: Never}\n  \
+        steps: [{name: hello, script: 'echo hello $(params.who) in $STAGE'}]\n";
+    let said = place.say(&["run", "-f", "-", "-p", "who=you", "-e", "STAGE=test"], text);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "hello you in test\n"), "{}", said.err);
+    assert!(said.err.starts_with("pipeline greet applied\n> run   greet-"), "{}", said.err);
+    let said = place.say(&["run", "--from", "pipeline/greet", "-p", "who=us", "-q"], "");
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (Some(0), "hello us in\n", ""));
+    let list = place.say(&["list", "--pipeline", "greet", "-o", "name"], "");
+    assert_eq!(list.out.lines().count(), 2, "{}", list.out);
+}
