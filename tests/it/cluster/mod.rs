@@ -2,8 +2,8 @@
 
 mod agent;
 mod bad_input;
-mod crash;
 mod cli;
+mod crash;
 mod crds;
 mod engine;
 mod installation;
