@@ -1,7 +1,5 @@
 //! The real runner, in directories of a test, which plays `prepare` and the agent.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod test_box;
 
 use std::collections::BTreeMap;
