@@ -21,14 +21,13 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// Least time between two words on progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a box that is not there yet is looked for again, and the pause between.
-const BOX_LOOKS: u32 = 30;
-/// See [`BOX_LOOKS`].
-const BOX_LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How long an engine may take to say that a box runs that has asked for something already, and between two looks.
+const BOX_PATIENCE: Duration = Duration::from_secs(5);
+const BOX_LOOK: Duration = Duration::from_millis(50);
 /// Tag under which the engine pushes to the door; it goes nowhere.
 const DOOR_TAG: &str = "x";
 
@@ -73,24 +72,14 @@ impl Relay {
     }
 
     async fn live_box(&self, run: &Run) -> Result<BoxContainer, PushError> {
-        let find = || self.engine.find_box(&run.pod_uid, &run.namespace, &run.pod_name);
-        let gone = || PushError::new(reason::COMMIT_FAILED, "the box is gone");
-        let mut found = find().await.map_err(failed)?;
-        // A box asks within milliseconds of its start; the engine calls it running a little later.
-        for _ in 0..BOX_LOOKS {
-            if found.is_some() {
-                break;
-            }
-            tokio::time::sleep(BOX_LOOK_PAUSE).await;
-            found = find().await.map_err(failed)?;
-        }
-        let found = found.ok_or_else(gone)?;
+        let find = || find_box(self.engine.as_ref(), run);
+        let found = find().await?;
         match found.state {
             BoxState::Running => Ok(found),
             // One step runs at a time, so no commit of this box is under way.
             BoxState::Paused => {
                 self.thaw(std::slice::from_ref(&run.pod_uid)).await.map_err(failed)?;
-                find().await.map_err(failed)?.ok_or_else(gone)
+                find().await
             }
         }
     }
@@ -263,6 +252,22 @@ fn words(progress: Progress) -> String {
     format!("pushing: {done} of {total} layers, {}.{} MB sent", tenths / 10, tenths % 10)
 }
 
+/// The box of a run. Its processes run before the engine says so: a short step ends while the start is still under
+/// way.
+async fn find_box(engine: &dyn Engine, run: &Run) -> Result<BoxContainer, PushError> {
+    let until = Instant::now() + BOX_PATIENCE;
+    loop {
+        let found = engine.find_box(&run.pod_uid, &run.namespace, &run.pod_name).await.map_err(failed)?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        if Instant::now() >= until {
+            return Err(PushError::new(reason::COMMIT_FAILED, "the box is gone"));
+        }
+        tokio::time::sleep(BOX_LOOK).await;
+    }
+}
+
 fn failed(error: EngineError) -> PushError {
     let text = error.to_string();
     if error.is_transient() {
@@ -273,22 +278,4 @@ fn failed(error: EngineError) -> PushError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("debian:12", "docker.io/library/debian")]
-    #[case("registry.example.com:5000/team/app", "registry.example.com:5000/team/app")]
-    #[case("registry.example.com:5000/team/app:1@sha256:00", "registry.example.com:5000/team/app")]
-    fn the_boxs_repository(#[case] image: &str, #[case] expected: &str) {
-        assert_eq!(box_repository(image).unwrap().to_string(), expected);
-    }
-
-    #[test]
-    fn progress_in_words() {
-        let progress =
-            Progress { layers_there: 2, layers_sent: 1, layers_left: 5, bytes_done: 12_560_000, bytes_total: None };
-        assert_eq!(words(progress), "pushing: 3 of 8 layers, 12.5 MB sent");
-    }
-}
+mod tests;

@@ -1,9 +1,16 @@
-//! Judges Pipelines as such: `Accepted` says whether one can be run, before anybody runs it.
+//! Judges Pipelines as such: `Accepted` says whether one can be run, before anybody runs it. And tells them
+//! of their newest run.
 //!
 //! **Invariant:** writes the status of Pipelines only, and only when it differs.
 
 use super::{RECONCILE_MAX, resolve};
-use crate::api::{self, Pipeline, condition::kind, manager, run::Param};
+use crate::api::{
+    self, Pipeline, PipelineRun,
+    condition::kind,
+    manager,
+    pipeline::{LastRun, PipelineStatus},
+    run::Param,
+};
 use futures::{StreamExt, future::ready};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -19,8 +26,11 @@ use kube::{
         watcher,
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
+
+/// Writers of one Pipeline's status at one time, at most.
+const TRIES: usize = 10;
 
 /// Pipelines judged at one time.
 const CONCURRENCY: u16 = 4;
@@ -113,4 +123,75 @@ fn conditions(pipeline: &Pipeline, now: Timestamp) -> Vec<Condition> {
         }
     };
     vec![of(kind::ACCEPTED), of(kind::READY)]
+}
+
+/// Tells a run's Pipeline how it is, if no newer run did.
+///
+/// # Errors
+/// The Pipeline could not be read or written.
+pub async fn tell(client: &Client, run: &PipelineRun) -> kube::Result<()> {
+    let Some(reference) = &run.spec.pipeline_ref else { return Ok(()) };
+    let api: Api<DeserializeGuard<Pipeline>> = Api::namespaced(client.clone(), &run.namespace().unwrap_or_default());
+    for _ in 0..TRIES {
+        let Some(pipeline) = api.get_opt(&reference.name).await?.and_then(|guard| guard.0.ok()) else { return Ok(()) };
+        let Some(status) = news(pipeline.status.as_ref(), run) else { return Ok(()) };
+        // Another run may be faster: the version guards what was read.
+        let metadata = json!({"uid": pipeline.uid(), "resourceVersion": pipeline.resource_version()});
+        let body = json!({"metadata": metadata, "status": status});
+        let params = PatchParams { field_manager: Some(manager::CONTROLLER.into()), ..PatchParams::default() };
+        match api.patch_status(&reference.name, &params, &Patch::Merge(&body)).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            other => return other.map(|_| ()),
+        }
+    }
+    // Each of the others was about a run of the same Pipeline.
+    Ok(())
+}
+
+/// What is new about the newest run; nothing, if this is an older one.
+fn news(old: Option<&PipelineStatus>, run: &PipelineRun) -> Option<Value> {
+    let status = run.status.as_ref()?;
+    let number = status.build_number?;
+    let known = old.and_then(|old| old.last_build_number);
+    let last =
+        LastRun { name: run.name_any(), phase: status.phase.clone()?, completion_time: status.completion_time.clone() };
+    let is_newest = known.is_none_or(|known| known <= number);
+    let is_new = known != Some(number) || old.and_then(|old| old.last_run.as_ref()) != Some(&last);
+    // Written out: a merge takes a field away only by null.
+    let LastRun { name, phase, completion_time } = last;
+    let last = json!({"name": name, "phase": phase, "completionTime": completion_time});
+    (is_newest && is_new).then(|| json!({"lastBuildNumber": number, "lastRun": last}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn run(number: i64, phase: &str) -> PipelineRun {
+        serde_json::from_value(json!({
+            "apiVersion": "windlass.dev/v1alpha1", "kind": "PipelineRun", "metadata": {"name": "r", "namespace": "n"},
+            "spec": {"pipelineRef": {"name": "p"}}, "status": {"buildNumber": number, "phase": phase},
+        }))
+        .unwrap()
+    }
+
+    #[rstest]
+    #[case::the_first(json!({}), true)]
+    #[case::a_newer(json!({"lastBuildNumber": 6, "lastRun": {"name": "q", "phase": "Failed"}}), true)]
+    #[case::another_phase(json!({"lastBuildNumber": 7, "lastRun": {"name": "r", "phase": "Starting"}}), true)]
+    #[case::the_same(json!({"lastBuildNumber": 7, "lastRun": {"name": "r", "phase": "Running"}}), false)]
+    #[case::an_older(json!({"lastBuildNumber": 8, "lastRun": {"name": "s", "phase": "Starting"}}), false)]
+    fn a_pipeline_shows_its_newest_run(#[case] old: Value, #[case] told: bool) {
+        let old: PipelineStatus = serde_json::from_value(old).unwrap();
+        let last = json!({"name": "r", "phase": "Running", "completionTime": null});
+        let expected = told.then(|| json!({"lastBuildNumber": 7, "lastRun": last}));
+        assert_eq!(news(Some(&old), &run(7, "Running")), expected);
+    }
+
+    #[test]
+    fn a_run_without_a_number_is_not_told() {
+        assert_eq!(news(None, &PipelineRun::default()), None);
+    }
 }

@@ -114,6 +114,23 @@ impl DockerEngine {
         }
     }
 
+    /// Takes our names off an image, and with the last one the image. `reference` is its ID or one of its names.
+    async fn discard(&self, reference: &str) -> Result<(), EngineError> {
+        let found = match self.calls.inspect_image(reference).await {
+            Ok(found) => found,
+            Err(error) => return absent_as_none(self.error("inspect the image", error)).map(|_: Option<()>| ()),
+        };
+        let (mut own, foreign): (Vec<_>, Vec<_>) =
+            found.repo_tags.unwrap_or_default().into_iter().partition(|name| is_own(name));
+        // The name that the sweep goes by is the last to go.
+        own.sort_by_key(|name| !is_loopback(name));
+        for name in &own {
+            self.untag(name).await?;
+        }
+        // One that had no name is removed by its ID.
+        if own.is_empty() && foreign.is_empty() { self.untag(reference).await } else { Ok(()) }
+    }
+
     async fn push_named(&self, name: &str, tag: &str, progress: ProgressSink<'_>) -> Result<(), EngineError> {
         let options = PushImageOptionsBuilder::default().tag(tag).build();
         // The engine asks for a header with a login; an empty one says "none".
@@ -208,8 +225,9 @@ impl Engine for DockerEngine {
     fn commit<'a>(&'a self, container: &'a BoxContainer, key: &'a CommitKey) -> EngineFuture<'a, CommittedImage> {
         async move {
             let name = key.image_name()?;
-            // Committing over a name would leave the earlier image behind without one, out of the sweep's reach.
-            self.untag(&name).await?;
+            // Committing over a name would leave the earlier image behind, out of the sweep's reach: without a name,
+            // or with that of a push that was cut off.
+            self.discard(&name).await?;
             let config = ContainerConfig {
                 labels: Some(HashMap::from([
                     (COMMIT_LABEL.to_owned(), key.to_string()),
@@ -258,21 +276,7 @@ impl Engine for DockerEngine {
     }
 
     fn remove<'a>(&'a self, image: &'a CommittedImage) -> EngineFuture<'a, ()> {
-        async move {
-            let names = match self.calls.inspect_image(&image.id).await {
-                Ok(found) => found.repo_tags.unwrap_or_default(),
-                Err(error) => {
-                    return absent_as_none(self.error("inspect the image", error)).map(|_: Option<()>| ());
-                }
-            };
-            let (own, foreign): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_own(name));
-            for name in &own {
-                self.untag(name).await?;
-            }
-            // The last name takes the image with it; one that had no name is removed by its ID.
-            if own.is_empty() && foreign.is_empty() { self.untag(&image.id).await } else { Ok(()) }
-        }
-        .boxed()
+        self.discard(&image.id).boxed()
     }
 
     fn leftovers(&self) -> EngineFuture<'_, Vec<Leftover>> {

@@ -3,9 +3,12 @@
 mod agent;
 mod bad_input;
 mod cli;
+mod crash;
 mod crds;
 mod engine;
 mod examples;
+mod installation;
+mod life;
 mod push;
 mod registry;
 mod run;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use windlass::api::status::StepPhase;
 
 /// A repository of this test alone on the open registry.
-fn repository(world: &World, name: &str) -> String {
+pub(super) fn repository(world: &World, name: &str) -> String {
     format!("{}/{}/{name}", std::env::var("WINDLASS_REGISTRY").unwrap(), world.namespace)
 }
 
@@ -18,7 +18,7 @@ fn config(image: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-fn digest(image: &str) -> String {
+pub(super) fn digest(image: &str) -> String {
     let format = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}"];
     tool("skopeo", &[&format[..], &[&format!("docker://{image}")]].concat(), "").unwrap().trim().to_owned()
 }

@@ -1,8 +1,10 @@
 //! A namespace of one test, and the tools a user has: kubectl, docker, skopeo.
 //!
 //! `install` is what the tests run against: `make test` puts it into the cluster before.
+//!
+//! Tests that end the controller or the agent would disturb all others: they take their turn alone.
 
-use super::client;
+use super::{client, installation};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -11,8 +13,10 @@ use kube::{
     runtime::wait,
 };
 use std::{
+    fs::File,
     io::Write,
     process::{Command, Stdio},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 use windlass::api::{PipelineRun, PipelineRunStatus, status::StepStatus};
@@ -20,21 +24,62 @@ use windlass::api::{PipelineRun, PipelineRunStatus, status::StepStatus};
 /// Longest time that a test run may take; a run that hangs fails its test.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Orders the tests of this process; unlike a file lock it lets a test that waits to be alone go first.
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// The right to use the installation, among the tests of this process and, by the file, of all others.
+#[expect(dead_code, reason = "they are held, not read")]
+enum Turn {
+    Shared(File, RwLockReadGuard<'static, ()>),
+    Alone(File, RwLockWriteGuard<'static, ()>),
+}
+
+impl Turn {
+    fn file() -> File {
+        let logs = std::env::var("WINDLASS_CLUSTER_LOGS").expect("source target/cluster/env");
+        File::create(format!("{logs}/tests.lock")).unwrap()
+    }
+
+    fn shared() -> Self {
+        let (file, turn) = (Self::file(), TURNS.read().unwrap_or_else(PoisonError::into_inner));
+        file.lock_shared().unwrap();
+        Self::Shared(file, turn)
+    }
+
+    fn alone() -> Self {
+        let (file, turn) = (Self::file(), TURNS.write().unwrap_or_else(PoisonError::into_inner));
+        file.lock().unwrap();
+        Self::Alone(file, turn)
+    }
+}
+
 /// One test's namespace; deleted with it, unless `WINDLASS_KEEP` is set.
 pub(super) struct World {
     pub(super) client: Client,
     pub(super) namespace: String,
+    turn: Turn,
 }
 
 impl World {
-    /// A new namespace.
+    /// A new namespace, beside those of other tests.
     pub(super) async fn new() -> Self {
+        Self::with(Turn::shared()).await
+    }
+
+    /// A new namespace while no other test runs: this one may end the controller and the agent.
+    pub(super) async fn alone() -> Self {
+        let turn = Turn::alone();
+        installation::settle().unwrap();
+        Self::with(turn).await
+    }
+
+    async fn with(turn: Turn) -> Self {
         let client = client().await;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let metadata = ObjectMeta { generate_name: Some("it-".into()), ..Default::default() };
         let made =
             namespaces.create(&PostParams::default(), &Namespace { metadata, ..Default::default() }).await.unwrap();
-        let world = Self { client, namespace: made.name_any() };
+        let world = Self { client, namespace: made.name_any(), turn };
         // A pod is refused until its service account is there.
         for _ in 0..200 {
             if tool("kubectl", &["-n", &world.namespace, "get", "serviceaccount", "default"], "").is_ok() {
@@ -111,6 +156,12 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        // The next test finds the installation as it should be.
+        if matches!(self.turn, Turn::Alone(..))
+            && let Err(error) = installation::settle()
+        {
+            eprintln!("{error}");
+        }
         if std::env::var_os("WINDLASS_KEEP").is_some() || std::thread::panicking() {
             eprintln!("namespace {} is kept", self.namespace);
             return;

@@ -174,8 +174,31 @@ async fn a_commit_freezes_the_box_and_names_it_out_of_reach() {
     assert_eq!(fake.client().commit(&container, &key).await.unwrap().id, "sha256:2");
     let requests = fake.requests();
     let firsts: Vec<&str> = requests.iter().filter_map(|head| head.lines().next()).collect();
-    assert!(firsts[0].starts_with("DELETE /images/windlass.invalid/commit/u1:push?"), "{firsts:?}");
+    assert!(firsts[0].starts_with("GET /images/windlass.invalid/commit/u1:push/json"), "{firsts:?}");
     for part in ["container=c1", "repo=windlass.invalid%2Fcommit%2Fu1", "tag=push", "pause=true"] {
         assert!(firsts[1].contains(part), "{part} in {firsts:?}");
     }
+}
+
+#[tokio::test]
+async fn a_commit_takes_the_place_of_one_whose_push_was_cut_off() {
+    let earlier = r#"{"Id":"sha256:1","RepoTags":["windlass.invalid/commit/u1:push","127.0.0.1:5999/nonce/x:t"]}"#;
+    let fake = FakeEngine::start(&[
+        ("GET /images/windlass.invalid/commit/u1:push/json", &json(200, earlier)),
+        ("DELETE /images/", &json(200, "[]")),
+        ("POST /commit", &json(201, r#"{"Id":"sha256:2"}"#)),
+    ]);
+    let container = BoxContainer {
+        id: "c1".to_owned(),
+        image_id: "sha256:0".to_owned(),
+        started_at: String::new(),
+        state: BoxState::Running,
+    };
+    let key = CommitKey { run_uid: "u1".to_owned(), step: "push".to_owned() };
+    assert_eq!(fake.client().commit(&container, &key).await.unwrap().id, "sha256:2");
+    let requests = fake.requests();
+    let deleted: Vec<&str> =
+        requests.iter().filter_map(|head| head.strip_prefix("DELETE /images/")?.split('?').next()).collect();
+    // The name that the sweep goes by is the last to go.
+    assert_eq!(deleted, ["127.0.0.1:5999/nonce/x:t", "windlass.invalid/commit/u1:push"]);
 }
