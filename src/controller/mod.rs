@@ -56,8 +56,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const RECONCILE_MAX: Duration = Duration::from_secs(30);
 /// Longest silence of a connection to the API server; watches are closed by the server before.
 const READ_MAX: Duration = Duration::from_secs(300);
-/// A run that ended longer ago was told to its Pipeline by the controller of that time.
-const OLD: Duration = Duration::from_secs(600);
 
 /// How the controller is set up.
 #[derive(Clone, Debug, clap::Args)]
@@ -93,8 +91,6 @@ pub struct Context {
     metrics: metrics::Metrics,
     /// When each run's status was written last, by UID; forgotten with the run.
     written: Mutex<HashMap<String, Timestamp>>,
-    /// The phase that each run's Pipeline was told last, by UID of the run.
-    told: Mutex<HashMap<String, String>>,
     /// Failures in a row, by UID.
     failures: Mutex<HashMap<String, u32>>,
 }
@@ -119,7 +115,6 @@ impl Context {
             settings,
             metrics,
             written: Mutex::default(),
-            told: Mutex::default(),
             failures: Mutex::default(),
         }
     }
@@ -134,17 +129,7 @@ impl Context {
 
     fn forget(&self, uid: &str) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-    }
-
-    /// Whether the run's Pipeline is yet to be told of this phase.
-    fn is_news(&self, uid: &str, phase: &str) -> bool {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).get(uid).is_none_or(|told| told != phase)
-    }
-
-    fn note_told(&self, uid: &str, phase: &str) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), phase.to_owned());
     }
 }
 
@@ -233,8 +218,6 @@ enum Error {
     Apply(#[from] apply::Error),
     #[error("failed to reconcile within {}s", RECONCILE_MAX.as_secs())]
     TooSlow(#[from] tokio::time::error::Elapsed),
-    #[error("failed to tell the Pipeline of its run")]
-    Tell(#[source] kube::Error),
 }
 
 async fn reconcile(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -259,7 +242,6 @@ async fn passes(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -
         ctx.metrics.reconciled();
         let plan = plan::plan(&seen);
         if plan.is_empty() {
-            tell(&ctx, &seen).await?;
             ctx.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
             return Ok(plan.wake.map_or_else(Action::await_change, Action::requeue));
         }
@@ -267,19 +249,6 @@ async fn passes(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -
         refused = apply::apply(&ctx, &seen.run, plan).await?.refused;
     }
     Ok(Action::requeue(Duration::from_secs(1)))
-}
-
-/// Tells the run's Pipeline of a new phase, once nothing else is to do for the run.
-async fn tell(ctx: &Context, seen: &plan::Observed) -> Result<(), Error> {
-    let uid = seen.run.uid().unwrap_or_default();
-    let Some(status) = &seen.run.status else { return Ok(()) };
-    let Some(phase) = status.phase.as_deref().filter(|phase| ctx.is_news(&uid, phase)) else { return Ok(()) };
-    let ended = status.completion_time.as_ref().map(|t| status::elapsed(t.0, seen.now));
-    if ended.is_none_or(|age| age < OLD) {
-        pipelines::tell(&ctx.client, &seen.run).await.map_err(Error::Tell)?;
-    }
-    ctx.note_told(&uid, phase);
-    Ok(())
 }
 
 /// An object that this version cannot read is set aside: it gets a condition, and stops nobody else.

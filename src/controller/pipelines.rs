@@ -1,5 +1,5 @@
-//! Judges Pipelines as such: `Accepted` says whether one can be run, before anybody runs it. And tells them
-//! of their newest run.
+//! Judges Pipelines as such: `Accepted` says whether one can be run, before anybody runs it; and shows the
+//! newest run of each.
 //!
 //! **Invariant:** writes the status of Pipelines only, and only when it differs.
 
@@ -18,22 +18,22 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     core::DeserializeGuard,
     runtime::{
         Controller,
         controller::{Action, Config},
+        reflector::ObjectRef,
         watcher,
     },
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{sync::Arc, time::Duration};
-
-/// Writers of one Pipeline's status at one time, at most.
-const TRIES: usize = 10;
 
 /// Pipelines judged at one time.
 const CONCURRENCY: u16 = 4;
+/// Changes of runs within this time are looked at together.
+const DEBOUNCE: Duration = Duration::from_secs(1);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -57,8 +57,15 @@ pub async fn run(client: Client, now: fn() -> Timestamp, mut stopped: tokio::syn
     let stop = async move {
         let _closed = stopped.wait_for(|stop| *stop).await;
     };
+    let runs: Api<DeserializeGuard<PipelineRun>> = Api::all(client.clone());
+    let of_run = |run: DeserializeGuard<PipelineRun>| {
+        let run = run.0.ok()?;
+        let namespace = run.namespace()?;
+        run.spec.pipeline_ref.map(|r| ObjectRef::new(&r.name).within(&namespace))
+    };
     Controller::new(api, watcher::Config::default())
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches(runs, watcher::Config::default(), of_run)
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .graceful_shutdown_on(stop)
         .run(reconcile, on_error, Arc::new(Context { client, now }))
         .for_each(|_| ready(()))
@@ -81,9 +88,18 @@ async fn judge(object: &DeserializeGuard<Pipeline>, ctx: &Context) -> kube::Resu
     let namespace = object.namespace().unwrap_or_default();
     let found: Api<DeserializeGuard<Pipeline>> = Api::namespaced(ctx.client.clone(), &namespace);
     let Some(DeserializeGuard(Ok(pipeline))) = found.get_opt(&object.name_any()).await? else { return Ok(()) };
-    let conditions = conditions(&pipeline, (ctx.now)());
-    let old = pipeline.status.as_ref();
-    if old.is_some_and(|s| s.conditions == conditions && s.observed_generation == pipeline.metadata.generation) {
+    let runs: Api<DeserializeGuard<PipelineRun>> = Api::namespaced(ctx.client.clone(), &namespace);
+    let own = ListParams::default().fields(&format!("spec.pipelineRef.name={}", pipeline.name_any()));
+    let runs = runs.list(&own).await?.items.into_iter().filter_map(|guard| guard.0.ok());
+    let old = pipeline.status.clone().unwrap_or_default();
+    let (last_build_number, last_run) = newest(&old, runs);
+    let status = PipelineStatus {
+        observed_generation: pipeline.metadata.generation,
+        conditions: conditions(&pipeline, (ctx.now)()),
+        last_build_number,
+        last_run,
+    };
+    if status == old {
         return Ok(());
     }
     let api: Api<Pipeline> = Api::namespaced(ctx.client.clone(), &namespace);
@@ -91,11 +107,23 @@ async fn judge(object: &DeserializeGuard<Pipeline>, ctx: &Context) -> kube::Resu
         "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
         "kind": "Pipeline",
         "metadata": {"name": pipeline.name_any(), "uid": pipeline.uid()},
-        "status": {"observedGeneration": pipeline.metadata.generation, "conditions": conditions},
+        "status": status,
     });
     api.patch_status(&pipeline.name_any(), &PatchParams::apply(manager::CONTROLLER).force(), &Patch::Apply(&body))
         .await
         .map(|_| ())
+}
+
+/// The highest build number and its run. Runs that were deleted meanwhile still count.
+fn newest(old: &PipelineStatus, runs: impl Iterator<Item = PipelineRun>) -> (Option<i64>, Option<LastRun>) {
+    let number_of = |run: &PipelineRun| run.status.as_ref().and_then(|s| s.build_number);
+    let newest = runs.filter(|run| number_of(run).is_some()).max_by_key(number_of);
+    let Some(run) = newest.filter(|run| number_of(run) >= old.last_build_number) else {
+        return (old.last_build_number, old.last_run.clone());
+    };
+    let status = run.status.clone().unwrap_or_default();
+    let phase = status.phase.unwrap_or_else(|| "Pending".into());
+    (status.build_number, Some(LastRun { name: run.name_any(), phase, completion_time: status.completion_time }))
 }
 
 /// `Accepted` and `Ready`. Parameters without a default stand for themselves, as no run gives them here.
@@ -125,73 +153,34 @@ fn conditions(pipeline: &Pipeline, now: Timestamp) -> Vec<Condition> {
     vec![of(kind::ACCEPTED), of(kind::READY)]
 }
 
-/// Tells a run's Pipeline how it is, if no newer run did.
-///
-/// # Errors
-/// The Pipeline could not be read or written.
-pub async fn tell(client: &Client, run: &PipelineRun) -> kube::Result<()> {
-    let Some(reference) = &run.spec.pipeline_ref else { return Ok(()) };
-    let api: Api<DeserializeGuard<Pipeline>> = Api::namespaced(client.clone(), &run.namespace().unwrap_or_default());
-    for _ in 0..TRIES {
-        let Some(pipeline) = api.get_opt(&reference.name).await?.and_then(|guard| guard.0.ok()) else { return Ok(()) };
-        let Some(status) = news(pipeline.status.as_ref(), run) else { return Ok(()) };
-        // Another run may be faster: the version guards what was read.
-        let metadata = json!({"uid": pipeline.uid(), "resourceVersion": pipeline.resource_version()});
-        let body = json!({"metadata": metadata, "status": status});
-        let params = PatchParams { field_manager: Some(manager::CONTROLLER.into()), ..PatchParams::default() };
-        match api.patch_status(&reference.name, &params, &Patch::Merge(&body)).await {
-            Err(kube::Error::Api(status)) if status.is_conflict() => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
-            other => return other.map(|_| ()),
-        }
-    }
-    // Each of the others was about a run of the same Pipeline.
-    Ok(())
-}
-
-/// What is new about the newest run; nothing, if this is an older one.
-fn news(old: Option<&PipelineStatus>, run: &PipelineRun) -> Option<Value> {
-    let status = run.status.as_ref()?;
-    let number = status.build_number?;
-    let known = old.and_then(|old| old.last_build_number);
-    let last =
-        LastRun { name: run.name_any(), phase: status.phase.clone()?, completion_time: status.completion_time.clone() };
-    let is_newest = known.is_none_or(|known| known <= number);
-    let is_new = known != Some(number) || old.and_then(|old| old.last_run.as_ref()) != Some(&last);
-    // Written out: a merge takes a field away only by null.
-    let LastRun { name, phase, completion_time } = last;
-    let last = json!({"name": name, "phase": phase, "completionTime": completion_time});
-    (is_newest && is_new).then(|| json!({"lastBuildNumber": number, "lastRun": last}))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
 
-    fn run(number: i64, phase: &str) -> PipelineRun {
-        serde_json::from_value(json!({
-            "apiVersion": "windlass.dev/v1alpha1", "kind": "PipelineRun", "metadata": {"name": "r", "namespace": "n"},
-            "spec": {"pipelineRef": {"name": "p"}}, "status": {"buildNumber": number, "phase": phase},
-        }))
-        .unwrap()
+    fn run(name: &str, number: Option<i64>, phase: &str) -> PipelineRun {
+        let mut run = PipelineRun::default();
+        run.metadata.name = Some(name.into());
+        let status = run.status.get_or_insert_default();
+        status.build_number = number;
+        status.phase = Some(phase.into());
+        run
     }
 
-    #[rstest]
-    #[case::the_first(json!({}), true)]
-    #[case::a_newer(json!({"lastBuildNumber": 6, "lastRun": {"name": "q", "phase": "Failed"}}), true)]
-    #[case::another_phase(json!({"lastBuildNumber": 7, "lastRun": {"name": "r", "phase": "Starting"}}), true)]
-    #[case::the_same(json!({"lastBuildNumber": 7, "lastRun": {"name": "r", "phase": "Running"}}), false)]
-    #[case::an_older(json!({"lastBuildNumber": 8, "lastRun": {"name": "s", "phase": "Starting"}}), false)]
-    fn a_pipeline_shows_its_newest_run(#[case] old: Value, #[case] told: bool) {
-        let old: PipelineStatus = serde_json::from_value(old).unwrap();
-        let last = json!({"name": "r", "phase": "Running", "completionTime": null});
-        let expected = told.then(|| json!({"lastBuildNumber": 7, "lastRun": last}));
-        assert_eq!(news(Some(&old), &run(7, "Running")), expected);
+    fn shown(old: Option<(i64, &str)>, runs: &[(&str, Option<i64>, &str)]) -> Option<(i64, String, String)> {
+        let last_run =
+            old.map(|(_, name)| LastRun { name: name.into(), phase: "Failed".into(), completion_time: None });
+        let old = PipelineStatus { last_build_number: old.map(|o| o.0), last_run, ..PipelineStatus::default() };
+        let (number, last) = newest(&old, runs.iter().map(|(name, number, phase)| run(name, *number, phase)));
+        last.map(|last| (number.unwrap(), last.name, last.phase))
     }
 
     #[test]
-    fn a_run_without_a_number_is_not_told() {
-        assert_eq!(news(None, &PipelineRun::default()), None);
+    fn the_newest_run_is_shown_and_a_deleted_one_is_not_forgotten() {
+        let is = |number, name: &str, phase: &str| Some((number, name.to_owned(), phase.to_owned()));
+        assert_eq!(shown(None, &[]), None);
+        assert_eq!(shown(None, &[("waits", None, "Pending")]), None);
+        assert_eq!(shown(None, &[("b", Some(2), "Running"), ("a", Some(1), "Failed")]), is(2, "b", "Running"));
+        assert_eq!(shown(Some((2, "b")), &[("b", Some(2), "Succeeded")]), is(2, "b", "Succeeded"));
+        assert_eq!(shown(Some((3, "gone")), &[("b", Some(2), "Succeeded")]), is(3, "gone", "Failed"));
     }
 }

@@ -60,7 +60,12 @@ pub(super) fn comparable(object: &Value) -> Value {
             let mut kept = Map::new();
             for (name, value) in members {
                 let value = match name.as_str() {
-                    "uid" | "resourceVersion" | "podUID" | "buildNumber" | "windlass.dev/run-uid" => json!("*"),
+                    "uid"
+                    | "resourceVersion"
+                    | "podUID"
+                    | "buildNumber"
+                    | "lastBuildNumber"
+                    | "windlass.dev/run-uid" => json!("*"),
                     "creationTimestamp" | "lastTransitionTime" | "startTime" | "completionTime" | "startedAt"
                     | "finishedAt" | "duration" => json!("*"),
                     // The termination message holds times, the order a UID and a deadline.
