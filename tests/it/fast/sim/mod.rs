@@ -16,6 +16,7 @@ mod agent;
 mod api;
 mod apply;
 mod clock;
+mod election;
 mod fault;
 mod node;
 mod oracle;
