@@ -212,7 +212,7 @@ fn the_summary_finishes_a_run_without_an_agent() {
     let waits = with_pod(SPEC, &status);
     assert_eq!(reason_of(&waits).0, "Unknown", "the agent is there and will say more");
     let mut unseen = waits.clone();
-    unseen.now = unseen.now + SignedDuration::from_secs(20);
+    unseen.now += SignedDuration::from_secs(20);
     unseen.agent_seen = Some(unseen.now);
     assert_eq!(reason_of(&settle(unseen.clone())).0, "False", "the agent had its time");
     unseen.written = Some(unseen.now);

@@ -170,7 +170,7 @@ impl Watch {
                 _ = lines.send(gone());
                 return false;
             }
-            if fault == Fault::Drop && number % n == 0 {
+            if fault == Fault::Drop && number.is_multiple_of(n) {
                 return false;
             }
         }
