@@ -39,10 +39,11 @@ impl Candidate {
     /// Waits until the Lease is ours.
     pub async fn acquire(&mut self) {
         loop {
-            match self.try_take().await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "lease not taken"),
+            match tokio::time::timeout(DEADLINE, self.try_take()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "lease not taken"),
+                Err(_) => tracing::warn!("lease not taken: no answer within {}s", DEADLINE.as_secs()),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -65,6 +66,10 @@ impl Candidate {
 
     /// Gives the Lease back, so that another need not wait for its end.
     pub async fn release(&mut self) {
+        let _late = tokio::time::timeout(RETRY, self.give_back()).await;
+    }
+
+    async fn give_back(&mut self) {
         if let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await
             && lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()) == Some(&self.identity)
         {

@@ -124,19 +124,19 @@ impl Call {
     }
 }
 
-fn json_reply(code: u16, body: &Value) -> Reply {
-    let body = Full::new(Bytes::from(body.to_string())).boxed_unsync();
+fn json_reply(code: u16, body: Bytes) -> Reply {
+    let body = Full::new(body).boxed_unsync();
     Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
 }
 
 fn reply(answer: Answer) -> Reply {
     match answer {
-        Ok(object) => json_reply(200, &object),
-        Err(Refused(code, reason, message)) => json_reply(
-            code,
-            &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "message": message, "reason": reason, "code": code}),
-        ),
+        Ok(object) => json_reply(200, object.text().clone()),
+        Err(Refused(code, reason, message)) => {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "message": message, "reason": reason, "code": code});
+            json_reply(code, Bytes::from(status.to_string()))
+        }
     }
 }
 
@@ -233,11 +233,10 @@ impl Door {
             (version, store.at(&call.key.kind, version))
         });
         record.trace.push(format!("{:9.3} {} at version {version}", clock::elapsed().as_secs_f64(), call.describe()));
-        let items: Vec<Value> = items.iter().filter(|o| selector.matches(o)).map(|o| Value::clone(o)).collect();
-        json_reply(
-            200,
-            &json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()}, "items": items}),
-        )
+        let items: Vec<&Value> = items.iter().filter(|o| selector.matches(o)).map(|o| &***o).collect();
+        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()},
+            "items": items});
+        json_reply(200, Bytes::from(list.to_string()))
     }
 
     fn watch(&self, call: &Call) -> Reply {

@@ -27,7 +27,7 @@ pub(super) enum Fault {
     Hang,
     /// After this event all watches end by 410 Gone.
     Gone,
-    /// After this event all watch connections drop.
+    /// After every so many events the watch connection drops.
     Drop,
     /// Every watch event comes twice.
     Duplicate,
@@ -66,11 +66,18 @@ impl Fault {
         Self::Conflict,
         Self::Hang,
     ];
-    /// Those tried at every watch event.
-    pub(super) const AT_EVENTS: [Self; 2] = [Self::Gone, Self::Drop];
+    /// Tried at every watch event.
+    pub(super) const AT_EVENT: Self = Self::Gone;
     /// Those that last, with how much.
-    pub(super) const LASTING: [(Self, usize); 5] =
-        [(Self::Duplicate, 1), (Self::Lag, 1), (Self::Lag, 2), (Self::Lag, 5), (Self::Coalesce, 1)];
+    pub(super) const LASTING: [(Self, usize); 7] = [
+        (Self::Drop, 1),
+        (Self::Drop, 3),
+        (Self::Duplicate, 1),
+        (Self::Lag, 1),
+        (Self::Lag, 2),
+        (Self::Lag, 5),
+        (Self::Coalesce, 1),
+    ];
 }
 
 /// A fault and where it strikes: the number of the write or event, from 1, or how much.

@@ -16,6 +16,7 @@ mod agent;
 mod api;
 mod apply;
 mod clock;
+mod election;
 mod fault;
 mod node;
 mod oracle;
@@ -47,7 +48,7 @@ fn faults_of(reference: &Outcome, outcome: &Outcome) -> Vec<String> {
 /// Every plan of a workload whose run without faults is `reference`.
 fn plans(reference: &Outcome) -> Vec<Strike> {
     let writes = (1..=reference.writes).flat_map(|n| Fault::AT_WRITES.map(|fault| Strike(fault, n)));
-    let events = (1..=reference.events).flat_map(|n| Fault::AT_EVENTS.map(|fault| Strike(fault, n)));
+    let events = (1..=reference.events).map(|n| Strike(Fault::AT_EVENT, n));
     let lasting = Fault::LASTING.map(|(fault, n)| Strike(fault, n));
     writes.chain(events).chain(lasting).collect()
 }

@@ -7,6 +7,7 @@ use super::{
     apply::{self, Owners},
     clock, oracle,
 };
+use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ impl Key {
 #[derive(Clone, Debug)]
 pub(super) struct Refused(pub(super) u16, pub(super) &'static str, pub(super) String);
 
-pub(super) type Answer = Result<Value, Refused>;
+pub(super) type Answer = Result<Arc<Version>, Refused>;
 
 /// One change of an object.
 #[derive(Clone, Debug)]
@@ -42,13 +43,13 @@ pub(super) struct Change {
     pub(super) version: u64,
     pub(super) key: Key,
     /// Absent: it was created.
-    pub(super) before: Option<Arc<Value>>,
+    pub(super) before: Option<Arc<Version>>,
     /// Absent: it was deleted.
-    pub(super) after: Option<Arc<Value>>,
+    pub(super) after: Option<Arc<Version>>,
 }
 
 struct Object {
-    value: Arc<Value>,
+    value: Arc<Version>,
     owners: Owners,
 }
 
@@ -61,6 +62,33 @@ pub(super) struct Store {
     /// Rises with each change, and when something moves in a box.
     changed: watch::Sender<u64>,
     violations: Vec<String>,
+}
+
+/// An object as one version of it is: written once, as it is sent often.
+#[derive(Debug)]
+pub(super) struct Version {
+    value: Value,
+    text: Bytes,
+}
+
+impl Version {
+    fn new(value: Value) -> Arc<Self> {
+        let text = Bytes::from(value.to_string());
+        Arc::new(Self { value, text })
+    }
+
+    /// As JSON.
+    pub(super) fn text(&self) -> &Bytes {
+        &self.text
+    }
+}
+
+impl std::ops::Deref for Version {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.value
+    }
 }
 
 /// The store, shared by all that talk to it.
@@ -82,7 +110,7 @@ impl Shared {
         self.1.clone()
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<Value>> {
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Version>> {
         self.with(|store| store.objects.get(key).map(|o| o.value.clone()))
     }
 
@@ -140,7 +168,7 @@ impl Store {
     }
 
     /// Objects of a kind as they were at a version.
-    pub(super) fn at(&self, kind: &str, version: u64) -> Vec<Arc<Value>> {
+    pub(super) fn at(&self, kind: &str, version: u64) -> Vec<Arc<Version>> {
         let mut found = BTreeMap::new();
         for change in self.history.iter().take_while(|c| c.version <= version).filter(|c| c.key.kind == kind) {
             match &change.after {
@@ -151,12 +179,12 @@ impl Store {
         found.into_values().collect()
     }
 
-    pub(super) fn list(&self, kind: &str) -> Vec<Arc<Value>> {
+    pub(super) fn list(&self, kind: &str) -> Vec<Arc<Version>> {
         self.objects.iter().filter(|(key, _)| key.kind == kind).map(|(_, o)| o.value.clone()).collect()
     }
 
     pub(super) fn read(&self, key: &Key) -> Answer {
-        self.objects.get(key).map(|o| Value::clone(&o.value)).ok_or_else(|| missing(key))
+        self.objects.get(key).map(|o| o.value.clone()).ok_or_else(|| missing(key))
     }
 
     pub(super) fn create(&mut self, key: &Key, mut object: Value) -> Answer {
@@ -183,7 +211,7 @@ impl Store {
 
     /// JSON merge patch of all but the status.
     pub(super) fn patch(&mut self, key: &Key, mut patch: Value) -> Answer {
-        let mut object = self.read(key)?;
+        let mut object = self.read(key)?.value.clone();
         expect(&patch, &object)?;
         patch.as_object_mut().unwrap().remove("status");
         apply::merge(&mut object, &patch);
@@ -192,7 +220,7 @@ impl Store {
 
     /// Server-side apply of the status.
     pub(super) fn apply_status(&mut self, key: &Key, manager: &str, body: &Value) -> Answer {
-        let mut object = self.read(key)?;
+        let mut object = self.read(key)?.value.clone();
         expect(body, &object)?;
         let mut owners = self.objects[key].owners.clone();
         let mut status = object.get("status").cloned().unwrap_or_else(|| json!({}));
@@ -203,14 +231,14 @@ impl Store {
 
     /// What the kubelet or a user changes.
     pub(super) fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Value)) -> Answer {
-        let mut object = self.read(key)?;
+        let mut object = self.read(key)?.value.clone();
         change(&mut object);
         self.commit_owned(key, object)
     }
 
     /// Deletes, or marks as being deleted what has finalizers or, a pod, still runs.
     pub(super) fn delete(&mut self, key: &Key, options: &Value) -> Answer {
-        let mut object = self.read(key)?;
+        let mut object = self.read(key)?.value.clone();
         expect(&json!({"metadata": options["preconditions"]}), &object)?;
         let finalizers =
             object.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty());
@@ -248,9 +276,9 @@ impl Store {
             if gone {
                 after = None;
             } else if let Some(before) = &before {
-                if **before == *object {
+                if before.value == *object {
                     self.objects.get_mut(key).unwrap().owners = owners;
-                    return Ok(object.clone());
+                    return Ok(before.clone());
                 }
                 if before["spec"] != object["spec"] {
                     object["metadata"]["generation"] =
@@ -259,11 +287,12 @@ impl Store {
             }
         }
         self.version += 1;
-        // What is deleted is shown as it was, at the version of its deletion.
-        let mut shown = after.clone().or_else(|| before.as_deref().cloned()).ok_or_else(|| missing(key))?;
-        shown["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let shown = Arc::new(shown);
         let alive = after.is_some();
+        // What is deleted is shown as it was, at the version of its deletion.
+        let mut shown =
+            after.take().or_else(|| before.as_ref().map(|b| b.value.clone())).ok_or_else(|| missing(key))?;
+        shown["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let shown = Version::new(shown);
         if alive {
             self.objects.insert(key.clone(), Object { value: shown.clone(), owners });
         } else {
@@ -277,7 +306,7 @@ impl Store {
             self.collect(&shown);
         }
         self.changed.send_modify(|n| *n += 1);
-        Ok(Value::clone(&shown))
+        Ok(shown)
     }
 
     /// The garbage collector: pods go with the run that owns them.

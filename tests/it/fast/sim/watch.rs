@@ -4,7 +4,7 @@
 
 use super::{
     fault::{Fault, Strike},
-    store::{Change, Shared},
+    store::{Change, Shared, Version},
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -41,11 +41,11 @@ impl Selector {
     }
 
     /// What a watcher sees of a change.
-    fn event(&self, change: &Change) -> Option<(&'static str, Arc<Value>)> {
+    fn event(&self, change: &Change) -> Option<(&'static str, Arc<Version>)> {
         if change.key.kind != self.kind {
             return None;
         }
-        let seen = |object: &Option<Arc<Value>>| object.clone().filter(|o| self.matches(o));
+        let seen = |object: &Option<Arc<Version>>| object.clone().filter(|o| self.matches(o));
         match (seen(&change.before), seen(&change.after)) {
             (None, None) => None,
             (None, Some(object)) => Some(("ADDED", object)),
@@ -74,17 +74,14 @@ pub(super) struct Watch {
     pub(super) timeout: Duration,
 }
 
-fn line(kind: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", object, b"}\n"].concat().into()
 }
 
 fn gone() -> Bytes {
-    let words = "too old resource version";
-    line(
-        "ERROR",
-        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": words, "reason": "Expired", "code": 410}),
-    )
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "too old resource version", "reason": "Expired", "code": 410});
+    line("ERROR", status.to_string().as_bytes())
 }
 
 impl Watch {
@@ -134,8 +131,8 @@ impl Watch {
     }
 
     /// Events after `at`, as they are to be shown.
-    fn pending(&self) -> Vec<(u64, &'static str, Arc<Value>)> {
-        let mut events: Vec<(u64, &'static str, Arc<Value>)> = self.store.with(|store| {
+    fn pending(&self) -> Vec<(u64, &'static str, Arc<Version>)> {
+        let mut events: Vec<(u64, &'static str, Arc<Version>)> = self.store.with(|store| {
             let news = store.history().iter().rev().take_while(|c| c.version > self.at);
             let mut news: Vec<_> =
                 news.filter_map(|c| self.selector.event(c).map(|(kind, o)| (c.version, kind, o))).collect();
@@ -155,13 +152,13 @@ impl Watch {
     }
 
     /// Shows the first event, or all without lag; false: the connection ends.
-    fn show(&mut self, lines: &UnboundedSender<Bytes>, pending: Vec<(u64, &'static str, Arc<Value>)>) -> bool {
+    fn show(&mut self, lines: &UnboundedSender<Bytes>, pending: Vec<(u64, &'static str, Arc<Version>)>) -> bool {
         let Strike(fault, n) = self.strike;
         let count = if fault == Fault::Lag { 1 } else { pending.len() };
         for (version, kind, object) in pending.into_iter().take(count) {
             self.at = version;
             for _ in 0..if fault == Fault::Duplicate { 2 } else { 1 } {
-                _ = lines.send(line(kind, &object));
+                _ = lines.send(line(kind, object.text()));
             }
             let number = self.shown.events.fetch_add(1, Ordering::Relaxed) + 1;
             if number == n && fault == Fault::Gone {
@@ -173,7 +170,7 @@ impl Watch {
                 _ = lines.send(gone());
                 return false;
             }
-            if number == n && fault == Fault::Drop {
+            if fault == Fault::Drop && number.is_multiple_of(n) {
                 return false;
             }
         }
@@ -188,6 +185,7 @@ impl Watch {
         };
         self.at = self.store.with(|store| store.version());
         let metadata = json!({"resourceVersion": self.at.to_string(), "creationTimestamp": null});
-        _ = lines.send(line("BOOKMARK", &json!({"kind": kind, "apiVersion": api, "metadata": metadata})));
+        let object = json!({"kind": kind, "apiVersion": api, "metadata": metadata});
+        _ = lines.send(line("BOOKMARK", object.to_string().as_bytes()));
     }
 }

@@ -5,7 +5,7 @@ use super::{
     store::{Key, Shared},
 };
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// Namespace of the user.
 const TEAM: &str = "team";
@@ -110,7 +110,7 @@ fn object(kind: &str, name: &str, spec: &str) -> Value {
 
 impl Workload {
     /// Whether nothing is left to happen by itself.
-    pub(super) fn is_over(&self, run: Option<&Arc<Value>>) -> bool {
+    pub(super) fn is_over(&self, run: Option<&Value>) -> bool {
         match (self.end, run) {
             (None, run) => run.is_none(),
             (Some(_), Some(run)) => !run["status"]["completionTime"].is_null(),

@@ -98,7 +98,7 @@ impl World {
             let before = (version(), self.door.record.lock().unwrap().writes.len());
             tokio::time::sleep(REST).await;
             let after = (version(), self.door.record.lock().unwrap().writes.len());
-            if before == after && self.workload.is_over(self.store.get(&run_key()).as_ref()) {
+            if before == after && self.workload.is_over(self.store.get(&run_key()).as_deref().map(|run| &**run)) {
                 return;
             }
         }
@@ -130,7 +130,7 @@ impl World {
                     wrong.push(format!("{} {} holds a secret", change.key.kind, change.key.name));
                 }
             }
-            wrong.extend(counter(store.list("configmaps").first(), run.as_deref()));
+            wrong.extend(counter(store.list("configmaps").first().map(|c| &***c), run.as_deref().map(|run| &**run)));
             ["pipelineruns", "pods", "pipelines"]
                 .iter()
                 .map(|kind| {
@@ -147,7 +147,7 @@ impl World {
 }
 
 /// The counter is at the run's number, or beyond it.
-fn counter(counters: Option<&Arc<Value>>, run: Option<&Value>) -> Option<String> {
+fn counter(counters: Option<&Value>, run: Option<&Value>) -> Option<String> {
     let number = run?["status"]["buildNumber"].as_i64()?;
     let highest = counters?["data"].as_object()?.values().filter_map(|v| v.as_str()?.parse::<i64>().ok()).max()?;
     (number > highest).then(|| format!("build number {number} is not counted: the counter is at {highest}"))
