@@ -106,10 +106,12 @@ pub fn cancelled(seen: &Observed, status: &PipelineRunStatus) -> String {
     format!("cancelled ({how}){}", at_step(status))
 }
 
-/// ` at step test`, if one runs.
+/// ` at step test`, if one runs or was stopped: TERM ends a step before its pod is gone.
 fn at_step(status: &PipelineRunStatus) -> String {
-    let running = status.steps.iter().find(|s| matches!(s.phase, StepPhase::Running | StepPhase::Waiting));
-    running.map_or_else(String::new, |s| format!(" at step {}", s.name))
+    let runs = |s: &&StepStatus| matches!(s.phase, StepPhase::Running | StepPhase::Waiting);
+    let stopped = |s: &&StepStatus| s.phase == StepPhase::Cancelled && s.started_at.is_some();
+    let at = status.steps.iter().find(runs).or_else(|| status.steps.iter().find(stopped));
+    at.map_or_else(String::new, |s| format!(" at step {}", s.name))
 }
 
 fn by_report(spec: &PipelineSpec, status: &PipelineRunStatus, report: &Report, now: Timestamp) -> Verdict {

@@ -271,6 +271,16 @@ fn cancel_before_the_pod_makes_no_pod() {
     assert!(plan(&seen).changes.iter().all(|c| !matches!(c, Change::CreatePod(_))));
 }
 
+#[rstest]
+#[case::it_ran(StepPhase::Running)]
+#[case::term_ended_it_first(StepPhase::Cancelled)]
+fn a_lost_pod_names_the_step(#[case] phase: StepPhase) {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.pod = None;
+    seen.run.status.as_mut().unwrap().steps = vec![step("one", phase), step("two", StepPhase::Pending)];
+    assert_eq!(reason_of(&settle(seen)).2, "the pod was deleted at step one");
+}
+
 #[test]
 fn a_lost_pod_is_retried_only_if_asked_and_never_after_a_digest() {
     let lost = |retries: u32, digest: bool| {

@@ -2,7 +2,7 @@
 //! each tag once, and its image works.
 
 use super::{
-    installation::{AGENT, CONTROLLER, kill, until},
+    installation::{AGENT, CONTROLLER, crash, kill, until},
     push::repository,
     world::{World, step, tool, verdict},
 };
@@ -107,7 +107,7 @@ async fn in_the_middle_of_a_step() {
     let repository = repository(&world, "r");
     world.start("r", &pipeline(&repository, "sleep 3", ":"));
     running(&world, "r", "make").await;
-    kill(CONTROLLER);
+    crash(CONTROLLER);
     kill(AGENT);
     let status = world.end("r").await;
     check(&world, "r", &status, &repository);
@@ -115,7 +115,7 @@ async fn in_the_middle_of_a_step() {
 }
 
 /// Noise does not compress, so that its commit and its transfer last.
-const NOISE: &str = "head -c 300000000 /dev/urandom > /noise";
+const NOISE: &str = "head -c 100000000 /dev/urandom > /noise";
 
 #[tokio::test]
 async fn in_the_middle_of_a_commit() {

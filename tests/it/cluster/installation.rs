@@ -71,13 +71,22 @@ pub(super) fn settle() -> Result<(), String> {
 /// Ends a part as a power cut would, by SIGKILL of its containers, and its pods: the next ones start without the
 /// kubelet's pause after a crash, and under other names.
 pub(super) fn kill(part: &str) {
-    for pod in ready(part) {
-        kill_pod(&pod, part);
-    }
+    ready(part).iter().for_each(|pod| kill_pod(pod, part));
 }
 
 /// The same for one pod.
 pub(super) fn kill_pod(pod: &str, part: &str) {
+    kill_container(pod, part);
+    kubectl(&["delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"]).unwrap();
+}
+
+/// Ends a part by SIGKILL; the kubelet starts it again in the same pod. More than once in the life of a pod, it makes
+/// a pause first.
+pub(super) fn crash(part: &str) {
+    ready(part).iter().for_each(|pod| kill_container(pod, part));
+}
+
+fn kill_container(pod: &str, part: &str) {
     let labels = [
         format!("label=io.kubernetes.pod.namespace={NAMESPACE}"),
         format!("label=io.kubernetes.pod.name={pod}"),
@@ -89,5 +98,4 @@ pub(super) fn kill_pod(pod: &str, part: &str) {
     for id in ids.lines() {
         tool("docker", &["kill", id], "").unwrap();
     }
-    kubectl(&["delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"]).unwrap();
 }

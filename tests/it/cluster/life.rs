@@ -144,7 +144,11 @@ async fn a_pod_that_a_user_deletes_is_lost_and_tried_again_if_asked() {
     world.kubectl(&["delete", "pod", "forced-1", "--grace-period=0", "--force"], "").unwrap();
     let status = world.end("once").await;
     assert_eq!(verdict(&status), ("PodLost".into(), "the pod was deleted at step work".into()));
-    assert_eq!(phases(&status), [StepPhase::Failed, StepPhase::Skipped]);
+    // By the runner's own record if that came through, else as the controller has it.
+    assert!(
+        matches!(phases(&status)[..], [StepPhase::Cancelled | StepPhase::Failed, StepPhase::Skipped]),
+        "{status:?}"
+    );
     for run in ["twice", "forced"] {
         let status = world.end(run).await;
         assert_eq!(verdict(&status).0, "Succeeded", "{run}: {:?}", verdict(&status));
@@ -193,14 +197,18 @@ async fn services_are_ready_under_their_names() {
 #[tokio::test]
 async fn a_box_of_another_user_has_its_source() {
     let world = World::new().await;
-    // The user's own directory if there is one that can be written to.
-    let images = [("debian", "debian:local", "/home/user/pipeline"), ("busybox", "busybox:local", "/tmp/pipeline")];
-    for (name, image, _) in images {
+    // The user's own directory, if there is one that can be written to.
+    let images = [
+        ("debian", "debian:local", 1000, "/home/user/pipeline"),
+        ("busybox", "busybox:local", 1000, "/home/pipeline"),
+        ("nobody", "busybox:local", 2000, "/tmp/pipeline"),
+    ];
+    for (name, image, user, _) in images {
         let repository = repository(&world, name);
         world.start(
             name,
             &format!(
-                "    box: {{image: '{image}', user: '1000:1000'}}
+                "    box: {{image: '{image}', user: '{user}:{user}'}}
     source: {{inline: {{files: [{{path: app/run, mode: '0755', content: \"#!/bin/sh\\necho ran\\n\"}}]}}}}
     steps:
     - name: work
@@ -213,15 +221,15 @@ async fn a_box_of_another_user_has_its_source() {
             ),
         );
     }
-    for (name, _, place) in images {
+    for (name, _, user, place) in images {
         let status = world.end(name).await;
         let log = world.log(name).await;
         assert_eq!(verdict(&status).0, "Succeeded", "{name}: {:?}\n{log}", verdict(&status));
-        assert!(log.contains(&format!("in {place}/source as 1000:1000\n")), "{log}");
+        assert!(log.contains(&format!("in {place}/source as {user}:{user}\n")), "{log}");
         let image = format!("{}:latest", repository(&world, name));
         let made = format!("{place}/source/app/made");
         let owner = ["run", "--rm", "--pull=always", "-q", "--entrypoint=stat", &image, "-c", "%u:%g", &made];
-        assert_eq!(tool("docker", &owner, "").as_deref(), Ok("1000:1000\n"));
+        assert_eq!(tool("docker", &owner, "").as_deref(), Ok(&*format!("{user}:{user}\n")));
         assert_eq!(tool("docker", &["run", "--rm", &image], "").as_deref(), Ok("ran\n"));
         tool("docker", &["rmi", "-f", &image], "").unwrap();
     }
