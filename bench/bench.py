@@ -240,8 +240,10 @@ def fill(mib):
 
 @contextlib.contextmanager
 def removed(*command):
-    yield
-    subprocess.run(["docker", *command], stdout=subprocess.DEVNULL, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["docker", *command], stdout=subprocess.DEVNULL)
 
 
 def raw_push(image, mib, target, keep):

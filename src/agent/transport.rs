@@ -118,14 +118,17 @@ impl Transport for Relay {
     fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>> {
         Box::pin(async move {
             let container = self.live_box(&push.run).await?;
-            let base = self.engine.base_image(&container).await.map_err(failed)?;
             let key = CommitKey { run_uid: push.run.uid.clone(), step: push.step.clone() };
             if line.is_stopped() {
                 return Err(PushError::stopped());
             }
             line.progress("committing the box".into());
-            let image = self.engine.commit(&container, &key).await.map_err(failed)?;
-            let result = self.push_image(push, line, base, &image).await;
+            let (base, image) = tokio::join!(self.engine.base_image(&container), self.engine.commit(&container, &key));
+            let image = image.map_err(failed)?;
+            let result = match base {
+                Ok(base) => self.push_image(push, line, base, &image).await,
+                Err(error) => Err(failed(error)),
+            };
             let discarded = discard(Arc::clone(&self.engine), image, push.run.name.clone());
             if result.is_ok() {
                 // The engine may take a second for it, for which nobody needs to wait.
