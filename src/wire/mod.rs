@@ -18,7 +18,7 @@ mod record;
 mod summary;
 
 pub use order::{EnvFromSource, EnvItem, EnvValue, GitOrder, Order, OrderStep, ServiceCheck, SourceOrder};
-pub use plan::{Plan, PlanStep, RunInfo, StepWork, Variable};
+pub use plan::{Plan, PlanStep, RunInfo, StepOf, StepWork, Variable};
 pub use record::{Answer, EndReason, Failure, Record, Request};
 pub use summary::{StepEnd, Summary};
 

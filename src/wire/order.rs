@@ -1,6 +1,6 @@
 //! What the controller tells `prepare`. It holds names of Secrets, never values.
 
-use super::plan::{RunInfo, StepWork};
+use super::plan::{RunInfo, StepOf};
 use serde::{Deserialize, Serialize};
 
 /// What the controller tells `prepare`.
@@ -34,33 +34,7 @@ pub struct Order {
 }
 
 /// A step as the controller knows it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct OrderStep {
-    /// Name.
-    pub name: String,
-    /// Shown in the log.
-    pub title: String,
-    /// Whether it runs after success and failure.
-    pub after: bool,
-    /// Directory; variables expand.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    /// Variables of this step only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<EnvItem>,
-    /// What it does.
-    pub work: StepWork,
-    /// Longest time, in seconds; none: what is left of the run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_s: Option<u64>,
-    /// Longest time without output, in seconds; script steps only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub no_output_timeout_s: Option<u64>,
-    /// Whether the run goes on after a failure.
-    pub continue_on_failure: bool,
-    /// How often a failed script is repeated.
-    pub retries: u32,
-}
+pub type OrderStep = StepOf<EnvItem>;
 
 /// Where variables come from: one variable, or all keys of an object.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]

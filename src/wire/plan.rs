@@ -65,8 +65,11 @@ impl std::fmt::Debug for Variable {
 }
 
 /// A step as the runner knows it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct PlanStep {
+pub type PlanStep = StepOf<Variable>;
+
+/// A step with its variables, as values ([`PlanStep`]) or as the order to find them (`OrderStep`).
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct StepOf<V> {
     /// Name.
     pub name: String,
     /// Shown in the log.
@@ -77,8 +80,8 @@ pub struct PlanStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     /// Variables of this step only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<Variable>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<V>,
     /// What it does.
     pub work: StepWork,
     /// Longest time, in seconds; none: what is left of the run.
@@ -91,6 +94,24 @@ pub struct PlanStep {
     pub continue_on_failure: bool,
     /// How often a failed script is repeated.
     pub retries: u32,
+}
+
+// Derived, it would ask for a default variable.
+impl<V> Default for StepOf<V> {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            title: String::new(),
+            after: false,
+            cwd: None,
+            env: Vec::new(),
+            work: StepWork::default(),
+            timeout_s: None,
+            no_output_timeout_s: None,
+            continue_on_failure: false,
+            retries: 0,
+        }
+    }
 }
 
 /// What a step does.
