@@ -51,6 +51,10 @@ pub fn login(
         };
     }
     match (read(USERNAME)?, read(PASSWORD)?) {
+        (Some(_), Some(_)) if !host_is_fixed(push) => Err(missing(format!(
+            "Secret {name} is a login for no host in particular, and repository takes its host from a variable: \
+             write the host out, or use a Secret of type kubernetes.io/dockerconfigjson"
+        ))),
         (Some(username), Some(password)) => Credentials::from_basic_auth(&username, &password)
             .map(Some)
             .map_err(|error| unusable("username or password", error)),
@@ -60,6 +64,13 @@ pub fn login(
             "Secret {name} does not exist, or has neither {CONFIG_JSON} nor {USERNAME} and {PASSWORD}"
         ))),
     }
+}
+
+/// Whether the pipeline itself says which host is pushed to. What the box exports may choose a repository,
+/// but never who is given a login.
+fn host_is_fixed(push: &DockerPush) -> bool {
+    let literal = |text: &str| !text.contains('$');
+    push.registry.as_deref().is_some_and(literal) || push.repository.split('/').next().is_some_and(literal)
 }
 
 /// The values that must not be in an image: those that feed the run's environment, and the login of the push.

@@ -59,6 +59,9 @@ const PING: Duration = Duration::from_secs(10);
 /// file is not seen anew until the agent starts again.
 const ENGINE_LOST: Duration = Duration::from_secs(30);
 
+/// Longest silence of a connection to the API server.
+const READ_MAX: Duration = Duration::from_secs(300);
+
 /// Runs the agent until it is told to stop.
 ///
 /// # Errors
@@ -73,7 +76,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         // Runs without internal steps need none, and the engine may come.
         Err(error) => tracing::warn!("no engine yet: {error}"),
     }
-    let client = Client::try_default().await.context("reach the cluster")?;
+    let mut config = kube::Config::infer().await.context("find the cluster")?;
+    // A connection that went silent must not hide runs: the server closes watches before.
+    config.read_timeout = Some(READ_MAX);
+    let client = Client::try_from(config).context("reach the cluster")?;
     let health = serve::Health::default();
     let metrics = Arc::default();
     let server = serve::start(options.listen_health, health.clone(), metrics).await.context("serve health")?;

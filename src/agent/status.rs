@@ -166,7 +166,7 @@ fn one_step(step: &StepOutline, state: &StepState, known: Option<&StepStatus>, w
         Some(Work::Done(Verdict::Stopped { .. })) | None => unworked(told, &open),
         Some(Work::Done(Verdict::Passed { at, images, message, .. })) => StepStatus {
             phase: StepPhase::Succeeded,
-            message: message.clone(),
+            message: message.as_deref().map(clean),
             images: images.clone(),
             finished_at: Some(Time(whole_seconds(*at))),
             ..open

@@ -5,7 +5,7 @@
 
 use super::{
     plan::Observed,
-    pod::{BOX, PREPARE, SERVICE_PREFIX},
+    pod::{self, BOX, PREPARE, SERVICE_PREFIX},
     status::{Outcome, Verdict, cut, elapsed},
 };
 use crate::{
@@ -33,6 +33,8 @@ const PULL_GRACE: Duration = Duration::from_secs(120);
 const PULL_GRACE_SURE: Duration = Duration::from_secs(10);
 /// The box ended: how long the agent's report, which says more than the exit, is waited for.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
+/// A node that does not end a pod for this long is gone.
+const NODE_SILENT: Duration = Duration::from_secs(300);
 /// An agent that renewed its lease within this time is there.
 const AGENT_SILENT: Duration = Duration::from_secs(30);
 
@@ -74,7 +76,7 @@ pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
     if let Some(end) = terminated(&containers, BOX) {
         return by_box(seen, spec, &status, pod, end);
     }
-    if let Some(judgement) = by_pod(seen, &status, pod) {
+    if let Some(judgement) = by_pod(seen, &status, pod).or_else(|| by_clock(seen, spec, &status, pod)) {
         return judgement;
     }
     if let Some(judgement) = by_waiting(seen, pod, containers.iter().chain(&services)) {
@@ -129,8 +131,10 @@ fn passed(spec: &PipelineSpec, steps: &[StepStatus], status: &PipelineRunStatus,
         let phase = steps.iter().find(|s| s.name == step.name).map(|s| s.phase);
         match phase {
             Some(StepPhase::Succeeded) => {}
-            Some(StepPhase::Failed) if after || step.on_failure == OnFailure::Continue => {
-                continued.push(step.name.as_str())
+            Some(StepPhase::Failed) if step.on_failure == OnFailure::Continue => continued.push(step.name.as_str()),
+            // After-steps do not change the result; one that failed ends those after it.
+            Some(StepPhase::Failed | StepPhase::Skipped | StepPhase::Cancelled) if after => {
+                continued.push(step.name.as_str());
             }
             _ => {
                 return Verdict::failed(
@@ -262,6 +266,26 @@ fn by_pod(seen: &Observed, status: &PipelineRunStatus, pod: &Pod) -> Option<Judg
     let spec = seen.frozen().ok()?;
     let steps = close_steps(&spec, status, &verdict, seen.now);
     Some(Judgement { verdict, steps, wake: None })
+}
+
+/// A pod whose kubelet does not answer any more stays as it was: time tells.
+fn by_clock(seen: &Observed, spec: &PipelineSpec, status: &PipelineRunStatus, pod: &Pod) -> Option<Judgement> {
+    let timeout = duration::parse(&spec.timeout).unwrap_or_default();
+    let verdict = if node_is_lost(pod, seen.now) {
+        Verdict::failed(reason::NODE_LOST, format!("the node has not ended the pod for 5m{}", at_step(status)))
+    } else if seen.run_age() > timeout + pod::BACKSTOP + NODE_SILENT {
+        Verdict::failed(reason::RUN_TIMED_OUT, format!("the run took longer than {}{}", spec.timeout, at_step(status)))
+    } else {
+        return None;
+    };
+    let steps = close_steps(spec, status, &verdict, seen.now);
+    Some(Judgement { verdict, steps, wake: None })
+}
+
+/// Whether a pod should have been gone for 5 minutes: only a node that is gone too takes so long.
+#[must_use]
+pub fn node_is_lost(pod: &Pod, now: Timestamp) -> bool {
+    pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| elapsed(due.0, now) >= NODE_SILENT)
 }
 
 /// A container that cannot start: at once for what cannot mend itself, after a grace for pulls.
@@ -446,7 +470,7 @@ fn by_summary(
             let known = status.steps.iter().find(|s| s.name == step.name);
             match (known, summary.steps.get(i)) {
                 (Some(known), _) if known.phase.is_final() => known.clone(),
-                (known, Some(Some(end))) => from_summary(&step.name, known, end, begin),
+                (known, Some(Some(end))) => from_summary(step, known, end, begin),
                 (known, _) => {
                     known.cloned().unwrap_or_else(|| StepStatus { name: step.name.clone(), ..Default::default() })
                 }
@@ -458,14 +482,36 @@ fn by_summary(
     } else {
         let why = summary.reason.as_deref().unwrap_or(reason::STEP_FAILED);
         let failed = summary.failed.and_then(|i| spec.all_steps().nth(usize::from(i)));
-        let message =
-            summary.message.clone().unwrap_or_else(|| format!("step {} failed", failed.map_or("?", |(_, s)| &s.name)));
+        let message = summary
+            .message
+            .as_deref()
+            .map(clean)
+            .unwrap_or_else(|| format!("step {} failed", failed.map_or("?", |(_, s)| &s.name)));
         Verdict::failed(why, message)
     };
     Judgement { verdict, steps, wake: None }
 }
 
-fn from_summary(name: &str, known: Option<&StepStatus>, end: &StepEnd, begin: Timestamp) -> StepStatus {
+/// The box's words, without what could act on a terminal.
+fn clean(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// A step's end by the box's own account. It is believed about the box's own work only: that a step of the
+/// agent was carried out is the agent's to say.
+fn from_summary(step: &crate::api::Step, known: Option<&StepStatus>, end: &StepEnd, begin: Timestamp) -> StepStatus {
+    let name = step.name.as_str();
+    let of_agent = !matches!(step.kind(), Some(StepKind::Script(_)));
+    if of_agent && end.reason == EndReason::ExitCode {
+        return StepStatus {
+            name: name.to_owned(),
+            phase: StepPhase::Failed,
+            reason: Some(reason::REPORT_LOST.to_owned()),
+            message: Some("the box says that this step ended, but the agent did not report it".into()),
+            images: known.map(|k| k.images.clone()).unwrap_or_default(),
+            ..Default::default()
+        };
+    }
     let at = |ms: u32| begin.checked_add(SignedDuration::from_millis(i64::from(ms))).map_or(begin, |t| t);
     let (phase, reason) = match (end.reason, end.code) {
         (EndReason::ExitCode, Some(0) | None) => (StepPhase::Succeeded, reason::EXIT_CODE),

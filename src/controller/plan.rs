@@ -204,6 +204,8 @@ fn deleted(seen: &Observed) -> Plan {
     }
     match seen.own_pod() {
         None => Plan::change(Change::RemoveFinalizer),
+        // Its node is gone: nobody will tell that the pod ended.
+        Some(pod) if judge::node_is_lost(pod, seen.now) => Plan::change(Change::RemoveFinalizer),
         Some(pod) => delete_pod(pod).map_or_else(|| Plan::wake(Some(Duration::from_secs(5))), Plan::change),
     }
 }
@@ -306,6 +308,9 @@ fn without_pod(seen: &Observed, spec: &PipelineSpec) -> Plan {
             Judgement { verdict: Verdict::failed(reason::POD_FORBIDDEN, words.clone()), steps: Vec::new(), wake: None };
         return judged(seen, spec, judgement, &facts);
     }
+    if seen.run.status.as_ref().is_some_and(|s| !s.steps.is_empty() || s.report.is_some()) {
+        return Plan::change(Change::ClearAgentStatus);
+    }
     let start = seen.run.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(seen.now, |t| t.0);
     let start_ms = u64::try_from(start.as_millisecond()).unwrap_or_default();
     Plan::change(Change::CreatePod(Box::new(pod::pod(&seen.run, spec, seen.attempt(), &seen.settings, start_ms))))
@@ -377,6 +382,8 @@ fn may_retry(seen: &Observed, spec: &PipelineSpec, verdict: &Verdict) -> bool {
     infrastructure && !pushed && seen.run.spec.cancel.is_none() && seen.attempt() <= spec.retries
 }
 
+/// The status comes first: without a node in it, the old agent may write no more. What it wrote is then
+/// taken away before the new pod is made.
 fn retry(seen: &Observed, spec: &PipelineSpec, failure: &Verdict) -> Plan {
     let attempt = seen.attempt() + 1;
     let facts =
@@ -384,7 +391,6 @@ fn retry(seen: &Observed, spec: &PipelineSpec, failure: &Verdict) -> Plan {
     let message = format!("attempt {attempt} of {} after {}: {}", spec.retries + 1, failure.reason, failure.message);
     let mut plan = written(seen, &facts, &Verdict::goes_on(reason::RETRYING, message.clone()), Vec::new(), None);
     plan.events = vec![Emit { warning: true, reason: reason::RETRYING.into(), note: message }];
-    plan.changes.push(Change::ClearAgentStatus);
     plan.changes.extend(seen.own_pod().and_then(delete_pod));
     plan
 }

@@ -235,6 +235,55 @@ fn the_summary_finishes_a_run_without_an_agent() {
 }
 
 #[test]
+fn the_box_cannot_say_that_a_push_was_carried_out() {
+    let end =
+        crate::wire::StepEnd { reason: crate::wire::EndReason::ExitCode, code: None, started_ms: 1, finished_ms: 2 };
+    let summary =
+        crate::wire::Summary { passed: true, reason: None, failed: None, message: None, steps: vec![Some(end); 2] };
+    let status = format!(
+        "{{phase: Running, containerStatuses: [{{name: box, image: a, imageID: '', ready: false, restartCount: 0, state: {{terminated: {{exitCode: 0,
+            startedAt: '2026-11-21T11:59:58Z', finishedAt: '{NOW}', message: '{}'}}}}}}]}}",
+        summary.encode()
+    );
+    let mut seen = with_pod(PUSH, &status);
+    seen.agent_seen = None;
+    let seen = settle(seen);
+    assert_eq!((reason_of(&seen).0.as_str(), reason_of(&seen).1.as_str()), ("False", "ReportLost"));
+    let push = &seen.run.status.as_ref().unwrap().steps[1];
+    assert_eq!((push.phase, push.reason.as_deref()), (StepPhase::Failed, Some("ReportLost")));
+}
+
+#[test]
+fn after_steps_do_not_change_the_result() {
+    let spec = SPEC.replace("z}]", "z}, {name: more, script: z}]");
+    let mut seen = with_pod(&spec, BOX_RUNS);
+    let status = seen.run.status.as_mut().unwrap();
+    status.report = Some(Report { attempt: 1, result: ReportResult::Passed, ..Default::default() });
+    let good = StepPhase::Succeeded;
+    status.steps =
+        vec![step("one", good), step("two", good), step("tell", StepPhase::Failed), step("more", StepPhase::Skipped)];
+    assert_eq!(reason_of(&settle(seen)).1, "SucceededWithFailures");
+}
+
+#[test]
+fn a_lost_node_ends_the_run_and_frees_its_name() {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.pod.as_mut().unwrap().metadata.deletion_timestamp = Some(ago(299));
+    assert_eq!(reason_of(&settle(seen.clone())).0, "Unknown");
+    seen.now += SignedDuration::from_secs(1);
+    assert_eq!(reason_of(&settle(seen.clone())).1, "NodeLost");
+    seen.run.metadata.deletion_timestamp = Some(ago(299));
+    assert_eq!(plan(&seen).changes, [Change::RemoveFinalizer]);
+}
+
+#[test]
+fn a_run_ends_though_its_kubelet_does_not_answer() {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.now += SignedDuration::from_secs(3600 + 330 + 300);
+    assert_eq!(reason_of(&settle(seen)).1, "RunTimedOut");
+}
+
+#[test]
 fn a_push_waits_for_its_agent_and_says_so_but_scripts_do_not() {
     for (spec, reason) in [(PUSH, "WaitingForAgent"), (SPEC, "Running")] {
         let mut seen = with_pod(spec, BOX_RUNS);
@@ -297,12 +346,20 @@ fn a_lost_pod_is_retried_only_if_asked_and_never_after_a_digest() {
     assert!(ended(&lost(0, false)));
     assert!(ended(&lost(1, true)));
     let again = lost(1, false);
-    assert_eq!(again.changes, [Change::ClearAgentStatus]);
+    assert!(again.changes.is_empty(), "first the old agent is fenced off by the status");
     let status = again.status.unwrap();
     assert_eq!(
         (status.attempt, status.pod_name.as_deref(), status.pod_uid, status.node_name),
         (Some(2), Some("r-2"), None, None)
     );
+
+    let mut old = frozen(&SPEC.replace("{box", "{retries: 1, box"));
+    let status = old.run.status.as_mut().unwrap();
+    status.attempt = Some(2);
+    status.steps = vec![step("one", StepPhase::Succeeded)];
+    assert_eq!(plan(&old).changes, [Change::ClearAgentStatus]);
+    old.run.status.as_mut().unwrap().steps.clear();
+    assert!(matches!(plan(&old).changes.as_slice(), [Change::CreatePod(_)]));
 }
 
 #[test]

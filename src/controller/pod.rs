@@ -25,7 +25,7 @@ use kube::{Resource, ResourceExt};
 use std::{collections::BTreeMap, time::Duration};
 
 /// After-steps get this long after the run's own time is over, and the runner this long to report.
-const BACKSTOP: Duration = Duration::from_secs(5 * 60 + 30);
+pub const BACKSTOP: Duration = Duration::from_secs(5 * 60 + 30);
 /// Name of the box's container.
 pub const BOX: &str = "box";
 /// Name of `prepare`'s container.

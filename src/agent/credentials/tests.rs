@@ -73,3 +73,28 @@ fn values_have_the_names_of_their_variables() {
         [("variable API_KEY", "abcdef"), ("key other of Secret keys", "ghijkl"), ("the password of demo", "mnopqr")]
     );
 }
+
+#[test]
+fn the_box_cannot_choose_who_is_given_a_bare_login() {
+    let (_kubelet, volumes) = volumes(&[("push-0/username", "demo"), ("push-0/password", "hunter2")]);
+    let run = run();
+    let mut push = run.spec.steps[1].docker_push.clone().unwrap();
+    push.repository = "$REPO".into();
+    let chosen = Repository::parse("evil.example.com/x", None).unwrap();
+    let Err(error) = login(&volumes, &run.spec, &push, &chosen) else { panic!("a login was given away") };
+    assert_eq!(error.reason, reason::CREDENTIALS_NOT_FOUND);
+    assert!(!error.message.contains("hunter2"));
+}
+
+#[rstest]
+#[case("registry.example.com/$TEAM/app", None, true)]
+#[case("turing/$APP", None, true)]
+#[case("$REPO", None, false)]
+#[case("registry.${DOMAIN}/app", None, false)]
+#[case("app$SUFFIX", None, false)]
+#[case("$REPO", Some("https://registry.example.com"), true)]
+#[case("$REPO", Some("$REGISTRY"), false)]
+fn the_host_is_fixed_by_the_pipeline(#[case] repository: &str, #[case] registry: Option<&str>, #[case] fixed: bool) {
+    let registry = registry.map(str::to_owned);
+    assert_eq!(host_is_fixed(&DockerPush { repository: repository.into(), registry, ..DockerPush::default() }), fixed);
+}
