@@ -21,8 +21,13 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, watch},
+    time::Instant,
+};
 
+/// Pushes of a node at one time; its agent's memory is limited.
+const PUSHES: usize = 3;
 /// Least time between two words on progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an engine may take to say that a box runs that has asked for something already, and between two looks.
@@ -36,13 +41,14 @@ const DOOR_TAG: &str = "x";
 pub struct Relay {
     engine: Arc<dyn Engine>,
     client: Client,
+    turns: Arc<Semaphore>,
 }
 
 impl Relay {
     /// A relay between both.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, client: Client) -> Self {
-        Self { engine, client }
+        Self { engine, client, turns: Arc::new(Semaphore::new(PUSHES)) }
     }
 
     /// Removes committed images of runs that are not among these (by UID). Gives how many.
@@ -69,6 +75,18 @@ impl Relay {
     /// The engine cannot be asked.
     pub async fn thaw(&self, pod_uids: &[String]) -> Result<Vec<String>, EngineError> {
         self.engine.unpause_stuck(pod_uids).await
+    }
+
+    /// Waits for one of the few places: what a push holds in memory, all pushes of a node hold together.
+    async fn turn(&self, line: &Line) -> Result<SemaphorePermit<'_>, PushError> {
+        if let Ok(turn) = self.turns.try_acquire() {
+            return Ok(turn);
+        }
+        line.progress("waiting for other pushes of this node".into());
+        tokio::select! {
+            turn = self.turns.acquire() => turn.map_err(|_| PushError::stopped()),
+            () = line.stopped() => Err(PushError::stopped()),
+        }
     }
 
     async fn live_box(&self, run: &Run) -> Result<BoxContainer, PushError> {
@@ -117,6 +135,7 @@ impl Relay {
 impl Transport for Relay {
     fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>> {
         Box::pin(async move {
+            let _turn = self.turn(line).await?;
             let container = self.live_box(&push.run).await?;
             let key = CommitKey { run_uid: push.run.uid.clone(), step: push.step.clone() };
             if line.is_stopped() {
