@@ -150,7 +150,8 @@ const FAULTS: &[(&str, &str, &str, &str, i64)] = &[
         "memory",
         "    box: {image: 'debian:local', resources: {limits: {memory: 96Mi}}}\n    steps: [{name: s, script: 'x=$(head -c 300m /dev/zero | tr \"\\\\0\" x); echo ${#x}'}]",
         "OutOfMemory",
-        "the box used more than its limit of 96Mi",
+        // On cgroup v2 the whole box dies, on v1 the step alone: the words differ.
+        "memory",
         30,
     ),
 ];
