@@ -106,6 +106,8 @@ pub fn plan(seen: &Observed<'_>) -> Plan {
     let mut plan = Plan::default();
     plan.changes.extend(cancel(seen));
     plan.changes.extend(stops(seen));
+    // Before the status, so that no step waits for the write that says that it began.
+    plan.changes.extend(starts(seen));
     let differs = status != *seen.recorded && (status.has_begun() || status.report.is_some());
     if differs {
         let wait = if is_urgent(seen, &status) {
@@ -121,7 +123,6 @@ pub fn plan(seen: &Observed<'_>) -> Plan {
             plan.wake = Some(wait);
         }
     }
-    plan.changes.extend(starts(seen));
     plan.changes.extend(answers(seen));
     let over = seen.recorded.report.is_some() || seen.stopping || seen.wish == Wish::Abandon;
     plan.done = over && !working && plan.changes.is_empty();

@@ -136,18 +136,23 @@ impl Transport for Relay {
     fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>> {
         Box::pin(async move {
             let _turn = self.turn(line).await?;
+            let began = Instant::now();
             let container = self.live_box(&push.run).await?;
             let key = CommitKey { run_uid: push.run.uid.clone(), step: push.step.clone() };
             if line.is_stopped() {
                 return Err(PushError::stopped());
             }
             line.progress("committing the box".into());
+            let found_in = began.elapsed();
             let (base, image) = tokio::join!(self.engine.base_image(&container), self.engine.commit(&container, &key));
             let image = image.map_err(failed)?;
+            let committed_in = began.elapsed() - found_in;
             let result = match base {
                 Ok(base) => self.push_image(push, line, base, &image).await,
                 Err(error) => Err(failed(error)),
             };
+            let pushed_in = began.elapsed() - found_in - committed_in;
+            tracing::debug!(run.name = push.run.name, ?found_in, ?committed_in, ?pushed_in, "the push took its time");
             let discarded = discard(Arc::clone(&self.engine), image, push.run.name.clone());
             if result.is_ok() {
                 // The engine may take a second for it, for which nobody needs to wait.
