@@ -20,7 +20,11 @@ use crate::{
     },
 };
 use futures::future::BoxFuture;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
     time::Instant,
@@ -33,6 +37,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an engine may take to say that a box runs that has asked for something already, and between two looks.
 const BOX_PATIENCE: Duration = Duration::from_secs(5);
 const BOX_LOOK: Duration = Duration::from_millis(50);
+/// Box images whose config is remembered.
+const BASES: usize = 16;
 /// Tag under which the engine pushes to the door; it goes nowhere.
 const DOOR_TAG: &str = "x";
 
@@ -42,13 +48,15 @@ pub struct Relay {
     engine: Arc<dyn Engine>,
     client: Client,
     turns: Arc<Semaphore>,
+    /// Configs of box images by ID, newest last: to read one keeps the engine busy while it should commit.
+    bases: Arc<Mutex<VecDeque<(String, BaseImage)>>>,
 }
 
 impl Relay {
     /// A relay between both.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, client: Client) -> Self {
-        Self { engine, client, turns: Arc::new(Semaphore::new(PUSHES)) }
+        Self { engine, client, turns: Arc::new(Semaphore::new(PUSHES)), bases: Arc::default() }
     }
 
     /// Removes committed images of runs that are not among these (by UID). Gives how many.
@@ -102,6 +110,25 @@ impl Relay {
         }
     }
 
+    /// The config of the image that a box was made from. An ID is a digest, so what was read once stays true.
+    async fn base_image(&self, container: &BoxContainer) -> Result<BaseImage, EngineError> {
+        let known = self.known_bases().iter().find(|(id, _)| *id == container.image_id).map(|(_, base)| base.clone());
+        if let Some(base) = known {
+            return Ok(base);
+        }
+        let base = self.engine.base_image(container).await?;
+        let mut known = self.known_bases();
+        if known.len() >= BASES {
+            known.pop_front();
+        }
+        known.push_back((container.image_id.clone(), base.clone()));
+        Ok(base)
+    }
+
+    fn known_bases(&self) -> MutexGuard<'_, VecDeque<(String, BaseImage)>> {
+        self.bases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn push_image(
         &self,
         push: &Push,
@@ -144,7 +171,7 @@ impl Transport for Relay {
             }
             line.progress("committing the box".into());
             let found_in = began.elapsed();
-            let (base, image) = tokio::join!(self.engine.base_image(&container), self.engine.commit(&container, &key));
+            let (base, image) = tokio::join!(self.base_image(&container), self.engine.commit(&container, &key));
             let image = image.map_err(failed)?;
             let committed_in = began.elapsed() - found_in;
             let result = match base {
