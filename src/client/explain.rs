@@ -46,10 +46,14 @@ const ENTRIES: &[Entry] = &[
     // The run goes on.
     ("Resolving", "the controller looks at the run for the first time", "if it stays, see whether the controller runs"),
     ("Queued", "the run waits for its turn", "wait, cancel a run before it, or give this one a higher spec.priority"),
-    ("PodPending", "the pod is made and waits for a node", "if it stays, lower box.resources.requests or add a node"),
+    (
+        "PodPending",
+        "the pod is made and waits for a node, or the node sets it up",
+        "if it stays, lower box.resources.requests or add a node",
+    ),
     (
         "PullingImages",
-        "the node fetches the images of the box and the services",
+        "the node fetches an image of the pod",
         "if it stays, check the image's name and the node's way to the registry",
     ),
     (

@@ -11,8 +11,9 @@ use super::{
 use crate::api::{self, PipelineRun, manager, meta};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::Request,
     runtime::events::{Event, EventType},
 };
 use serde_json::{Value, json};
@@ -82,7 +83,7 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
         Change::Freeze { counter, spec, params } => {
             let number = build_number::next(&ctx.client, &ctx.namespace, &namespace, counter.as_deref()).await?;
             let status = json!({"pipelineSpec": spec, "params": params, "buildNumber": number});
-            status_write(&runs, run, manager::RESOLVER, status).await.map_err(failed("freeze the pipeline"))?;
+            status_write(&ctx.client, run, manager::RESOLVER, status).await.map_err(failed("freeze the pipeline"))?;
         }
         Change::CreatePod(pod) => {
             return created(pods.create(&PostParams::default(), &pod).await).map_err(failed("create the pod"));
@@ -96,7 +97,9 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
             absent_is_fine(pods.delete(&name, &params).await.map(|_| ())).map_err(failed("delete the pod"))?;
         }
         Change::ClearAgentStatus => {
-            status_write(&runs, run, manager::AGENT, json!({})).await.map_err(failed("clear the agent's status"))?;
+            status_write(&ctx.client, run, manager::AGENT, json!({}))
+                .await
+                .map_err(failed("clear the agent's status"))?;
         }
         Change::DeleteRun => {
             let params = DeleteParams {
@@ -111,27 +114,25 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
 }
 
 async fn apply_status(ctx: &Context, run: &PipelineRun, status: &ControllerStatus) -> Result<(), Error> {
-    let runs: Api<PipelineRun> = Api::namespaced(ctx.client.clone(), &run.namespace().unwrap_or_default());
     let status = serde_json::to_value(status).unwrap_or_default();
-    status_write(&runs, run, manager::CONTROLLER, status).await.map_err(failed("write the status"))?;
+    status_write(&ctx.client, run, manager::CONTROLLER, status).await.map_err(failed("write the status"))?;
     ctx.note_written(&run.uid().unwrap_or_default(), (ctx.now)());
     Ok(())
 }
 
-/// Server-side apply of the status fields that one manager owns.
-pub async fn status_write(
-    runs: &Api<PipelineRun>,
-    run: &PipelineRun,
-    manager: &str,
-    status: Value,
-) -> kube::Result<()> {
+/// Server-side apply of the status fields that one manager owns. The answer, which is the whole run, is
+/// not read.
+pub async fn status_write(client: &Client, run: &PipelineRun, manager: &str, status: Value) -> kube::Result<()> {
     let body = json!({
         "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
         "kind": "PipelineRun",
         "metadata": {"name": run.name_any(), "uid": run.uid()},
         "status": status,
     });
-    runs.patch_status(&run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&body)).await.map(|_| ())
+    let request = Request::new(PipelineRun::url_path(&(), run.namespace().as_deref()))
+        .patch_subresource("status", &run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&body))
+        .map_err(kube::Error::BuildRequest)?;
+    client.request_text(request).await.map(|_| ())
 }
 
 /// Finalizers have other owners too: the version of the object guards the list.

@@ -23,7 +23,7 @@ pub(super) async fn renew(node: Node) {
     let lease = || json!({"metadata": {"name": key.name}, "spec": {"renewTime": MicroTime(clock::now())}});
     node.store.with(|store| store.create(&key, lease())).unwrap();
     loop {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         node.store.with(|store| store.edit(&key, |found| found["spec"] = lease()["spec"].take())).unwrap();
     }
 }
@@ -73,10 +73,12 @@ fn write(node: &Node, run: &Value, uid: &str, pushed: Option<usize>) {
         run["metadata"]["namespace"].as_str().unwrap(),
         run["metadata"]["name"].as_str().unwrap(),
     );
-    let boxes = node.boxes.lock().unwrap();
-    let Some(files) = boxes.get(uid) else { return };
+    let mut boxes = node.boxes.lock().unwrap();
+    let Some(files) = boxes.get_mut(uid) else { return };
     let status = status(files, run["status"]["attempt"].as_u64().unwrap(), pushed);
-    drop(boxes);
+    if files.shown.as_ref() == Some(&status) {
+        return;
+    }
     // It may be deleted, ended or retried since it was read.
     let current = node.store.get(&key).is_some_and(|now| {
         now["metadata"]["uid"] == run["metadata"]["uid"]
@@ -84,6 +86,7 @@ fn write(node: &Node, run: &Value, uid: &str, pushed: Option<usize>) {
             && now["status"]["completionTime"].is_null()
     });
     if current {
+        files.shown = Some(status.clone());
         node.store.with(|store| store.apply_status(&key, manager::AGENT, &json!({"status": status}))).unwrap();
     }
 }

@@ -74,7 +74,11 @@ fn a_fault_changes_nothing_in_the_end(
         "late-pipeline",
         "no-pipeline",
         "lost-pod",
+        "slow-pull",
+        "quota",
         "delete",
+        "delete-lost-node",
+        "unreadable",
         "ttl"
     )]
     name: &str,
