@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     agent::fixture::run,
     engine::{EngineFuture, EngineInfo, Leftover, ProgressSink},
+    registry::Trust,
 };
 use futures::FutureExt;
 use rstest::rstest;
