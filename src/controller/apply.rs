@@ -112,8 +112,13 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
 
 async fn apply_status(ctx: &Context, run: &PipelineRun, status: &ControllerStatus) -> Result<(), Error> {
     let runs: Api<PipelineRun> = Api::namespaced(ctx.client.clone(), &run.namespace().unwrap_or_default());
-    let status = serde_json::to_value(status).unwrap_or_default();
-    status_write(&runs, run, manager::CONTROLLER, status).await.map_err(failed("write the status"))?;
+    let fields = serde_json::to_value(status).unwrap_or_default();
+    let mut body = status_body(run, fields);
+    // Steps are the agent's: what it says meanwhile must not be overwritten with what was read before.
+    if !status.steps.is_empty() {
+        body["metadata"]["resourceVersion"] = json!(run.resource_version());
+    }
+    status_apply(&runs, run, manager::CONTROLLER, &body).await.map_err(failed("write the status"))?;
     ctx.note_written(&run.uid().unwrap_or_default(), (ctx.now)());
     Ok(())
 }
@@ -125,13 +130,20 @@ pub async fn status_write(
     manager: &str,
     status: Value,
 ) -> kube::Result<()> {
-    let body = json!({
+    status_apply(runs, run, manager, &status_body(run, status)).await
+}
+
+fn status_body(run: &PipelineRun, status: Value) -> Value {
+    json!({
         "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
         "kind": "PipelineRun",
         "metadata": {"name": run.name_any(), "uid": run.uid()},
         "status": status,
-    });
-    runs.patch_status(&run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&body)).await.map(|_| ())
+    })
+}
+
+async fn status_apply(runs: &Api<PipelineRun>, run: &PipelineRun, manager: &str, body: &Value) -> kube::Result<()> {
+    runs.patch_status(&run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(body)).await.map(|_| ())
 }
 
 /// Finalizers have other owners too: the version of the object guards the list.

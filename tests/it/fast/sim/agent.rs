@@ -55,8 +55,15 @@ async fn one(node: &Node, run: &Value) {
         files.asked.filter(|index| !files.answers.contains(index))
     };
     if let Some(index) = asked {
-        // Commit and push, then the status, then the answer.
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        // Commit and push, then the status, then the answer. A cancel stops it after the first tag.
+        let key = key(run);
+        for _ in 0..7 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if node.store.get(&key).is_some_and(|now| now["spec"]["cancel"] == "Immediate") {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return write(node, run, uid, Some(index));
+            }
+        }
         write(node, run, uid, Some(index));
         if let Some(files) = node.boxes.lock().unwrap().get_mut(uid) {
             files.answers.insert(index);
@@ -67,12 +74,13 @@ async fn one(node: &Node, run: &Value) {
     write(node, run, uid, None);
 }
 
+fn key(run: &Value) -> Key {
+    let name = |field: &str| run["metadata"][field].as_str().unwrap();
+    Key::new("pipelineruns", name("namespace"), name("name"))
+}
+
 fn write(node: &Node, run: &Value, uid: &str, pushed: Option<usize>) {
-    let key = Key::new(
-        "pipelineruns",
-        run["metadata"]["namespace"].as_str().unwrap(),
-        run["metadata"]["name"].as_str().unwrap(),
-    );
+    let key = key(run);
     let boxes = node.boxes.lock().unwrap();
     let Some(files) = boxes.get(uid) else { return };
     let status = status(files, run["status"]["attempt"].as_u64().unwrap(), pushed);

@@ -23,6 +23,8 @@ pub(super) struct Workload {
     act: Act,
     /// Phase of the run at the end; none: it is gone.
     pub(super) end: Option<&'static str>,
+    /// Whether a tag moves, which the status must tell at the end.
+    pub(super) pushes: bool,
 }
 
 /// What the user does after creating the run.
@@ -41,6 +43,10 @@ const THREE: &str = "pipelineSpec: {box: {image: 'debian:12'}, steps: [{name: on
     {name: two, script: 'true'}, {name: three, script: 'true'}]}";
 const LONG: &str = "pipelineSpec: {box: {image: 'debian:12'}, steps: [{name: one, script: 'true'}, \
     {name: two, script: 'sleep 900'}, {name: three, script: 'true'}], afterSteps: [{name: tell, script: 'true'}]}";
+const PUSH: &str = "pipelineSpec: {box: {image: 'debian:12'}, \
+    env: [{name: TOKEN, secretKeyRef: {name: token, key: value}}], steps: [{name: one, script: 'true'}, \
+    {name: two, dockerPush: {repository: registry.test/app, credentials: {secretName: token}}}, \
+    {name: three, script: 'true'}]}";
 const MANNERS: Manners = Manners { never_starts: false, loses_first: false };
 const PLAIN: Workload = Workload {
     name: "script",
@@ -49,10 +55,11 @@ const PLAIN: Workload = Workload {
     agent_away: false,
     act: Act::Nothing,
     end: Some("Succeeded"),
+    pushes: false,
 };
 
 /// All workloads.
-pub(super) const ALL: [Workload; 11] = [
+pub(super) const ALL: [Workload; 12] = [
     PLAIN,
     Workload {
         name: "agent-away",
@@ -62,12 +69,13 @@ pub(super) const ALL: [Workload; 11] = [
         end: Some("Failed"),
         ..PLAIN
     },
+    Workload { name: "push", spec: PUSH, pushes: true, ..PLAIN },
     Workload {
-        name: "push",
-        spec: "pipelineSpec: {box: {image: 'debian:12'}, \
-            env: [{name: TOKEN, secretKeyRef: {name: token, key: value}}], steps: [{name: one, script: 'true'}, \
-            {name: two, dockerPush: {repository: registry.test/app, credentials: {secretName: token}}}, \
-            {name: three, script: 'true'}]}",
+        name: "cancel-in-push",
+        spec: PUSH,
+        act: Act::Cancel("Immediate"),
+        end: Some("Cancelled"),
+        pushes: true,
         ..PLAIN
     },
     Workload { name: "cancel-graceful", spec: LONG, act: Act::Cancel("Graceful"), end: Some("Cancelled"), ..PLAIN },
