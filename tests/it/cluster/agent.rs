@@ -229,9 +229,9 @@ async fn a_box_becomes_an_image_under_all_its_tags() {
     }
     let statuses = written.0.lock().unwrap().clone();
     let first = statuses.iter().find_map(|status| status.steps[0].images.first().cloned()).unwrap();
+    assert_eq!(answer.log, [format!("pushed {repository}: tags 1.4, latest, 7 ({})", image.digest)]);
     assert_eq!((first.digest, first.tags), (image.digest, Vec::new()), "the digest stands before a tag moves");
     assert_eq!(status.report.unwrap().reason, None);
-    assert_eq!(answer.log, [format!("pushed {repository}: tags 1.4, latest, 7 ({})", image.digest)]);
 }
 
 #[tokio::test]

@@ -55,7 +55,8 @@ async fn one(node: &Node, run: &Value) {
         files.asked.filter(|index| !files.answers.contains(index))
     };
     if let Some(index) = asked {
-        // Commit and push, then the status, then the answer. A cancel stops it after the first tag.
+        // That it runs, commit and push, then the status, then the answer. A cancel stops it after the first tag.
+        write(node, run, uid, None);
         let key = key(run);
         for _ in 0..7 {
             tokio::time::sleep(Duration::from_millis(100)).await;
