@@ -112,7 +112,7 @@ impl StatusSink for ApiSink {
         Box::pin(async move {
             let api: Api<PipelineRun> = Api::namespaced(self.client.clone(), &run.namespace);
             let params = PatchParams::apply(manager::AGENT).force();
-            let patch = Patch::Apply(body(run, status));
+            let patch = Patch::Apply(body(run, status, None));
             match in_time(api.patch_status(&run.name, &params, &patch)).await {
                 // Of another UID, or written too often by others just now.
                 Err(WriteError::Failed(error)) if self.is_other(&error, &api, run).await => Err(WriteError::Gone),
@@ -125,7 +125,6 @@ impl StatusSink for ApiSink {
         Box::pin(async move {
             let api: Api<PipelineRun> = Api::namespaced(self.client.clone(), &run.namespace);
             let params = PatchParams::apply(manager::AGENT).force();
-            let mut body = body(run, status);
             for _ in 0..LAST_TRIES {
                 let version = match in_time(api.get(&run.name)).await {
                     Ok(found) => version_of(&found, run),
@@ -133,8 +132,8 @@ impl StatusSink for ApiSink {
                     Err(error) => return Err(error),
                 };
                 let Some(version) = version else { return Ok(false) };
-                body["metadata"]["resourceVersion"] = json!(version);
-                match in_time(api.patch_status(&run.name, &params, &Patch::Apply(&body))).await {
+                let patch = Patch::Apply(body(run, status, Some(&version)));
+                match in_time(api.patch_status(&run.name, &params, &patch)).await {
                     Ok(_) => return Ok(true),
                     Err(WriteError::Failed(error)) if is_conflict(&error) => {}
                     Err(WriteError::Gone) => return Ok(false),
@@ -168,9 +167,17 @@ impl StatusSink for ApiSink {
     }
 }
 
-/// The body of an apply: what the agent owns, all of it, and nothing else.
-fn body(run: &Run, status: &AgentStatus) -> Value {
+/// The body of an apply: what the agent owns, all of it, and nothing else; for this version of the object only, if one
+/// is given.
+fn body(run: &Run, status: &AgentStatus, version: Option<&str>) -> Value {
     let AgentStatus { source_revision, steps, report, summary_steps } = status;
+    let mut metadata = Map::new();
+    metadata.insert("name".into(), json!(run.name));
+    metadata.insert("namespace".into(), json!(run.namespace));
+    metadata.insert("uid".into(), json!(run.uid));
+    if let Some(version) = version {
+        metadata.insert("resourceVersion".into(), json!(version));
+    }
     let mut fields = Map::new();
     fields.insert("steps".into(), json!(steps));
     if let Some(revision) = source_revision {
@@ -185,7 +192,7 @@ fn body(run: &Run, status: &AgentStatus) -> Value {
     json!({
         "apiVersion": PipelineRun::api_version(&()),
         "kind": PipelineRun::kind(&()),
-        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid},
+        "metadata": metadata,
         "status": fields,
     })
 }

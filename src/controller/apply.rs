@@ -15,7 +15,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::events::{Event, EventType},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// A write that did not succeed: the world's fault, tried again with backoff.
 #[derive(Debug, thiserror::Error)]
@@ -112,13 +112,11 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
 
 async fn apply_status(ctx: &Context, run: &PipelineRun, status: &ControllerStatus) -> Result<(), Error> {
     let runs: Api<PipelineRun> = Api::namespaced(ctx.client.clone(), &run.namespace().unwrap_or_default());
-    let fields = serde_json::to_value(status).unwrap_or_default();
-    let mut body = status_body(run, fields);
     // Steps are the agent's: what it says meanwhile must not be overwritten with what was read before.
-    if !status.steps.is_empty() {
-        body["metadata"]["resourceVersion"] = json!(run.resource_version());
-    }
-    status_apply(&runs, run, manager::CONTROLLER, &body).await.map_err(failed("write the status"))?;
+    let version = run.resource_version().filter(|_| !status.steps.is_empty());
+    let status = serde_json::to_value(status).unwrap_or_default();
+    let written = status_apply(&runs, run, manager::CONTROLLER, status, version.as_deref()).await;
+    written.map_err(failed("write the status"))?;
     ctx.note_written(&run.uid().unwrap_or_default(), (ctx.now)());
     Ok(())
 }
@@ -130,20 +128,30 @@ pub async fn status_write(
     manager: &str,
     status: Value,
 ) -> kube::Result<()> {
-    status_apply(runs, run, manager, &status_body(run, status)).await
+    status_apply(runs, run, manager, status, None).await
 }
 
-fn status_body(run: &PipelineRun, status: Value) -> Value {
-    json!({
+/// The same, for this version of the object only, if one is given.
+async fn status_apply(
+    runs: &Api<PipelineRun>,
+    run: &PipelineRun,
+    manager: &str,
+    status: Value,
+    version: Option<&str>,
+) -> kube::Result<()> {
+    let mut metadata = Map::new();
+    metadata.insert("name".into(), json!(run.name_any()));
+    metadata.insert("uid".into(), json!(run.uid()));
+    if let Some(version) = version {
+        metadata.insert("resourceVersion".into(), json!(version));
+    }
+    let body = json!({
         "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
         "kind": "PipelineRun",
-        "metadata": {"name": run.name_any(), "uid": run.uid()},
+        "metadata": metadata,
         "status": status,
-    })
-}
-
-async fn status_apply(runs: &Api<PipelineRun>, run: &PipelineRun, manager: &str, body: &Value) -> kube::Result<()> {
-    runs.patch_status(&run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(body)).await.map(|_| ())
+    });
+    runs.patch_status(&run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&body)).await.map(|_| ())
 }
 
 /// Finalizers have other owners too: the version of the object guards the list.
