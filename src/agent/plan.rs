@@ -8,7 +8,7 @@
 use super::{
     journal::Journal,
     run::{Run, Wish},
-    status::{AgentStatus, compose, place},
+    status::{AgentStatus, compose, place, pushed},
     work::{Verdict, Work},
 };
 use crate::{
@@ -206,12 +206,7 @@ fn waiting<'a>(seen: &'a Observed<'_>) -> impl Iterator<Item = (usize, Option<&'
 
 /// The answer that a recorded end gives.
 fn answer(step: &StepStatus) -> Answer {
-    let pushed = |image: &ImageStatus| {
-        let digest = image.digest.clone();
-        let repository = image.repository.clone();
-        image.tags.iter().map(move |tag| format!("pushed {repository}:{tag} ({digest})")).collect::<Vec<_>>()
-    };
-    let mut log: Vec<String> = step.images.iter().flat_map(pushed).collect();
+    let mut log: Vec<String> = step.images.iter().filter(|image| !image.tags.is_empty()).map(pushed).collect();
     log.extend(step.message.clone());
     Answer { version: wire::VERSION, passed: step.phase == StepPhase::Succeeded, log, message: step.message.clone() }
 }

@@ -7,6 +7,7 @@
 
 use super::{
     line::Line,
+    progress::Gauge,
     push::{Push, Transport},
     run::Run,
 };
@@ -289,21 +290,16 @@ fn box_repository(image: &str) -> Option<Repository> {
 }
 
 /// Tells the line of progress; never ends, as the push itself does.
-async fn show(mut progress: watch::Receiver<Progress>, line: &Line) {
-    while progress.changed().await.is_ok() {
-        let now = *progress.borrow_and_update();
-        line.progress(words(now));
+async fn show(progress: watch::Receiver<Progress>, line: &Line) {
+    let (began, mut gauge, mut told) = (Instant::now(), Gauge::default(), String::new());
+    loop {
         tokio::time::sleep(PROGRESS_INTERVAL).await;
+        let words = gauge.words(began.elapsed(), *progress.borrow());
+        if words != told {
+            line.progress(words.clone());
+            told = words;
+        }
     }
-    std::future::pending().await
-}
-
-/// `pushing: 3 of 8 layers, 12.5 MB sent`.
-fn words(progress: Progress) -> String {
-    let done = progress.layers_there + progress.layers_sent;
-    let total = done + progress.layers_left;
-    let tenths = progress.bytes_done / 100_000;
-    format!("pushing: {done} of {total} layers, {}.{} MB sent", tenths / 10, tenths % 10)
 }
 
 /// The box of a run. Its processes run before the engine says so: a short step ends while the start is still under

@@ -16,7 +16,7 @@ use kube::{
     core::Request,
     runtime::events::{Event, EventType},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// A write that did not succeed: the world's fault, tried again with backoff.
 #[derive(Debug, thiserror::Error)]
@@ -114,19 +114,38 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
 }
 
 async fn apply_status(ctx: &Context, run: &PipelineRun, status: &ControllerStatus) -> Result<(), Error> {
+    // Steps are the agent's: what it says meanwhile must not be overwritten with what was read before.
+    let version = run.resource_version().filter(|_| !status.steps.is_empty());
     let status = serde_json::to_value(status).unwrap_or_default();
-    status_write(&ctx.client, run, manager::CONTROLLER, status).await.map_err(failed("write the status"))?;
+    let written = status_apply(&ctx.client, run, manager::CONTROLLER, status, version.as_deref()).await;
+    written.map_err(failed("write the status"))?;
     ctx.note_written(&run.uid().unwrap_or_default(), (ctx.now)());
     Ok(())
 }
 
-/// Server-side apply of the status fields that one manager owns. The answer, which is the whole run, is
-/// not read.
+/// Server-side apply of the status fields that one manager owns.
 pub async fn status_write(client: &Client, run: &PipelineRun, manager: &str, status: Value) -> kube::Result<()> {
+    status_apply(client, run, manager, status, None).await
+}
+
+/// The same, for this version of the object only, if one is given. The answer, which is the whole run, is not read.
+async fn status_apply(
+    client: &Client,
+    run: &PipelineRun,
+    manager: &str,
+    status: Value,
+    version: Option<&str>,
+) -> kube::Result<()> {
+    let mut metadata = Map::new();
+    metadata.insert("name".into(), json!(run.name_any()));
+    metadata.insert("uid".into(), json!(run.uid()));
+    if let Some(version) = version {
+        metadata.insert("resourceVersion".into(), json!(version));
+    }
     let body = json!({
         "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
         "kind": "PipelineRun",
-        "metadata": {"name": run.name_any(), "uid": run.uid()},
+        "metadata": metadata,
         "status": status,
     });
     let request = Request::new(PipelineRun::url_path(&(), run.namespace().as_deref()))

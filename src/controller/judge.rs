@@ -62,7 +62,7 @@ impl Judgement {
 #[must_use]
 pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
     let status = seen.run.status.clone().unwrap_or_default();
-    if let Some(report) = status.report.as_ref().filter(|r| Some(r.attempt) == status.attempt) {
+    if let Some(report) = reported(&status) {
         return Judgement::of(by_report(spec, &status, report, seen.now));
     }
     let pod_status = pod.status.clone().unwrap_or_default();
@@ -90,13 +90,19 @@ pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
 #[must_use]
 pub fn without_pod(seen: &Observed, spec: &PipelineSpec) -> Judgement {
     let status = seen.run.status.clone().unwrap_or_default();
-    let verdict = match status.report.as_ref().filter(|r| Some(r.attempt) == status.attempt) {
+    let verdict = match reported(&status) {
         Some(report) => by_report(spec, &status, report, seen.now),
         None if seen.run.spec.cancel.is_some() => Verdict::failed(reason::CANCELLED, cancelled(seen, &status)),
         None => Verdict::failed(reason::POD_LOST, format!("the pod was deleted{}", at_step(&status))),
     };
     let steps = close_steps(spec, &status, &verdict, seen.now);
     Judgement { verdict, steps, wake: None }
+}
+
+/// The agent's report on this attempt.
+#[must_use]
+pub fn reported(status: &PipelineRunStatus) -> Option<&Report> {
+    status.report.as_ref().filter(|report| Some(report.attempt) == status.attempt)
 }
 
 /// The words for a cancelled run.
@@ -468,6 +474,13 @@ fn terminated<'a>(containers: &'a [ContainerStatus], name: &str) -> Option<&'a C
 
 fn needs_agent(spec: &PipelineSpec) -> bool {
     spec.all_steps().any(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_))))
+}
+
+/// Whether a step of the agent is under way.
+#[must_use]
+pub fn agent_works(spec: &PipelineSpec, status: &PipelineRunStatus) -> bool {
+    let runs = |name: &str| status.steps.iter().any(|s| s.name == name && s.phase == StepPhase::Running);
+    spec.all_steps().any(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_))) && runs(&s.name))
 }
 
 /// Whether the agent of the run's node renewed its lease lately.

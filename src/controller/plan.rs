@@ -385,8 +385,12 @@ fn with_pod(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Plan {
         return judged(seen, spec, gone, &PodFacts::recorded(&status));
     }
     let judgement = judge::judge(seen, spec, pod);
-    if judgement.verdict.outcome == Outcome::GoesOn && seen.run.spec.cancel.is_some() {
-        return cancelling(seen, spec, &facts);
+    // By an immediate cancel its pod goes, and the box with it: that is no failure of either.
+    let going = seen.run.spec.cancel == Some(Cancel::Immediate) && pod.metadata.deletion_timestamp.is_some();
+    if seen.run.spec.cancel.is_some()
+        && (judgement.verdict.outcome == Outcome::GoesOn || going && judge::reported(&status).is_none())
+    {
+        return cancelling(seen, spec, pod, &facts);
     }
     let mut plan = judged(seen, spec, judgement, &facts);
     if status.pod_uid.is_none() && !plan.events.iter().any(|e| e.warning) {
@@ -400,19 +404,29 @@ fn with_pod(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Plan {
 
 /// Graceful: the agent tells the runner, which ends the step and runs the after-steps. With no step
 /// begun, or an agent that stays silent, there is nobody to tell: then as `Immediate`.
-fn cancelling(seen: &Observed, spec: &PipelineSpec, facts: &PodFacts) -> Plan {
+///
+/// Immediate: the pod goes. The run is over at once, unless the agent is at a push: only the agent knows which tags
+/// have moved. It says so before the pod is gone.
+fn cancelling(seen: &Observed, spec: &PipelineSpec, pod: &Pod, facts: &PodFacts) -> Plan {
     let status = seen.run.status.clone().unwrap_or_default();
     let begun = status.steps.iter().find(|s| s.started_at.is_some());
     let graceful = seen.run.spec.cancel == Some(Cancel::Graceful) && begun.is_some() && judge::agent_hears_cancel(seen);
-    let verdict = if graceful {
+    let overdue = pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| due.0 <= seen.now);
+    let pushing = seen.run.spec.cancel == Some(Cancel::Immediate)
+        && judge::agent_is_there(seen)
+        && judge::agent_works(spec, &status)
+        && !overdue;
+    let verdict = if graceful || pushing {
         let running = status.steps.iter().rev().find(|s| s.started_at.is_some()).map_or("", |s| &s.name);
         Verdict::goes_on(reason::CANCELLING, format!("stopping step {running}"))
     } else {
         Verdict::failed(reason::CANCELLED, judge::cancelled(seen, &status))
     };
     let steps = judge::close_steps(spec, &status, &verdict, seen.now);
-    let wake = graceful.then_some(Duration::from_secs(5));
-    written(seen, facts, &verdict, steps, wake)
+    let wake = (graceful || pushing).then_some(Duration::from_secs(5));
+    let mut plan = written(seen, facts, &verdict, steps, wake);
+    plan.changes.extend(delete_pod(pod).filter(|_| pushing));
+    plan
 }
 
 /// Carries a judgement out: a new attempt if the infrastructure failed and one is left, else the status.

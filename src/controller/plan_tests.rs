@@ -97,6 +97,10 @@ const BOX_RUNS: &str = "{phase: Running, containerStatuses: [
   {name: box, image: 'a:1', imageID: '', ready: true, restartCount: 0, state: {running: {}}},
   {name: prepare, image: w, imageID: '', ready: false, restartCount: 0, state: {terminated: {exitCode: 0}}}]}";
 
+const BOX_ENDED: &str = "{phase: Failed, containerStatuses: [
+  {name: box, image: 'a:1', imageID: '', ready: false, restartCount: 0, state: {terminated: {exitCode: 143, startedAt: '2026-11-21T11:59:00Z'}}},
+  {name: prepare, image: w, imageID: '', ready: false, restartCount: 0, state: {terminated: {exitCode: 0}}}]}";
+
 #[test]
 fn a_run_becomes_a_pod_in_order() {
     let mut seen = seen(&format!("{{pipelineSpec: {SPEC}}}"));
@@ -379,6 +383,38 @@ fn a_graceful_cancel_is_not_left_to_a_silent_agent(#[case] silent_s: i64, #[case
     seen.now += SignedDuration::from_secs(since_s);
     seen.agent_seen = Some(seen.now - SignedDuration::from_secs(silent_s));
     assert_eq!(reason_of(&settle(seen)).1, reason);
+}
+
+#[test]
+fn an_immediate_cancel_in_mid_push_ends_once_the_agent_has_said_what_moved() {
+    let mut seen = with_pod(PUSH, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().steps = vec![step("one", StepPhase::Succeeded), step("push", StepPhase::Running)];
+    seen.run.spec.cancel = Some(Cancel::Immediate);
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]), "nothing else keeps the pod");
+    seen.pod.as_mut().unwrap().metadata.deletion_timestamp = Some(ago(-15));
+    let seen = settle(seen);
+    assert_eq!(reason_of(&seen), ("Unknown".into(), "Cancelling".into(), "stopping step push".into()));
+    assert!(plan(&seen).changes.is_empty());
+
+    // The box ends by TERM; that is no lost pod.
+    let mut ended = seen.clone();
+    ended.pod.as_mut().unwrap().status = Some(serde_yaml::from_str(BOX_ENDED).unwrap());
+    assert_eq!(reason_of(&settle(ended)).1, "Cancelling");
+
+    let mut gone = seen.clone();
+    gone.pod = None;
+    let mut told = seen.clone();
+    told.run.status.as_mut().unwrap().steps[1].phase = StepPhase::Cancelled;
+    let mut away = seen.clone();
+    away.agent_seen = None;
+    let mut late = seen;
+    late.now += SignedDuration::from_secs(16);
+    late.agent_seen = Some(late.now);
+    for (name, seen) in [("gone", gone), ("told", told), ("away", away), ("late", late)] {
+        let (status, reason, message) = reason_of(&settle(seen));
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "Cancelled"), "{name}");
+        assert_eq!(message, "cancelled (Immediate) at step push", "{name}");
+    }
 }
 
 #[test]

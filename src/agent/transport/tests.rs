@@ -89,10 +89,3 @@ async fn the_config_of_a_box_image_is_read_once() {
 fn the_boxs_repository(#[case] image: &str, #[case] expected: &str) {
     assert_eq!(box_repository(image).unwrap().to_string(), expected);
 }
-
-#[test]
-fn progress_in_words() {
-    let progress =
-        Progress { layers_there: 2, layers_sent: 1, layers_left: 5, bytes_done: 12_560_000, bytes_total: None };
-    assert_eq!(words(progress), "pushing: 3 of 8 layers, 12.5 MB sent");
-}

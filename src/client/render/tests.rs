@@ -308,6 +308,30 @@ fn a_wait_is_repeated_after_half_a_minute_and_a_silent_step_after_one() {
 }
 
 #[test]
+fn progress_of_a_push_is_a_line_every_ten_seconds_and_its_last_word_is_not_lost() {
+    let mut renderer = Renderer::new(setting(Mode::Plain));
+    renderer.event(at(0), &created());
+    renderer.event(at(1_000), &started(2));
+    let mut lines = Vec::new();
+    for second in 1..=40_u64 {
+        if second % 5 == 0 && second <= 25 {
+            let step = steps().remove(2);
+            let message = format!("pushing: 1 of 2 layers, {second}.0 MB sent, 1.0 MB/s");
+            lines.extend(renderer.event(at(second * 1_000), &Event::Progress { step, message }));
+        }
+        lines.extend(renderer.tick(at(second * 1_000)));
+    }
+    let expected = [(5, "5.0s"), (15, "15.0s"), (25, "25.0s")].map(|(sent, when)| {
+        Text::Message(format!("> run   [{when}] 3/3 push: pushing: 1 of 2 layers, {sent}.0 MB sent, 1.0 MB/s\n"))
+    });
+    assert_eq!(lines, expected);
+    let step = steps().remove(2);
+    assert_eq!(renderer.event(at(41_000), &Event::Progress { step: step.clone(), message: "a".into() }).len(), 1);
+    assert_eq!(renderer.event(at(42_000), &Event::Progress { step, message: "trying again in 60s".into() }), []);
+    assert_eq!(renderer.tick(at(51_000)), [Text::Message("> run   [51.0s] 3/3 push: trying again in 60s\n".into())]);
+}
+
+#[test]
 fn only_the_failing_step_is_shown_when_asked() {
     let mut events = bad();
     events.insert(1, (100, started(0)));

@@ -68,6 +68,7 @@ fn a_fault_changes_nothing_in_the_end(
         "script",
         "agent-away",
         "push",
+        "cancel-in-push",
         "cancel-graceful",
         "cancel-immediate",
         "timeout",

@@ -35,6 +35,8 @@ pub(super) struct Files {
     pub(super) journal: BTreeMap<usize, Entry>,
     /// The step that waits for the agent.
     pub(super) asked: Option<usize>,
+    /// What the agent pushed, if only a part of it.
+    pub(super) pushed: BTreeSet<usize>,
     /// The agent's answers.
     pub(super) answers: BTreeSet<usize>,
     /// The agent's word to cancel.

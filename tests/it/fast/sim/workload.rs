@@ -25,6 +25,8 @@ pub(super) struct Workload {
     act: Act,
     /// Phase of the run at the end; none: it is gone.
     pub(super) end: Option<&'static str>,
+    /// Whether a tag moves, which the status must tell at the end.
+    pub(super) pushes: bool,
 }
 
 /// What the user does after creating the run.
@@ -46,6 +48,10 @@ const THREE: &str = "pipelineSpec: {box: {image: 'debian:12'}, steps: [{name: on
 const LONG: &str = "pipelineSpec: {box: {image: 'debian:12'}, steps: [{name: one, script: 'true'}, \
     {name: two, script: 'sleep 900'}, {name: three, script: 'true'}], afterSteps: [{name: tell, script: 'true'}]}";
 const MANNERS: Manners = Manners { never_starts: false, loses_first: false, pulls_badly: false, dies: false };
+const PUSH: &str = "pipelineSpec: {box: {image: 'debian:12'}, \
+    env: [{name: TOKEN, secretKeyRef: {name: token, key: value}}], steps: [{name: one, script: 'true'}, \
+    {name: two, dockerPush: {repository: registry.test/app, credentials: {secretName: token}}}, \
+    {name: three, script: 'true'}]}";
 const PLAIN: Workload = Workload {
     name: "script",
     spec: THREE,
@@ -54,10 +60,11 @@ const PLAIN: Workload = Workload {
     quota: false,
     act: Act::Nothing,
     end: Some("Succeeded"),
+    pushes: false,
 };
 
 /// All workloads.
-pub(super) const ALL: [Workload; 15] = [
+pub(super) const ALL: [Workload; 16] = [
     PLAIN,
     Workload {
         name: "agent-away",
@@ -67,12 +74,13 @@ pub(super) const ALL: [Workload; 15] = [
         end: Some("Failed"),
         ..PLAIN
     },
+    Workload { name: "push", spec: PUSH, pushes: true, ..PLAIN },
     Workload {
-        name: "push",
-        spec: "pipelineSpec: {box: {image: 'debian:12'}, \
-            env: [{name: TOKEN, secretKeyRef: {name: token, key: value}}], steps: [{name: one, script: 'true'}, \
-            {name: two, dockerPush: {repository: registry.test/app, credentials: {secretName: token}}}, \
-            {name: three, script: 'true'}]}",
+        name: "cancel-in-push",
+        spec: PUSH,
+        act: Act::Cancel("Immediate"),
+        end: Some("Cancelled"),
+        pushes: true,
         ..PLAIN
     },
     Workload { name: "cancel-graceful", spec: LONG, act: Act::Cancel("Graceful"), end: Some("Cancelled"), ..PLAIN },

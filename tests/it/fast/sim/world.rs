@@ -123,6 +123,10 @@ impl World {
         if phase.as_deref() != self.workload.end {
             wrong.push(format!("the run ends as {phase:?} instead of {:?}", self.workload.end));
         }
+        let images = |run: &Value| run["status"]["steps"].to_string().contains("sha256:");
+        if self.workload.pushes && !run.as_deref().is_some_and(|run| images(run)) {
+            wrong.push("the status does not tell of the tag that moved".into());
+        }
         let (mut news, mut pods) = (BTreeMap::new(), BTreeMap::new());
         let end = self.store.with(|store| {
             for change in store.history() {
