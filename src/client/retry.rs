@@ -22,7 +22,7 @@ pub(super) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exi
     not_both(session, args.output)?;
     let cluster = session.cluster().await?;
     let old = cluster.find_run(Some(&args.run)).await?;
-    let manifest = Manifest { pipelines: Vec::new(), run: again(&old) };
+    let manifest = Manifest::of(again(&old));
     let shown = Shown {
         detach: args.detach,
         timeout: args.timeout,

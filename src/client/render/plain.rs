@@ -40,11 +40,11 @@ impl Plain {
         let mut texts = Vec::new();
         let data = self.story.tell(at.run_ms, event);
         if !data.is_empty() {
-            self.last_ms = at.run_ms;
+            self.last_ms = at.now_ms;
             texts.push(Text::Data(data));
         }
         for line in self.lines(at, event) {
-            self.last_ms = at.run_ms;
+            self.last_ms = at.now_ms;
             texts.push(Text::Message(line + "\n"));
         }
         texts
@@ -96,6 +96,10 @@ impl Plain {
                 Event::RunFinished(end) if end.outcome != Outcome::Succeeded => self.finished(at, end),
                 _ => Vec::new(),
             };
+        }
+        if self.story.is_old(at, event) {
+            self.waiting = None;
+            return Vec::new();
         }
         let only = self.story.setting.only_step.clone();
         let hidden = |name: &str| only.as_deref().is_some_and(|o| o != name);
