@@ -1,6 +1,7 @@
 //! The push door between a real engine and a real registry (`127.0.0.1:5000`, or `WINDLASS_TEST_REGISTRY`).
 #![cfg(test)]
 
+use crate::token_registry::{TokenRegistry, User};
 use bollard::{
     Docker, body_full,
     models::{ContainerConfig, ContainerCreateBody},
@@ -18,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use windlass::{
     api::push::SecretsInImage,
     registry::{
-        Client, Door, DoorJob, NamedSecret, Prepared, Progress, PushError, Pushed, Repository, Secret, Session, Trust,
-        digest::Digest,
+        Client, Credentials, Door, DoorJob, NamedSecret, Prepared, Progress, PushError, Pushed, Repository, Secret,
+        Session, Trust, digest::Digest,
     },
 };
 
@@ -185,7 +186,11 @@ fn rebuilt(engines: &[u8]) -> Vec<u8> {
 }
 
 async fn through_a_door(engine: &Engine, job: DoorJob) -> (Result<(), String>, Result<Pushed, PushError>) {
-    let door = Door::open(client(), job).await.unwrap();
+    pushed_by(client(), engine, job).await
+}
+
+async fn pushed_by(client: Client, engine: &Engine, job: DoorJob) -> (Result<(), String>, Result<Pushed, PushError>) {
+    let door = Door::open(client, job).await.unwrap();
     let said = engine.push(door.target()).await;
     (said, door.close().await)
 }
@@ -281,5 +286,67 @@ async fn a_secret_in_a_layer_stops_the_push() {
     let warned = DoorJob { secrets: vec![secret], secrets_in_image: SecretsInImage::Warn, ..warned };
     let pushed = through_a_door(&engine, warned).await.1.unwrap();
     assert_eq!(pushed.warnings.len(), 1, "{:?}", pushed.warnings);
+    engine.remove().await;
+}
+
+/// A writer and a reader of `team`, and somebody who may write elsewhere only.
+async fn guarded() -> (TokenRegistry, Client) {
+    let registry = TokenRegistry::start(vec![
+        User { name: "writer", password: "writers-password", may: vec![("team/".into(), &["pull", "push"])] },
+        User { name: "reader", password: "readers-password", may: vec![("team/".into(), &["pull"])] },
+        User { name: "other", password: "others-password", may: vec![("other/".into(), &["pull", "push"])] },
+    ])
+    .await;
+    let (host, token_host) = (registry.host.clone(), registry.token_host.clone());
+    let insecure_hosts = vec![host.clone(), token_host.clone()];
+    let trust = Trust { insecure_hosts, token_hosts: vec![(host, token_host)], ..Trust::default() };
+    (registry, Client::new(trust).unwrap())
+}
+
+fn login(user: &str, password: &str) -> Option<Credentials> {
+    Some(Credentials::new(user.into(), Secret::new(password.into())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_with_tokens_says_who_may_push() {
+    let (registry, client) = guarded().await;
+    let engine = Engine::commit(1000, b"small").await;
+    let repository = Repository::parse(&format!("{}/team/app", registry.host), None).unwrap();
+    let forbidden = format!("user \"reader\" may not push to {}/team/app (401)", registry.host);
+    let cases = [
+        (login("writer", "wrong-password"), Some(("RegistryUnauthorized", "refused user \"writer\" (401)"))),
+        (None, Some(("RegistryUnauthorized", "the step has no credentials"))),
+        (login("reader", "readers-password"), Some(("RegistryForbidden", forbidden.as_str()))),
+        (login("writer", "writers-password"), None),
+    ];
+    for (credentials, expected) in cases {
+        let (job, _) = job(&repository, &["v1"], &Told::default());
+        let (_, result) = pushed_by(client.clone(), &engine, DoorJob { credentials, ..job }).await;
+        match (result, expected) {
+            (Ok(pushed), None) => assert_eq!(pushed.tags, ["v1"]),
+            (Err(error), Some((reason, says))) => {
+                assert_eq!((error.reason, error.transient), (reason, false), "{error}");
+                assert!(error.message.contains(says) && !error.message.contains("password"), "{error}");
+            }
+            (result, expected) => panic!("wanted {expected:?}, got {result:?}"),
+        }
+    }
+    engine.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_of_a_box_image_that_may_not_be_read_are_sent() {
+    let (registry, client) = guarded().await;
+    let engine = Engine::commit(6 << 20, b"small").await;
+    let repository = |path: &str| Repository::parse(&format!("{}/{path}", registry.host), None).unwrap();
+    let (first, _) = job(&repository("team/box"), &["v1"], &Told::default());
+    let first = DoorJob { credentials: login("writer", "writers-password"), ..first };
+    let first = pushed_by(client.clone(), &engine, first).await.1.unwrap();
+    let (second, progress) = job(&repository("other/app"), &["v1"], &Told::default());
+    let credentials = login("other", "others-password");
+    let second = DoorJob { credentials, mount_from: Some(repository("team/box")), ..second };
+    let second = pushed_by(client, &engine, second).await.1.unwrap();
+    assert_eq!(second.digest, first.digest);
+    assert_eq!((progress.borrow().layers_there, progress.borrow().layers_sent), (0, 2));
     engine.remove().await;
 }
