@@ -69,8 +69,6 @@ pub struct DoorJob {
     pub secrets: Vec<NamedSecret>,
     /// What to do when one is; `Allow` does not search.
     pub secrets_in_image: SecretsInImage,
-    /// Digest that an earlier try recorded: another one fails the push with `Interrupted`.
-    pub expected_digest: Option<String>,
     /// Repository of the box image, if it is on the same registry: layers are taken over from it without upload.
     pub mount_from: Option<Repository>,
     /// How many layers the image has, if known; for progress only.
@@ -137,7 +135,6 @@ pub(super) struct Push {
     config: Rebuild,
     needles: Option<Arc<Needles>>,
     deny: bool,
-    expected_digest: Option<String>,
     mount_from: Option<String>,
     layers: Option<usize>,
     progress: watch::Sender<Progress>,
@@ -225,7 +222,6 @@ impl Push {
             config: job.config,
             needles: Needles::new(&job.secrets).filter(|_| searched).map(Arc::new),
             deny: job.secrets_in_image == SecretsInImage::Deny,
-            expected_digest: job.expected_digest,
             mount_from,
             layers: job.layers,
             progress: job.progress,

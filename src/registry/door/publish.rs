@@ -45,10 +45,6 @@ pub(super) async fn publish(push: &Push, manifest: &[u8], content_type: &str) ->
     let bytes = Bytes::from(bytes);
     let digest = Digest::of(&bytes);
     let size = image.size(config.len() as u64);
-    if let Some(expected) = push.expected_digest.as_ref().filter(|expected| *expected != digest.as_str()) {
-        let text = format!("the push was interrupted with {expected}, and the image is {digest} now");
-        return Err(PushError::new(reason::INTERRUPTED, text));
-    }
     (push.before_tags)(Prepared { digest: digest.to_string(), size }).await?;
     let mut tags: Vec<String> = Vec::new();
     for tag in &push.tags {
