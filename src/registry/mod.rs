@@ -23,6 +23,7 @@ pub mod scan;
 pub mod session;
 mod tar;
 pub mod trust;
+mod zstd;
 
 pub use client::{Client, Patience};
 pub use credentials::{Credentials, CredentialsError, Secret};

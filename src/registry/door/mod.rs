@@ -176,7 +176,7 @@ impl Door {
         client.last_port().store(port, Ordering::Relaxed);
         // Whoever is on the node can connect; only the engine knows this.
         let nonce = format!("{:032x}", rand::random::<u128>());
-        let push = Arc::new(Push::new(client, job, &nonce));
+        let push = Arc::new(Push::new(client, job, &nonce)?);
         let accept = tokio::spawn(accept(listener, push.clone()));
         let stop = push.stop.clone().drop_guard();
         Ok(Self { target: format!("127.0.0.1:{port}/{nonce}/x"), push, accept, _stop_on_drop: stop })
@@ -208,7 +208,7 @@ impl Door {
 }
 
 impl Push {
-    fn new(client: Client, job: DoorJob, nonce: &str) -> Self {
+    fn new(client: Client, job: DoorJob, nonce: &str) -> Result<Self, PushError> {
         // A door has its own end, besides the caller's.
         let stop = job.stop.child_token();
         let same_host = job.mount_from.filter(|source| source.host == job.repository.host && *source != job.repository);
@@ -216,11 +216,12 @@ impl Push {
         let sources = mount_from.iter().cloned().collect();
         let session = Session::new(client, job.repository, job.credentials, stop.clone()).with_sources(sources);
         let searched = job.secrets_in_image != SecretsInImage::Allow;
-        Self {
+        let needles = if searched { Needles::new(&job.secrets)? } else { None };
+        Ok(Self {
             session,
             tags: job.tags,
             config: job.config,
-            needles: Needles::new(&job.secrets).filter(|_| searched).map(Arc::new),
+            needles: needles.map(Arc::new),
             deny: job.secrets_in_image == SecretsInImage::Deny,
             mount_from,
             layers: job.layers,
@@ -232,7 +233,7 @@ impl Push {
             prefix: format!("/v2/{nonce}/x/"),
             state: Mutex::default(),
             outcome: Arc::default(),
-        }
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -279,6 +279,34 @@ async fn a_secret_may_be_let_through(#[case] policy: SecretsInImage, #[case] war
     assert!(!format!("{pushed:?}").contains("hunter2"));
 }
 
+/// Layers that cannot be searched to their end: of no known kind, and broken off.
+#[rstest]
+#[case::xz(Bytes::from_static(b"\xfd7zXZ\0\0\x04rest"), "neither a tar nor compressed")]
+#[case::no_tar(Bytes::from_static(b"{harmless"), "neither a tar nor compressed")]
+#[case::cut(gzip(&noise(6 * MIB)).slice(..5 * MIB), "cannot be unpacked")]
+#[case::cut_and_small(gzip(&noise(1000)).slice(..500), "cannot be unpacked")]
+#[case::zstd_of_nothing(Bytes::from_static(b"\x28\xb5\x2f\xfdrest"), "cannot be unpacked")]
+#[tokio::test]
+async fn a_layer_that_cannot_be_searched_is_pushed_only_if_the_step_says_so(#[case] layer: Bytes, #[case] says: &str) {
+    let image = Image::with_layers(vec![layer]);
+    for store in [Store::Classic, Store::Containerd] {
+        let registry = Registry::start(Auth::Open).await;
+        let told = Told::default();
+        let job = DoorJob { secrets: secret(), ..job(&registry.host, &told) };
+        let error = push(client(&registry), job, &image, store).await.1.unwrap_err();
+        assert_eq!((error.reason, error.transient), ("SecretsNotSearched", false), "{error}");
+        assert!(error.message.contains(says) && error.message.contains("Warn or Allow"), "{error}");
+        assert!(registry.state().blobs.is_empty() && told.all().is_empty(), "the layer is in the registry");
+    }
+    for (policy, warnings) in [(SecretsInImage::Warn, 1), (SecretsInImage::Allow, 0)] {
+        let registry = Registry::start(Auth::Open).await;
+        let job = DoorJob { secrets: secret(), secrets_in_image: policy, ..job(&registry.host, &Told::default()) };
+        let pushed = push(client(&registry), job, &image, Store::Classic).await.1.unwrap();
+        assert_eq!(pushed.warnings.len(), warnings, "{:?}", pushed.warnings);
+        assert!(pushed.warnings.iter().all(|warning| warning.contains(says)), "{:?}", pushed.warnings);
+    }
+}
+
 #[tokio::test]
 async fn a_secret_in_the_config_counts_too() {
     let registry = Registry::start(Auth::Open).await;
