@@ -17,6 +17,7 @@ pub mod digest;
 pub mod door;
 pub mod error;
 pub mod reference;
+mod refusal;
 mod resolve;
 mod retry;
 pub mod scan;
