@@ -17,12 +17,14 @@ pub mod digest;
 pub mod door;
 pub mod error;
 pub mod reference;
+mod refusal;
 mod resolve;
 mod retry;
 pub mod scan;
 pub mod session;
 mod tar;
 pub mod trust;
+mod zstd;
 
 pub use client::{Client, Patience};
 pub use credentials::{Credentials, CredentialsError, Secret};

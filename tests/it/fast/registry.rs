@@ -1,7 +1,7 @@
 //! The push door against a registry of our own that misbehaves.
 #![cfg(test)]
 
-mod engine;
+pub(crate) mod engine;
 mod fake;
 mod faults;
 mod logins;
@@ -84,7 +84,6 @@ fn job(host: &str, told: &Told) -> DoorJob {
         config: Box::new(|_| Ok(CONFIG.to_vec())),
         secrets: Vec::new(),
         secrets_in_image: SecretsInImage::Deny,
-        expected_digest: None,
         mount_from: None,
         layers: None,
         progress: watch::Sender::new(Progress::default()),
