@@ -425,7 +425,7 @@ fn cancelling(seen: &Observed, spec: &PipelineSpec, pod: &Pod, facts: &PodFacts)
     let steps = judge::close_steps(spec, &status, &verdict, seen.now);
     let wake = (graceful || pushing).then_some(Duration::from_secs(5));
     let mut plan = written(seen, facts, &verdict, steps, wake);
-    plan.changes.extend(delete_pod(pod).filter(|_| pushing));
+    plan.changes.extend(delete_pod(seen, pod).filter(|_| pushing));
     plan
 }
 
