@@ -117,6 +117,7 @@ async fn open_upload(push: &Push, request: Request<Incoming>) -> Result<Reply, P
     let mut upload = Upload::new(permit);
     if let Some(digest) = digest {
         // Everything in one request.
+        upload.expect(push, &digest);
         receive(push, &mut upload, request.into_body()).await?;
         upload.finish(push, &digest).await?;
         return Ok(created(push, &digest));
@@ -140,6 +141,7 @@ async fn put(push: &Push, id: &str, request: Request<Incoming>) -> Result<Reply,
     let Some(digest) = digest_in(request.uri().query()) else { return Ok(reply(StatusCode::BAD_REQUEST)) };
     let taken = push.state().blobs.take(id);
     let Some(mut upload) = taken else { return Ok(reply(StatusCode::NOT_FOUND)) };
+    upload.expect(push, &digest);
     receive(push, &mut upload, request.into_body()).await?;
     upload.finish(push, &digest).await?;
     Ok(created(push, &digest))

@@ -40,13 +40,29 @@ pub(super) struct Upload {
     url: Option<Url>,
     hasher: Hasher,
     scan: Option<Scan>,
+    /// The registry has it already; the engine sends it as it is small.
+    known: bool,
     pub(super) received: u64,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Upload {
     pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
-        Self { buffer: BytesMut::new(), url: None, hasher: Hasher::default(), scan: None, received: 0, _permit: permit }
+        Self {
+            buffer: BytesMut::new(),
+            url: None,
+            hasher: Hasher::default(),
+            scan: None,
+            known: false,
+            received: 0,
+            _permit: permit,
+        }
+    }
+
+    /// Says what the blob will be called, before it comes. One that the registry has is not searched, whatever its
+    /// size: it came there by an earlier push, or is the box image's.
+    pub(super) fn expect(&mut self, push: &Push, digest: &Digest) {
+        self.known = self.received == 0 && push.state().blobs.is_known(digest);
     }
 
     /// Takes a body of the engine to its end.
@@ -120,7 +136,7 @@ impl Upload {
             self.hasher.update(&piece);
             self.received += piece.len() as u64;
             push.progress.send_modify(|progress| progress.bytes_done += piece.len() as u64);
-            if let Some(needles) = &push.needles {
+            if let Some(needles) = push.needles.as_ref().filter(|_| !self.known) {
                 let scan = self.scan.get_or_insert_with(|| Scan::start(needles.clone()));
                 scan.feed(piece.clone()).await;
                 // No need to send the rest of a layer that will be refused. The engine's config is not judged.
@@ -152,16 +168,19 @@ impl Upload {
             }
             return Err(PushError::new(reason::COMMIT_FAILED, "the engine sends too many blobs that are no layers"));
         }
+        let (known, absent) = {
+            let state = push.state();
+            (state.blobs.is_known(&digest), state.blobs.is_absent(&digest))
+        };
+        if known {
+            self.scan = None;
+        }
         if let Err(error) = self.judge(push, Some(&digest)).await {
             if let Some(url) = &self.url {
                 push.session.abandon(url).await;
             }
             return Err(error);
         }
-        let (known, absent) = {
-            let state = push.state();
-            (state.blobs.is_known(&digest), state.blobs.is_absent(&digest))
-        };
         let bytes = std::mem::take(&mut self.buffer).freeze();
         match &self.url {
             Some(url) => push.session.finish_upload(url, &digest).await?,

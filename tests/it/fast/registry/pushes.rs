@@ -279,6 +279,22 @@ async fn a_secret_may_be_let_through(#[case] policy: SecretsInImage, #[case] war
     assert!(!format!("{pushed:?}").contains("hunter2"));
 }
 
+/// What is there came by a push that was judged by its own policy, or is the box image's; so it is for small layers, which
+/// the engine sends all the same, and for large ones, which it does not.
+#[rstest]
+#[tokio::test]
+async fn a_layer_that_the_registry_has_is_not_searched(
+    #[values(Store::Classic, Store::Containerd)] store: Store,
+    #[values(10, 6 * MIB)] before: usize,
+) {
+    let registry = Registry::start(Auth::Open).await;
+    let image = leaking(before);
+    for policy in [SecretsInImage::Allow, SecretsInImage::Deny] {
+        let job = DoorJob { secrets: secret(), secrets_in_image: policy, ..job(&registry.host, &Told::default()) };
+        push(client(&registry), job, &image, store).await.1.unwrap();
+    }
+}
+
 /// Layers that cannot be searched to their end: of no known kind, and broken off.
 #[rstest]
 #[case::xz(Bytes::from_static(b"\xfd7zXZ\0\0\x04rest"), "neither a tar nor compressed")]
