@@ -43,8 +43,8 @@ pub(super) enum Challenge {
 pub(super) enum Login {
     /// Nothing was asked yet.
     Unasked,
-    /// User name and password.
-    Basic(HeaderValue),
+    /// User name and password; what was exchanged for them ends at a time.
+    Basic { header: HeaderValue, renew_at: Option<Instant> },
     /// A token, until it is time for the next.
     Bearer { header: HeaderValue, renew_at: Instant, challenge: Challenge },
 }
@@ -74,25 +74,35 @@ impl Account<'_> {
         match &challenge {
             Challenge::Basic => {
                 let credentials = self.credentials.ok_or_else(|| self.refused(StatusCode::UNAUTHORIZED, ""))?;
-                Ok(Login::Basic(sensitive(credentials.basic().expose())?))
+                let (basic, life) = self.basic(credentials).await?;
+                Ok(Login::Basic { header: sensitive(basic.expose())?, renew_at: life.map(renewal) })
             }
             Challenge::Bearer { realm, service, .. } => {
                 let token = self.fetch(realm, service.as_deref()).await?;
                 let life = token.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, 24 * 3600);
                 let text = token.token.or(token.access_token).unwrap_or_default();
                 let header = sensitive(&format!("Bearer {text}"))?;
-                // Early enough that an upload which begins now begins with a good token.
-                let renew_at = Instant::now() + Duration::from_secs(life) * 3 / 4;
-                Ok(Login::Bearer { header, renew_at, challenge })
+                Ok(Login::Bearer { header, renew_at: renewal(Duration::from_secs(life)), challenge })
             }
         }
+    }
+
+    /// User name and password as a header, and how long they last if they were exchanged for something.
+    async fn basic(&self, credentials: &Credentials) -> Result<(Secret<String>, Option<Duration>), PushError> {
+        let Some(keys) = credentials.aws_keys() else { return Ok((credentials.basic(), None)) };
+        if keys.registry != self.repository.host {
+            let text = format!("the aws properties are for {}, not for {}", keys.registry, self.repository.host);
+            return Err(PushError::new(reason::REGISTRY_MISMATCH, text));
+        }
+        let issued = keys.exchange(self.client).await?;
+        Ok((issued.basic, Some(issued.life)))
     }
 
     async fn fetch(&self, realm: &str, service: Option<&str>) -> Result<Token, PushError> {
         let registry = self.repository.api_host();
         let url = self.realm(realm)?;
         let host = authority(&url);
-        let (url, request) = self.token_request(url, service)?;
+        let (url, request) = self.token_request(url, service).await?;
         let response = self.client.send(&url, request, self.client.patience().answer).await?;
         let answer = self.client.read(&host, response, MAX_TOKEN).await?;
         match answer.status {
@@ -133,7 +143,7 @@ impl Account<'_> {
         Ok(url)
     }
 
-    fn token_request(
+    async fn token_request(
         &self,
         mut url: Url,
         service: Option<&str>,
@@ -161,7 +171,8 @@ impl Account<'_> {
             }
         }
         if let Some(credentials) = self.credentials {
-            request.headers_mut().insert(header::AUTHORIZATION, sensitive(credentials.basic().expose())?);
+            let (basic, _) = self.basic(credentials).await?;
+            request.headers_mut().insert(header::AUTHORIZATION, sensitive(basic.expose())?);
         }
         Ok((url, request))
     }
@@ -219,6 +230,11 @@ impl Account<'_> {
         }
         said
     }
+}
+
+/// When to ask for the next: early enough that an upload which begins now begins with a good login.
+fn renewal(life: Duration) -> Instant {
+    Instant::now() + life * 3 / 4
 }
 
 /// A header value that is not shown by `Debug`.
@@ -303,7 +319,7 @@ fn finish((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Chall
 pub(super) fn header_of(login: &Login) -> Option<Secret<HeaderValue>> {
     match login {
         Login::Unasked => None,
-        Login::Basic(header) | Login::Bearer { header, .. } => Some(Secret::new(header.clone())),
+        Login::Basic { header, .. } | Login::Bearer { header, .. } => Some(Secret::new(header.clone())),
     }
 }
 

@@ -347,10 +347,13 @@ impl Session {
     /// Adds the login to a request. Gives its number, for [`Self::renew`].
     async fn authorize(&self, request: &mut Request<OutBody>) -> Result<u64, PushError> {
         let mut login = self.login.lock().await;
-        if let Login::Bearer { renew_at, challenge, .. } = &login.1
-            && *renew_at <= Instant::now()
-        {
-            let next = self.account().log_in(challenge.clone()).await?;
+        let due = match &login.1 {
+            Login::Bearer { renew_at, challenge, .. } => Some((*renew_at, challenge.clone())),
+            Login::Basic { renew_at, .. } => renew_at.map(|at| (at, Challenge::Basic)),
+            Login::Unasked => None,
+        };
+        if let Some((_, challenge)) = due.filter(|(at, _)| *at <= Instant::now()) {
+            let next = self.account().log_in(challenge).await?;
             *login = (login.0 + 1, next);
         }
         if let Some(header) = header_of(&login.1) {
@@ -366,7 +369,8 @@ impl Session {
             return Ok(());
         }
         let Some(challenge) = challenge(&answer.headers) else { return Err(self.refusal(answer)) };
-        if matches!(&login.1, Login::Basic(_)) && challenge == Challenge::Basic {
+        // A password that did not do will not do again; what was exchanged for keys may have ended.
+        if matches!(&login.1, Login::Basic { renew_at: None, .. }) && challenge == Challenge::Basic {
             return Err(self.refusal(answer));
         }
         let next = self.account().log_in(challenge).await?;
