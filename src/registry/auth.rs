@@ -66,6 +66,8 @@ pub(super) struct Account<'a> {
     pub(super) credentials: Option<&'a Credentials>,
     /// Other repositories of the registry to read from.
     pub(super) sources: &'a [String],
+    /// What a login was exchanged for.
+    pub(super) issued: Option<Secret<String>>,
 }
 
 impl Account<'_> {
@@ -108,9 +110,9 @@ impl Account<'_> {
         match answer.status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(self.refused(answer.status, &words(&answer.body)));
+                return Err(self.refused(answer.status, &self.words(&answer.body)));
             }
-            status => return Err(super::session::refusal(&host, status, &answer, &self.scrub(&words(&answer.body)))),
+            status => return Err(super::session::refusal(&host, status, &answer, &self.words(&answer.body))),
         }
         // The parser's message may quote the token.
         let token: Token = serde_json::from_slice(&answer.body)
@@ -185,7 +187,6 @@ impl Account<'_> {
     /// A login that did not do, or is not enough.
     pub(super) fn refused(&self, status: StatusCode, said: &str) -> PushError {
         let Repository { host, path } = self.repository;
-        let said = self.scrub(said);
         let said = if said.is_empty() { String::new() } else { format!(": \"{said}\"") };
         let code = status.as_u16();
         match (self.credentials, status) {
@@ -216,19 +217,14 @@ impl Account<'_> {
         }
     }
 
-    /// Takes credentials out of a registry's words: some quote the request.
-    pub(super) fn scrub(&self, said: &str) -> String {
-        let Some(credentials) = self.credentials else { return said.to_owned() };
-        let basic = credentials.basic();
-        let mut said = said.to_owned();
-        let pair = basic.expose().strip_prefix("Basic ");
-        let token = credentials.identity_token().map(|token| token.expose().as_str());
-        for secret in [pair, token, Some(credentials.password().expose().as_str())].into_iter().flatten() {
-            if !secret.is_empty() {
-                said = said.replace(secret, "***");
-            }
-        }
-        said
+    /// A registry's words, without credentials.
+    pub(super) fn words(&self, body: &[u8]) -> String {
+        let basic = self.credentials.map(Credentials::basic);
+        let pair = basic.as_ref().and_then(|basic| basic.expose().strip_prefix("Basic "));
+        let identity = self.credentials.and_then(Credentials::identity_token);
+        let password = self.credentials.map(Credentials::password);
+        let texts = [identity, password, self.issued.as_ref()].into_iter().flatten().map(|s| s.expose().as_str());
+        words(body, &pair.into_iter().chain(texts).collect::<Vec<_>>())
     }
 }
 
@@ -313,6 +309,13 @@ fn finish((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Chall
         "bearer" => Some(Challenge::Bearer { realm: get("realm")?, service: get("service"), error: get("error") }),
         _ => None,
     }
+}
+
+/// What stands behind `Basic` or `Bearer`.
+pub(super) fn issued_by(login: &Login) -> Option<Secret<String>> {
+    let header = header_of(login)?;
+    let text = header.expose().to_str().ok()?;
+    text.split_once(' ').map(|(_, token)| Secret::new(token.to_owned()))
 }
 
 /// A token in a `Secret`, so that it can be handed about.

@@ -2,7 +2,7 @@
 //!
 //! [`super::session`] and [`super::auth`] send their requests through it.
 //!
-//! **Invariant:** every wait and every read is bounded; redirects are never followed; plain HTTP goes only to hosts
+//! **Invariant:** every wait and every read is bounded; no redirect is followed here; plain HTTP goes only to hosts
 //! that are listed as insecure.
 
 use super::{

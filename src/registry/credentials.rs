@@ -155,7 +155,8 @@ impl Credentials {
     }
 
     /// The keys that are exchanged for a login first.
-    pub(super) fn aws_keys(&self) -> Option<&AwsKeys> {
+    #[must_use]
+    pub fn aws_keys(&self) -> Option<&AwsKeys> {
         self.aws.as_ref()
     }
 

@@ -142,7 +142,7 @@ impl AwsKeys {
         // Some endpoints write the namespace in front.
         let kind = complaint.map(|complaint| complaint.kind).unwrap_or_default();
         let kind = kind.rsplit('#').next().unwrap_or_default();
-        let said = words(&answer.body).replace(self.secret_key.expose(), "***");
+        let said = words(&answer.body, &[self.secret_key.expose()]);
         let (registry, code) = (&self.registry, answer.status.as_u16());
         if kind == "ThrottlingException" {
             let text = format!("{} answered {code}: \"{said}\"", self.api);
