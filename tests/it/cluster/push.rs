@@ -12,7 +12,7 @@ pub(super) fn repository(world: &World, name: &str) -> String {
 }
 
 /// The config of an image, as skopeo reads it.
-fn config(image: &str) -> Value {
+pub(super) fn config(image: &str) -> Value {
     let text =
         tool("skopeo", &["inspect", "--tls-verify=false", "--config", &format!("docker://{image}")], "").unwrap();
     serde_json::from_str(&text).unwrap()
