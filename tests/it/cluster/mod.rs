@@ -11,6 +11,7 @@ mod formats;
 mod installation;
 mod life;
 mod logins;
+mod public;
 mod push;
 mod registry;
 mod run;

@@ -5,6 +5,6 @@ pub(crate) mod crds;
 mod docs;
 mod engine;
 mod prepare;
-mod registry;
+pub(crate) mod registry;
 mod runner;
 mod sim;

@@ -1,7 +1,7 @@
 //! The push door against a registry of our own that misbehaves.
 #![cfg(test)]
 
-mod ecr;
+pub(crate) mod ecr;
 mod engine;
 mod fake;
 mod faults;

@@ -25,15 +25,15 @@ use std::{
 use tokio::net::TcpListener;
 use windlass::registry::{AwsKeys, Client, Credentials, DoorJob, Repository, Secret, Trust};
 
-const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-const ACCESS: &str = "AKIAIOSFODNN7EXAMPLE";
-const REGISTRY: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+pub(crate) const ACCESS: &str = "AKIAIOSFODNN7EXAMPLE";
+pub(crate) const REGISTRY: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const API: &str = "api.ecr.eu-west-1.amazonaws.com";
-const LOGIN: &str = "AWS:eyJwYXlsb2FkIjoi";
+pub(crate) const LOGIN: &str = "AWS:eyJwYXlsb2FkIjoi";
 
 /// How the stand-in answers.
 #[derive(Clone)]
-enum Answer {
+pub(crate) enum Answer {
     /// A login for this long, if the signature is right.
     Login { seconds: f64 },
     /// A refusal, or anything else.
@@ -42,7 +42,7 @@ enum Answer {
 
 /// The stand-in for ECR's API.
 #[derive(Clone)]
-struct Api {
+pub(crate) struct Api {
     address: std::net::SocketAddr,
     answers: Arc<Mutex<Vec<Answer>>>,
     asked: Arc<Mutex<usize>>,
@@ -51,7 +51,12 @@ struct Api {
 impl Api {
     /// Gives these answers, the last one again and again.
     async fn start(answers: &[Answer]) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::start_at(0, answers).await
+    }
+
+    /// The same, on a port of loopback.
+    pub(crate) async fn start_at(port: u16, answers: &[Answer]) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let api = Self { address, answers: Arc::new(Mutex::new(answers.to_vec())), asked: Arc::default() };
         let served = api.clone();
@@ -69,7 +74,7 @@ impl Api {
         api
     }
 
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         *self.asked.lock().unwrap()
     }
 
