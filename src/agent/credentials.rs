@@ -7,7 +7,12 @@
 
 use super::files::{FileError, Volumes};
 use crate::{
-    api::{PipelineSpec, Step, condition::reason, env::EnvVar, push::DockerPush},
+    api::{
+        PipelineSpec, Step,
+        condition::reason,
+        env::{EnvFrom, EnvVar, can_be_set},
+        push::DockerPush,
+    },
     registry::{AwsKeys, Credentials, CredentialsError, NamedSecret, PushError, Repository, Secret},
     steps::{
         docker_push::{self, Login},
@@ -20,8 +25,10 @@ use std::collections::BTreeMap;
 
 /// Largest value of a Secret's key; Kubernetes stores no larger Secret.
 const MAX_VALUE_BYTES: usize = 1024 * 1024;
-/// Most bytes of Secret values that are looked for in layers.
+/// Most bytes of Secret values that are looked for in layers; an environment has at most one megabyte.
 const MAX_ALL_BYTES: usize = 8 * 1024 * 1024;
+/// Most values that are looked for.
+const MAX_VALUES: usize = 1000;
 /// Keys of a Secret that hold logins.
 const CONFIG_JSON: &str = ".dockerconfigjson";
 /// The older form: what is below `auths`.
@@ -205,37 +212,100 @@ fn of_no_host(what: &str) -> String {
     )
 }
 
-/// The values that must not be in an image: those that feed the run's environment, and the login of the push.
+/// What an image is searched for.
+#[derive(Default)]
+pub struct Sought {
+    /// Values that must not be in the image.
+    pub values: Vec<NamedSecret>,
+    /// Why other values cannot be looked for; for people.
+    pub missed: Vec<String>,
+}
+
+/// The values that must not be in an image: those that feed variables of the run, and the login of the push. A key that
+/// feeds nothing is not even read.
 #[must_use]
-pub fn values(volumes: &Volumes, spec: &PipelineSpec, login: Option<&Credentials>) -> Vec<NamedSecret> {
-    let mut found = Vec::new();
+pub fn sought(volumes: &Volumes, spec: &PipelineSpec, login: Option<&Credentials>) -> Sought {
+    let mut sought = Sought::default();
     let mut room = MAX_ALL_BYTES;
     let (secrets, _) = logins::env_objects(spec);
-    for (index, name) in secrets.iter().enumerate() {
+    for (index, secret) in secrets.into_iter().enumerate() {
         let volume = secret_volume(index);
-        for key in volumes.secret_keys(&volume) {
-            let Ok(Some(bytes)) = volumes.secret(&volume, &key, MAX_VALUE_BYTES.min(room)) else { continue };
-            room -= bytes.len().min(room);
-            // A value that is no text cannot be in the environment.
-            let Ok(value) = String::from_utf8(bytes) else { continue };
-            let name = variable(spec, name, &key).unwrap_or_else(|| format!("key {key} of Secret {name}"));
-            found.push(NamedSecret { name, value: Secret::new(value) });
+        let keys = volumes.secret_keys(&volume).unwrap_or_else(|error| {
+            sought.missed.push(format!("the keys of Secret {secret} cannot be read: {}", told(&error)));
+            Vec::new()
+        });
+        for (key, variable, optional) in feeds(spec, secret, &keys) {
+            let why = if sought.values.len() >= MAX_VALUES {
+                format!("more than {MAX_VALUES} values are too many")
+            } else {
+                let value = volumes.secret(&volume, key, room).map(|bytes| bytes.map(String::from_utf8));
+                match value {
+                    Ok(None) if optional => continue,
+                    Ok(Some(Ok(value))) => {
+                        room -= value.len().min(room);
+                        sought
+                            .values
+                            .push(NamedSecret { name: format!("variable {variable}"), value: Secret::new(value) });
+                        continue;
+                    }
+                    Ok(None) => "it is gone".into(),
+                    Ok(Some(Err(_))) => "it is no text".into(),
+                    Err(error) => told(&error),
+                }
+            };
+            sought
+                .missed
+                .push(format!("variable {variable} (key {key} of Secret {secret}) cannot be looked for: {why}"));
         }
     }
     if let Some(login) = login {
         let name = format!("the password of {}", login.username());
-        found.push(NamedSecret { name, value: login.password().clone() });
+        sought.values.push(NamedSecret { name, value: login.password().clone() });
         let token = login.identity_token().cloned();
-        found.extend(token.map(|value| NamedSecret { name: format!("the token of {}", login.username()), value }));
+        let token = token.map(|value| NamedSecret { name: format!("the token of {}", login.username()), value });
+        sought.values.extend(token);
     }
-    found
+    sought
 }
 
-/// The first variable that is fed by this key.
-fn variable(spec: &PipelineSpec, secret: &str, key: &str) -> Option<String> {
-    let is_it = |var: &&EnvVar| var.secret_key_ref.as_ref().is_some_and(|r| r.name == secret && r.key == key);
-    let steps = spec.all_steps().flat_map(|(_, step)| &step.env);
-    spec.box_.env.iter().chain(&spec.env).chain(steps).find(is_it).map(|var| format!("variable {}", var.name))
+/// The keys of a Secret that feed variables: each once, with the first variable, and whether it may be missing.
+fn feeds<'a>(spec: &'a PipelineSpec, secret: &str, keys: &'a [String]) -> Vec<(&'a str, String, bool)> {
+    let mut all: Vec<(&str, String, bool)> = Vec::new();
+    // As `prepare` has it: in each of these lists the last of a name counts.
+    let run = vars(&spec.box_.env).chain(spec.env_from.iter().flat_map(|from| whole(from, secret, keys)));
+    let run: Vec<_> = run.chain(vars(&spec.env)).collect();
+    let steps = spec.all_steps().map(|(_, step)| vars(&step.env).collect());
+    for list in std::iter::once(run).chain(steps) {
+        for (at, (variable, source)) in list.iter().enumerate() {
+            let Some((_, key, optional)) = source.filter(|(name, ..)| *name == secret) else { continue };
+            if list.iter().skip(at + 1).any(|(later, _)| later == variable) {
+                continue;
+            }
+            match all.iter_mut().find(|(known, ..)| *known == key) {
+                Some((.., may_be_missing)) => *may_be_missing &= optional,
+                None => all.push((key, variable.clone(), optional)),
+            }
+        }
+    }
+    all
+}
+
+/// A variable, and the Secret and key that feed it, if any does, with whether it may be missing.
+type Fed<'a> = (String, Option<(&'a str, &'a str, bool)>);
+
+fn vars(env: &[EnvVar]) -> impl Iterator<Item = Fed<'_>> {
+    env.iter().map(|var| {
+        let fed = var.secret_key_ref.as_ref().map(|r| (r.name.as_str(), r.key.as_str(), r.optional));
+        (var.name.clone(), fed)
+    })
+}
+
+/// The variables that a whole Secret gives. What it has no longer was none of the run's, as far as anyone can tell.
+fn whole<'a>(from: &'a EnvFrom, secret: &str, keys: &'a [String]) -> Vec<Fed<'a>> {
+    let Some(r) = from.secret_ref.as_ref().filter(|r| r.name == secret) else { return Vec::new() };
+    let prefix = from.prefix.as_deref().unwrap_or_default();
+    let variables = keys.iter().map(|key| (format!("{prefix}{key}"), Some((r.name.as_str(), key.as_str(), true))));
+    variables.filter(|(variable, _)| can_be_set(variable)).collect()
 }
 
 /// The older form of a Docker config inside the newer.

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Most entries that are read of a directory of Secrets.
+/// Most entries that are read of a directory of a Secret.
 const MAX_ENTRIES: usize = 1000;
 
 /// What went wrong with a file.
@@ -43,6 +43,14 @@ pub enum FileError {
     #[error("read {name}: larger than {cap} bytes")]
     TooLarge {
         /// Name of the file.
+        name: String,
+        /// The cap.
+        cap: usize,
+    },
+    /// A directory over the cap.
+    #[error("list {name}: more than {cap} entries")]
+    TooMany {
+        /// Name of the directory.
         name: String,
         /// The cap.
         cap: usize,
@@ -131,18 +139,11 @@ impl Volumes {
         }
     }
 
-    /// Names of the pod's Secret volumes.
-    #[must_use]
-    pub fn secret_volumes(&self) -> Vec<String> {
-        names(&self.secrets_dir())
-    }
-
-    /// Names of the keys in a Secret volume; empty if it is missing.
-    #[must_use]
-    pub fn secret_keys(&self, volume: &str) -> Vec<String> {
-        let mut keys = names(&self.secrets_dir().join(volume));
+    /// Names of the keys in a Secret volume, sorted; empty if it is missing.
+    pub fn secret_keys(&self, volume: &str) -> Result<Vec<String>, FileError> {
+        let mut keys = names(&self.secrets_dir().join(volume), volume)?;
         keys.retain(|key| !key.starts_with(".."));
-        keys
+        Ok(keys)
     }
 
     /// The value of a key in a Secret volume; `None` if there is no such key. The kubelet keeps the values
@@ -232,13 +233,28 @@ fn read_up_to(file: &OwnedFd, buffer: &mut [u8], offset: u64, name: &str) -> Res
     Ok(filled)
 }
 
-/// Names in a directory, sorted; empty if it cannot be read.
-fn names(path: &Path) -> Vec<String> {
-    let Ok(dir) = open_dir(path).and_then(Dir::new) else { return Vec::new() };
-    let entries = dir.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
-    let mut names: Vec<String> = entries.filter(|name| name != "." && name != "..").take(MAX_ENTRIES).collect();
+/// Names in a directory, sorted; empty if it is missing.
+fn names(path: &Path, name: &str) -> Result<Vec<String>, FileError> {
+    let dir = match open_dir(path) {
+        Ok(dir) => dir,
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        Err(errno) => return Err(failed("open", name)(errno)),
+    };
+    let mut names = Vec::new();
+    for entry in Dir::new(dir).map_err(failed("list", name))? {
+        let entry = entry.map_err(failed("list", name))?;
+        // Keys of a Secret are ASCII.
+        let Ok(entry) = entry.file_name().to_str() else { continue };
+        if entry == "." || entry == ".." {
+            continue;
+        }
+        if names.len() == MAX_ENTRIES {
+            return Err(FileError::TooMany { name: name.to_owned(), cap: MAX_ENTRIES });
+        }
+        names.push(entry.to_owned());
+    }
     names.sort();
-    names
+    Ok(names)
 }
 
 #[cfg(test)]

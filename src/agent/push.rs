@@ -9,7 +9,7 @@
 //! environment is taken, to expand them.
 
 use super::{
-    credentials::{self, Logins},
+    credentials::{self, Logins, Sought},
     files::{FileError, Volumes},
     line::Line,
     run::Run,
@@ -36,6 +36,8 @@ const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
 const MAX_TRIES: u32 = 5;
 /// How often it is tried if the registry is: each try has waited for it long enough by itself.
 const MAX_REGISTRY_TRIES: u32 = 2;
+/// How many values that cannot be looked for a message names.
+const MAX_MISSED: usize = 5;
 /// First pause between two tries; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause that a registry may ask for.
@@ -68,6 +70,8 @@ pub struct Push {
     pub credentials: Option<Credentials>,
     /// Values that must not be in the image.
     pub secrets: Vec<NamedSecret>,
+    /// What people should know, whatever the push finds.
+    pub warnings: Vec<String>,
     /// When the image is said to be made, in RFC 3339: the same for every try.
     pub created: String,
 }
@@ -133,7 +137,10 @@ async fn attempts(
             None => fresh(transport, &push, line).await,
         };
         let error = match result {
-            Ok(warnings) => return Ok(warnings),
+            Ok(warnings) => {
+                let all = [push.warnings.as_slice(), &warnings].concat();
+                return Ok((!all.is_empty()).then(|| all.join("; ")));
+            }
             Err(error) if error.transient && attempt < tries(&error) && !line.is_stopped() => error,
             Err(error) => return Err(error),
         };
@@ -155,9 +162,8 @@ fn tries(error: &PushError) -> u32 {
 }
 
 /// Commits and pushes.
-async fn fresh(transport: &dyn Transport, push: &Push, line: &Line) -> Result<Option<String>, PushError> {
-    let pushed = transport.push(push, line).await?;
-    Ok((!pushed.warnings.is_empty()).then(|| pushed.warnings.join("; ")))
+async fn fresh(transport: &dyn Transport, push: &Push, line: &Line) -> Result<Vec<String>, PushError> {
+    Ok(transport.push(push, line).await?.warnings)
 }
 
 /// Goes on from a digest that was recorded.
@@ -166,7 +172,7 @@ async fn resume(
     push: &Push,
     image: &ImageStatus,
     line: &Line,
-) -> Result<Option<String>, PushError> {
+) -> Result<Vec<String>, PushError> {
     if image.repository != push.repository.to_string() {
         let text =
             format!("the push to {} was interrupted, and the step names {} now", image.repository, push.repository);
@@ -189,7 +195,7 @@ async fn resume(
                 transport.tag_again(push, &image.digest, tag, line).await?;
                 line.moved(tag);
             }
-            Ok(None)
+            Ok(Vec::new())
         }
         Resume::Interrupted(message) => Err(PushError::new(reason::INTERRUPTED, message)),
     }
@@ -244,7 +250,7 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
     let repository = Repository::parse(&plan.repository, plan.registry.as_deref())
         .map_err(|error| PushError::new(error.reason(), error.to_string()))?;
     let credentials = logins.login(&env, &repository)?;
-    let secrets = secrets(volumes, job, properties, credentials.as_ref());
+    let sought = sought(volumes, job, properties, credentials.as_ref())?;
     let created = i64::try_from(job.began_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     Ok(Push {
         run: Arc::clone(&job.run),
@@ -252,16 +258,32 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
         plan,
         repository,
         credentials,
-        secrets,
+        secrets: sought.values,
+        warnings: sought.missed,
         created: created.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
     })
 }
 
-fn secrets(volumes: &Volumes, job: &Job, properties: &DockerPush, login: Option<&Credentials>) -> Vec<NamedSecret> {
-    match properties.secrets_in_image {
-        SecretsInImage::Deny | SecretsInImage::Warn => credentials::values(volumes, &job.run.spec, login),
-        SecretsInImage::Allow => Vec::new(),
+/// What the image is searched for, and what the step says of the rest.
+fn sought(
+    volumes: &Volumes,
+    job: &Job,
+    properties: &DockerPush,
+    login: Option<&Credentials>,
+) -> Result<Sought, PushError> {
+    if properties.secrets_in_image == SecretsInImage::Allow {
+        return Ok(Sought::default());
     }
+    let mut sought = credentials::sought(volumes, &job.run.spec, login);
+    let more = sought.missed.len().saturating_sub(MAX_MISSED);
+    sought.missed.truncate(MAX_MISSED);
+    if more > 0 {
+        sought.missed.push(format!("{more} more"));
+    }
+    if properties.secrets_in_image == SecretsInImage::Deny && !sought.missed.is_empty() {
+        return Err(PushError::not_searched(&sought.missed.join("; ")));
+    }
+    Ok(sought)
 }
 
 /// The runner's request: only the environment in it is used.

@@ -227,7 +227,6 @@ fn job(push: &Push, line: &Line, base: BaseImage, progress: watch::Sender<Progre
         config: Box::new(config),
         secrets: push.secrets.clone(),
         secrets_in_image: push.plan.secrets_in_image,
-        expected_digest: None,
         mount_from: box_repository(&push.run.spec.box_.image),
         layers: Some(layers),
         progress,

@@ -98,6 +98,8 @@ pub mod reason {
     pub const CREDENTIALS_NOT_FOUND: &str = "CredentialsNotFound";
     pub const COMMIT_FAILED: &str = "CommitFailed";
     pub const SECRET_IN_LAYER: &str = "SecretInLayer";
+    /// Under `secretsInImage: Deny` a layer, or a value, could not be searched.
+    pub const SECRETS_NOT_SEARCHED: &str = "SecretsNotSearched";
     pub const FORBIDDEN_LABEL: &str = "ForbiddenLabel";
     pub const DIGEST_MISMATCH: &str = "DigestMismatch";
     pub const INTERRUPTED: &str = "Interrupted";

@@ -71,3 +71,29 @@ pub struct ObjectRef {
     #[serde(default)]
     pub optional: bool,
 }
+
+/// Whether a key of a whole object can be a variable of steps: a name of letters, digits and `_` that a shell can
+/// hold, and that is not set by Windlass itself. Other keys are left out.
+#[must_use]
+pub fn can_be_set(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
+        && !name.starts_with("WINDLASS_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::can_be_set;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("API_KEY", true)]
+    #[case("_1", true)]
+    #[case("", false)]
+    #[case("1A", false)]
+    #[case("tls.crt", false)]
+    #[case("WINDLASS_RUN", false)]
+    fn keys_that_can_be_variables(#[case] name: &str, #[case] expected: bool) {
+        assert_eq!(can_be_set(name), expected);
+    }
+}

@@ -22,7 +22,7 @@ pub struct Credentials {
 /// What to do when a pushed layer holds the value of one of the run's Secrets.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq, JsonSchema)]
 pub enum SecretsInImage {
-    /// The step fails with `SecretInLayer`.
+    /// The step fails with `SecretInLayer`; with `SecretsNotSearched` if a layer or a value cannot be searched.
     #[default]
     Deny,
     /// The push goes on, with a warning in the step's message.
@@ -156,8 +156,8 @@ pub struct DockerPush {
     /// Expand only what the run itself defines, nothing that steps exported.
     #[serde(default)]
     pub disable_sync: bool,
-    /// When a layer holds the value of one of the run's Secrets: fail (`Deny`), push and say so (`Warn`), or do
-    /// not look (`Allow`).
+    /// When a layer holds the value of a variable from a Secret, or of the login, or cannot be searched for them: fail
+    /// (`Deny`), push and say so (`Warn`), or do not look (`Allow`). Values of less than 6 bytes are not looked for.
     #[serde(default)]
     pub secrets_in_image: SecretsInImage,
 }

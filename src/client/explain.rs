@@ -215,6 +215,11 @@ const ENTRIES: &[Entry] = &[
         "a layer holds the value of a secret variable, so it was not pushed",
         "remove the file before the push step, or set secretsInImage",
     ),
+    (
+        "SecretsNotSearched",
+        "a layer or the value of a Secret could not be searched, so nothing was pushed; the message says why",
+        "take away what the message names, or set secretsInImage to Warn or Allow",
+    ),
     ("ForbiddenLabel", "a label name is reserved", "choose another name"),
     ("DigestMismatch", "the registry has other bytes than were sent", "retry the run"),
     (

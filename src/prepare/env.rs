@@ -6,7 +6,7 @@
 
 use super::failure::failure;
 use crate::{
-    api::condition::reason,
+    api::{condition::reason, env::can_be_set},
     wire::{EnvFromSource, EnvItem, EnvValue, Failure, LoginKey, Order, Variable},
 };
 use std::collections::BTreeMap;
@@ -17,8 +17,6 @@ const LIMIT_BYTES: usize = 1024 * 1024;
 const VARIABLE_BYTES: usize = 128 * 1024 - 1;
 /// Most keys that a message lists.
 const LISTED_KEYS: usize = 20;
-/// Names that only Windlass sets.
-const RESERVED_PREFIX: &str = "WINDLASS_";
 
 /// A Secret or ConfigMap: its keys, with the values that were asked for.
 #[derive(Default)]
@@ -192,7 +190,7 @@ fn all_keys(
     for (key, value) in &object.keys {
         let name = format!("{}{key}", from.prefix);
         match value {
-            Some(value) if is_variable_name(&name) && !name.starts_with(RESERVED_PREFIX) => {
+            Some(value) if can_be_set(&name) => {
                 let what = format!("env {name}{of_step} (key {key} of {} {})", kind.name, from.name);
                 found.push(variable(name, value, kind.secret, &what)?);
             }
@@ -200,12 +198,6 @@ fn all_keys(
         }
     }
     Ok(found)
-}
-
-/// Whether a shell can hold it: letters, digits and `_`, not beginning with a digit.
-pub(crate) fn is_variable_name(name: &str) -> bool {
-    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
 fn variable(name: String, value: &[u8], secret: bool, what: &str) -> Result<Variable, Failure> {

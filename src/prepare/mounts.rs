@@ -5,12 +5,12 @@
 //! **Invariant:** only keys that the order names are read, and never more than [`READ_BYTES`] in all.
 
 use super::{
-    env::{Mounted, Object, Objects, is_variable_name},
+    env::{Mounted, Object, Objects},
     failure::failure,
     layout::Layout,
 };
 use crate::{
-    api::condition::reason,
+    api::{condition::reason, env::can_be_set},
     wire::{EnvItem, EnvValue, Failure, Order},
 };
 use std::{
@@ -103,7 +103,7 @@ fn objects(
         let mut object = Object::default();
         for key in keys(&directory)? {
             // A prefix may make a name of a key that begins with a digit.
-            let read = wanted.keys.contains(key.as_str()) || (wanted.all && is_variable_name(&format!("_{key}")));
+            let read = wanted.keys.contains(key.as_str()) || (wanted.all && can_be_set(&format!("_{key}")));
             let value = if read { Some(value(&directory.join(&key), budget)?) } else { None };
             if value.as_ref().is_some_and(Option::is_none) {
                 let limit = format!("the environment holds more than {} MiB", READ_BYTES >> 20);

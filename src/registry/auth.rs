@@ -10,6 +10,7 @@ use super::{
     credentials::{Credentials, Secret},
     error::{PushError, plain, words},
     reference::Repository,
+    refusal::refusal,
 };
 use crate::api::condition::reason;
 use bytes::Bytes;
@@ -80,7 +81,13 @@ impl Account<'_> {
                 Ok(Login::Basic { header: sensitive(basic.expose())?, renew_at: life.map(renewal) })
             }
             Challenge::Bearer { realm, service, .. } => {
-                let token = self.fetch(realm, service.as_deref()).await?;
+                let token = match self.fetch(realm, service.as_deref(), self.sources).await {
+                    // Some give nothing to who asks for too much. Without sources nothing is mounted, that is all.
+                    Err(error) if error.reason == reason::REGISTRY_FORBIDDEN && !self.sources.is_empty() => {
+                        self.fetch(realm, service.as_deref(), &[]).await?
+                    }
+                    token => token?,
+                };
                 let life = token.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, 24 * 3600);
                 let text = token.token.or(token.access_token).unwrap_or_default();
                 let header = sensitive(&format!("Bearer {text}"))?;
@@ -100,11 +107,11 @@ impl Account<'_> {
         Ok((issued.basic, Some(issued.life)))
     }
 
-    async fn fetch(&self, realm: &str, service: Option<&str>) -> Result<Token, PushError> {
+    async fn fetch(&self, realm: &str, service: Option<&str>, sources: &[String]) -> Result<Token, PushError> {
         let registry = self.repository.api_host();
         let url = self.realm(realm)?;
         let host = authority(&url);
-        let (url, request) = self.token_request(url, service).await?;
+        let (url, request) = self.token_request(url, service, &self.scopes(sources)).await?;
         let response = self.client.send(&url, request, self.client.patience().answer).await?;
         let answer = self.client.read(&host, response, MAX_TOKEN).await?;
         match answer.status {
@@ -112,7 +119,7 @@ impl Account<'_> {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 return Err(self.refused(answer.status, &self.words(&answer.body)));
             }
-            status => return Err(super::session::refusal(&host, status, &answer, &self.words(&answer.body))),
+            _ => return Err(refusal(&host, &answer, &self.words(&answer.body))),
         }
         // The parser's message may quote the token.
         let token: Token = serde_json::from_slice(&answer.body)
@@ -149,13 +156,14 @@ impl Account<'_> {
         &self,
         mut url: Url,
         service: Option<&str>,
+        scopes: &[String],
     ) -> Result<(Url, Request<super::client::OutBody>), PushError> {
         let mut request = Request::new(full(Bytes::new()));
         let identity = self.credentials.and_then(|credentials| credentials.identity_token());
         if let Some(token) = identity {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
             form.append_pair("grant_type", "refresh_token").append_pair("client_id", "windlass");
-            form.append_pair("service", service.unwrap_or_default()).append_pair("scope", &self.scopes().join(" "));
+            form.append_pair("service", service.unwrap_or_default()).append_pair("scope", &scopes.join(" "));
             form.append_pair("refresh_token", token.expose());
             *request.method_mut() = Method::POST;
             *request.body_mut() = full(form.finish().into());
@@ -168,8 +176,8 @@ impl Account<'_> {
             if let Some(service) = service {
                 query.append_pair("service", service);
             }
-            for scope in self.scopes() {
-                query.append_pair("scope", &scope);
+            for scope in scopes {
+                query.append_pair("scope", scope);
             }
         }
         if let Some(credentials) = self.credentials {
@@ -179,42 +187,36 @@ impl Account<'_> {
         Ok((url, request))
     }
 
-    fn scopes(&self) -> Vec<String> {
+    fn scopes(&self, sources: &[String]) -> Vec<String> {
         let own = std::iter::once(format!("repository:{}:pull,push", self.repository.path));
-        own.chain(self.sources.iter().map(|source| format!("repository:{source}:pull"))).collect()
+        own.chain(sources.iter().map(|source| format!("repository:{source}:pull"))).collect()
     }
 
-    /// A login that did not do, or is not enough.
+    /// A login that did not do, or is not enough, by its status.
     pub(super) fn refused(&self, status: StatusCode, said: &str) -> PushError {
-        let Repository { host, path } = self.repository;
-        let said = if said.is_empty() { String::new() } else { format!(": \"{said}\"") };
-        let code = status.as_u16();
-        match (self.credentials, status) {
-            (None, StatusCode::FORBIDDEN) => PushError::new(
-                reason::REGISTRY_FORBIDDEN,
-                format!("{host} refused to take {path} without a login ({code}){said}"),
-            ),
-            (None, _) => {
-                let text = format!(
-                    "{host} asks for a login for {path}, and the step has no credentials for it ({code}){said}"
-                );
-                PushError::new(reason::REGISTRY_UNAUTHORIZED, text)
-            }
-            (Some(login), StatusCode::FORBIDDEN) => {
-                let user = plain(login.username());
-                PushError::new(
-                    reason::REGISTRY_FORBIDDEN,
-                    format!("user \"{user}\" may not push to {host}/{path} ({code}){said}"),
-                )
-            }
-            (Some(login), _) => {
-                let user = plain(login.username());
-                PushError::new(
-                    reason::REGISTRY_UNAUTHORIZED,
-                    format!("{host} refused user \"{user}\" ({code}) for {path}{said}"),
-                )
-            }
+        if status == StatusCode::FORBIDDEN {
+            return self.forbidden(status, said);
         }
+        let Repository { host, path } = self.repository;
+        let (code, said) = (status.as_u16(), quoted(said));
+        let text = match self.credentials {
+            None => {
+                format!("{host} asks for a login for {path}, and the step has no credentials for it ({code}){said}")
+            }
+            Some(login) => format!("{host} refused user \"{}\" ({code}) for {path}{said}", plain(login.username())),
+        };
+        PushError::new(reason::REGISTRY_UNAUTHORIZED, text)
+    }
+
+    /// A login that is good, and not enough, whatever the status.
+    pub(super) fn forbidden(&self, status: StatusCode, said: &str) -> PushError {
+        let Repository { host, path } = self.repository;
+        let (code, said) = (status.as_u16(), quoted(said));
+        let text = match self.credentials {
+            None => format!("{host} refused to take {path} without a login ({code}){said}"),
+            Some(login) => format!("user \"{}\" may not push to {host}/{path} ({code}){said}", plain(login.username())),
+        };
+        PushError::new(reason::REGISTRY_FORBIDDEN, text)
     }
 
     /// A registry's words, without credentials.
@@ -226,6 +228,11 @@ impl Account<'_> {
         let texts = [identity, password, self.issued.as_ref()].into_iter().flatten().map(|s| s.expose().as_str());
         words(body, &pair.into_iter().chain(texts).collect::<Vec<_>>())
     }
+}
+
+/// The other side's words at the end of a message.
+fn quoted(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": \"{said}\"") }
 }
 
 /// When to ask for the next: early enough that an upload which begins now begins with a good login.

@@ -10,7 +10,7 @@ use super::{
     client::{Answer, Client, full},
     credentials::Secret,
     error::{PushError, words},
-    session::refusal,
+    refusal::refusal,
     sigv4::Signer,
 };
 use crate::api::condition::reason;
@@ -156,7 +156,7 @@ impl AwsKeys {
             let text = format!("the access key may not log in to {registry} ({code}): \"{said}\"");
             return PushError::new(reason::REGISTRY_FORBIDDEN, text);
         }
-        refusal(&self.api, answer.status, answer, &said)
+        refusal(&self.api, answer, &said)
     }
 }
 

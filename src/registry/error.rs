@@ -39,6 +39,19 @@ impl PushError {
         Self { transient: true, ..Self::new(reason, message) }
     }
 
+    /// Whether the other side said a final no to a request.
+    pub(super) fn is_refusal(&self) -> bool {
+        let refused = [reason::REGISTRY_UNAUTHORIZED, reason::REGISTRY_FORBIDDEN, reason::REGISTRY_REFUSED];
+        !self.transient && refused.contains(&self.reason)
+    }
+
+    /// What `secretsInImage: Deny` wants searched cannot be searched; `what` says what and why.
+    #[must_use]
+    pub fn not_searched(what: &str) -> Self {
+        let text = format!("{what}; to push all the same, set secretsInImage to Warn or Allow");
+        Self::new(reason::SECRETS_NOT_SEARCHED, text)
+    }
+
     /// The caller asked to stop.
     #[must_use]
     pub fn stopped() -> Self {

@@ -18,6 +18,7 @@ pub mod door;
 mod ecr;
 pub mod error;
 pub mod reference;
+mod refusal;
 mod resolve;
 mod retry;
 pub mod scan;
@@ -25,6 +26,7 @@ pub mod session;
 mod sigv4;
 mod tar;
 pub mod trust;
+mod zstd;
 
 pub use client::{Client, Patience};
 pub use credentials::{Credentials, CredentialsError, Secret};

@@ -5,16 +5,25 @@
 //! A value is looked for as it is, and in base64 (standard and URL alphabet) at each of the three alignments. Values of
 //! less than 6 bytes are not looked for: they are in every image by chance. Of a long value its middle is looked for.
 //!
-//! **Invariant:** memory is bounded by the number of patterns and fixed buffers; no value is in a verdict.
+//! A layer is searched as a plain tar and inside gzip and zstd. One that unpacks to far more than it is costs time, not
+//! memory; the upload waits, and the time limit of the step ends both.
+//!
+//! **Invariant:** memory is bounded by the number of patterns and fixed buffers; no value is in a verdict. A layer is
+//! `Clean` only if it was read to its end.
 
-use super::{credentials::Secret, error::plain, tar::Entries};
+use super::{
+    credentials::Secret,
+    error::{PushError, plain},
+    tar::{BLOCK, Entries, is_header},
+    zstd::Frames,
+};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use std::{
     io::{self, Read},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -22,8 +31,6 @@ use tokio::{sync::mpsc, task::JoinHandle};
 pub const SHORTEST: usize = 6;
 /// Longest part of a value that is looked for.
 const LONGEST: usize = 256;
-/// How many values are looked for.
-const MOST: usize = 1000;
 /// Most bytes of patterns that are searched for by a table; it has up to a kilobyte for each.
 const MAX_TABLE: usize = 16 * 1024;
 /// How much is searched at a time.
@@ -62,15 +69,19 @@ pub struct Needles {
     /// Name of each pattern's secret.
     names: Vec<String>,
     longest: usize,
+    /// Layers of a push come side by side, and zstd needs a large window: one at a time has it.
+    zstd: Mutex<()>,
 }
 
 impl Needles {
     /// Prepares a search; `None` if there is nothing to look for.
-    #[must_use]
-    pub fn new(secrets: &[NamedSecret]) -> Option<Self> {
+    ///
+    /// # Errors
+    /// The values are too many to be looked for at once, which those of an environment are not.
+    pub fn new(secrets: &[NamedSecret]) -> Result<Option<Self>, PushError> {
         let mut patterns: Vec<Vec<u8>> = Vec::new();
         let mut names = Vec::new();
-        for secret in secrets.iter().take(MOST) {
+        for secret in secrets {
             // `echo "$KEY" > file` drops newlines at the end.
             let value = middle(secret.value.expose().trim().as_bytes());
             if value.len() < SHORTEST {
@@ -81,7 +92,7 @@ impl Needles {
                 names.push(secret.name.clone());
             }
         }
-        let longest = patterns.iter().map(Vec::len).max()?;
+        let Some(longest) = patterns.iter().map(Vec::len).max() else { return Ok(None) };
         // A table is fastest; where it would be large, the compact form does.
         let total: usize = patterns.iter().map(Vec::len).sum();
         let kind = if total <= MAX_TABLE { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
@@ -91,8 +102,8 @@ impl Needles {
             .kind(Some(kind))
             .prefilter(false)
             .build(&patterns)
-            .ok()?;
-        Some(Self { automaton, names, longest })
+            .map_err(|error| PushError::not_searched(&format!("the run's Secrets cannot be looked for: {error}")))?;
+        Ok(Some(Self { automaton, names, longest, zstd: Mutex::new(()) }))
     }
 
     /// Searches bytes that are at hand.
@@ -204,9 +215,9 @@ impl Read for Pieces {
     }
 }
 
-/// Searches a layer as it is pushed: gzip, or plain.
-fn search_layer(needles: &Needles, mut stream: impl Read) -> Verdict {
-    let mut magic = [0; 4];
+/// Searches a layer as it is pushed: packed, or plain.
+pub(super) fn search_layer(needles: &Needles, mut stream: impl Read) -> Verdict {
+    let mut magic = [0; BLOCK];
     let mut filled = 0;
     while let Some(free) = magic.get_mut(filled..).filter(|free| !free.is_empty()) {
         match stream.read(free) {
@@ -218,8 +229,16 @@ fn search_layer(needles: &Needles, mut stream: impl Read) -> Verdict {
     let whole = magic.chain(stream);
     let result = match Packing::of(magic) {
         Packing::Gzip => needles.search_stream(MultiGzDecoder::new(whole)),
-        Packing::Zstd => return Verdict::NotSearched("it is compressed with zstd".into()),
-        Packing::Plain => needles.search_stream(whole),
+        Packing::Zstd => {
+            let _alone = needles.zstd.lock().unwrap_or_else(PoisonError::into_inner);
+            needles.search_stream(Frames::new(whole))
+        }
+        Packing::Plain => needles.search_stream(whole).map(|verdict| match verdict {
+            Verdict::Clean if !magic.is_empty() && !is_header(magic) => {
+                Verdict::NotSearched("it is neither a tar nor compressed with gzip or zstd".into())
+            }
+            verdict => verdict,
+        }),
     };
     result.unwrap_or_else(|error| Verdict::NotSearched(format!("it cannot be unpacked: {}", plain(&error.to_string()))))
 }

@@ -10,13 +10,26 @@ fn secret(name: &str, value: &str) -> NamedSecret {
 }
 
 fn needles(value: &str) -> Needles {
-    Needles::new(&[secret("other", "quite-another-value"), secret("key", value)]).unwrap()
+    prepared(&[secret("other", "quite-another-value"), secret("key", value)]).unwrap()
+}
+
+fn prepared(secrets: &[NamedSecret]) -> Option<Needles> {
+    Needles::new(secrets).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut out = GzEncoder::new(Vec::new(), Compression::fast());
     out.write_all(bytes).unwrap();
     out.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+/// Bytes that do not compress well.
+fn noise(size: usize) -> Vec<u8> {
+    (0..size).map(|n| u8::try_from(n * n / 7 % 251).unwrap()).collect()
 }
 
 /// A reader that gives pieces of one size.
@@ -51,7 +64,7 @@ fn found(path: Option<&str>) -> Verdict {
 #[test]
 fn names_secret_and_file() {
     let layer = [tar("etc/passwd", b"root:x:0:0"), tar("./root/.npmrc", b"//r/:_authToken=hunter2hunter2\n")].concat();
-    for packed in [layer.clone(), gzip(&layer)] {
+    for packed in [layer.clone(), gzip(&layer), zstd(&layer)] {
         let verdict = search_layer(&needles("hunter2hunter2"), Chunked(&packed, 77));
         assert_eq!(verdict, found(Some("/root/.npmrc")));
     }
@@ -89,21 +102,42 @@ fn a_part_of_a_long_value_is_enough() {
 
 #[test]
 fn short_values_are_not_looked_for() {
-    assert!(Needles::new(&[secret("key", "12345")]).is_none());
-    assert!(Needles::new(&[]).is_none());
+    assert!(prepared(&[secret("key", "12345\n")]).is_none());
+    assert!(prepared(&[secret("key", "123456")]).is_some());
+    assert!(prepared(&[]).is_none());
 }
 
 #[test]
 fn what_cannot_be_read_is_said() {
-    let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0, 0];
-    assert_eq!(
-        search_layer(&needles("hunter2hunter2"), &zstd[..]),
-        Verdict::NotSearched("it is compressed with zstd".into())
-    );
-    let mut broken = gzip(&[7; 100_000]);
-    broken.truncate(40);
-    assert!(matches!(search_layer(&needles("hunter2hunter2"), &broken[..]), Verdict::NotSearched(_)));
-    assert_eq!(search_layer(&needles("hunter2hunter2"), &b""[..]), Verdict::Clean);
+    for packed in [gzip(&noise(100_000)), zstd(&noise(100_000))] {
+        let Verdict::NotSearched(why) = search_layer(&needles("hunter2hunter2"), &packed[..40]) else {
+            panic!("half a layer is clean")
+        };
+        assert!(why.starts_with("it cannot be unpacked: "), "{why}");
+        assert_eq!(search_layer(&needles("hunter2hunter2"), &packed[..]), Verdict::Clean);
+    }
+    for unknown in [&b"\xfd7zXZ\0"[..], b"BZh9", &noise(5000), &[0; 100]] {
+        let expected = Verdict::NotSearched("it is neither a tar nor compressed with gzip or zstd".into());
+        assert_eq!(search_layer(&needles("hunter2hunter2"), unknown), expected);
+    }
+    // The last is a tar without files.
+    for whole in [Vec::new(), tar("file", b"text"), vec![0; 1024]] {
+        assert_eq!(search_layer(&needles("hunter2hunter2"), &whole[..]), Verdict::Clean);
+    }
+}
+
+#[test]
+fn zstd_is_unpacked_for_one_layer_at_a_time() {
+    let needles = Arc::new(needles("hunter2hunter2"));
+    let busy = needles.zstd.lock().unwrap();
+    let (sent, verdict) = std::sync::mpsc::channel();
+    let other = needles.clone();
+    let search = std::thread::spawn(move || sent.send(search_layer(&other, &zstd(b"hunter2hunter2")[..])));
+    assert_eq!(search_layer(&needles, &gzip(b"hunter2hunter2")[..]), found(None));
+    assert!(verdict.recv_timeout(std::time::Duration::from_millis(50)).is_err());
+    drop(busy);
+    assert_eq!(verdict.recv().unwrap(), found(None));
+    search.join().unwrap().unwrap();
 }
 
 #[test]
@@ -145,6 +179,6 @@ proptest! {
     fn nothing_else(text in "[a-z0-9+/=.]{0,500}") {
         prop_assume!(!text.contains("hunter2"));
         let value = "hunter2-hunter2-hunter2";
-        prop_assert_eq!(search_layer(&needles(value), text.as_bytes()), Verdict::Clean);
+        prop_assert_eq!(search_layer(&needles(value), &tar("file", text.as_bytes())[..]), Verdict::Clean);
     }
 }

@@ -12,7 +12,8 @@ use super::{
     digest::Digest,
     error::{PushError, plain},
     reference::Repository,
-    retry::{Retries, pause_of},
+    refusal::refusal,
+    retry::Retries,
 };
 use crate::{api::condition::reason, registry::auth::Challenge};
 use bytes::Bytes;
@@ -188,10 +189,13 @@ impl Session {
     pub(super) async fn mount(&self, digest: &Digest, source: &str) -> Result<bool, PushError> {
         let mut call = self.get(Method::POST, "blobs/uploads/", &[201, 202])?;
         call.url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", source);
-        let answer = self.call(&call).await?;
-        if answer.status == StatusCode::CREATED {
-            return Ok(true);
-        }
+        let answer = match self.call(&call).await {
+            Ok(answer) if answer.status == StatusCode::CREATED => return Ok(true),
+            Ok(answer) => answer,
+            // The login may not read the source, or the registry does not mount: the blob is sent instead.
+            Err(error) if error.is_refusal() => return Ok(false),
+            Err(error) => return Err(error),
+        };
         // The registry opened an upload instead. It is not used; registries forget those by themselves too.
         if let Ok(url) = self.location(&call.url, &answer) {
             self.abandon(&url).await;
@@ -424,26 +428,16 @@ impl Session {
         let account = self.account();
         let said = account.words(&answer.body);
         match answer.status {
-            // Docker Hub says so of a valid login that may not push.
-            StatusCode::UNAUTHORIZED if is_scope(answer) => account.refused(StatusCode::FORBIDDEN, &said),
+            // Registries with tokens, as Docker Hub, say so of a valid login that may not push.
+            StatusCode::UNAUTHORIZED if self.credentials.is_some() && is_scope(answer) => {
+                account.forbidden(answer.status, &said)
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => account.refused(answer.status, &said),
-            status => refusal(&self.repository.to_string(), status, answer, &said),
+            _ => refusal(&self.repository.to_string(), answer, &said),
         }
     }
 }
 
 fn is_scope(answer: &Answer) -> bool {
     matches!(challenge(&answer.headers), Some(Challenge::Bearer { error: Some(error), .. }) if error == "insufficient_scope")
-}
-
-/// An error answer of a registry or login host, but for those about logins.
-pub(super) fn refusal(who: &str, status: StatusCode, answer: &Answer, said: &str) -> PushError {
-    let said = if said.is_empty() { String::new() } else { format!(": \"{said}\"") };
-    let text = format!("{who} answered {}{said}", status.as_u16());
-    let passes = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
-    if passes || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
-        let retry_after = answer.header(header::RETRY_AFTER).and_then(pause_of);
-        return PushError { retry_after, ..PushError::transient(reason::REGISTRY_REFUSED, text) };
-    }
-    PushError::new(reason::REGISTRY_REFUSED, text)
 }

@@ -5,7 +5,7 @@
 //! **Invariant:** memory is bounded, whatever the stream says; a stream that is no tar gives no names.
 
 /// Size of a tar block.
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 /// Longest extended header that is read; names are far shorter.
 const MAX_EXTENDED: u64 = 64 * 1024;
 /// How many entries are remembered for offsets before the newest piece.
@@ -107,6 +107,11 @@ impl Entries {
         }
         self.entries.push_back((self.position - BLOCK as u64, name));
     }
+}
+
+/// Whether a stream that begins so is a tar: it has a header, or nothing in it.
+pub(super) fn is_header(begin: &[u8]) -> bool {
+    begin.len() == BLOCK && (begin.iter().all(|byte| *byte == 0) || checksum_holds(begin))
 }
 
 fn field(header: &[u8], at: usize, length: usize) -> &[u8] {

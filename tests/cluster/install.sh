@@ -9,7 +9,10 @@ trap 'rm -f "$values"' EXIT
 {
   printf 'image: {repository: windlass, tag: dev, pullPolicy: Never}\n'
   printf 'agent: {kubeletDir: %s, engineSocket: %s}\n' "$WINDLASS_KUBELET_DIR" "${DOCKER_HOST#unix://}"
-  printf 'registries:\n- {host: "%s", insecure: true}\n- host: "%s"\n  ca: |\n' "$WINDLASS_REGISTRY" "$WINDLASS_TLS_REGISTRY"
+  printf 'registries:\n'
+  printf -- '- {host: "%s", insecure: true}\n' "$WINDLASS_REGISTRY" "$WINDLASS_TOKEN_SERVICE"
+  printf -- '- {host: "%s", insecure: true, tokenHost: "%s"}\n' "$WINDLASS_TOKEN_REGISTRY" "$WINDLASS_TOKEN_SERVICE"
+  printf -- '- host: "%s"\n  ca: |\n' "$WINDLASS_TLS_REGISTRY"
   sed 's/^/    /' "$WINDLASS_TLS_REGISTRY_CA"
   # Public registries by their own names: tests answer for them on loopback.
   for host in registry-1.docker.io quay.io gcr.io 123456789012.dkr.ecr.eu-west-1.amazonaws.com; do

@@ -6,3 +6,5 @@
 mod cluster;
 #[cfg(test)]
 mod fast;
+#[cfg(test)]
+mod token_registry;

@@ -28,7 +28,7 @@ fn before_the_volumes_there_is_nothing() {
     assert_eq!(volumes.read_out_at("journal", 0, 10).unwrap(), None);
     assert!(!volumes.is_in("cancel"));
     assert!(volumes.put_in("cancel", b"").is_err());
-    assert_eq!(volumes.secret_volumes(), Vec::<String>::new());
+    assert_eq!(volumes.secret_keys("push-0").unwrap(), Vec::<String>::new());
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_file_is_put_once_and_for_all_to_read() {
     let path = volumes.in_dir().join("answer-1.json");
     assert_eq!(std::fs::read(&path).unwrap(), b"first");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
-    assert_eq!(names(&volumes.in_dir()), ["answer-1.json"], "nothing else is left");
+    assert_eq!(names(&volumes.in_dir(), "in").unwrap(), ["answer-1.json"], "nothing else is left");
     assert!(volumes.is_in("answer-1.json"));
 }
 
@@ -94,6 +94,20 @@ fn secrets_lie_behind_the_kubelets_links() {
     assert_eq!(volumes.secret("push-1", "password", 10).unwrap(), None);
     assert!(volumes.secret("push-0", "password", 1).is_err());
     assert!(volumes.secret("push-0", "outside", 9999).is_err());
-    assert_eq!(volumes.secret_keys("push-0"), ["outside", "password"]);
-    assert_eq!(volumes.secret_volumes(), ["push-0"]);
+    assert_eq!(volumes.secret_keys("push-0").unwrap(), ["outside", "password"]);
+}
+
+#[test]
+fn keys_that_cannot_all_be_listed_are_an_error() {
+    let (_kubelet, volumes) = volumes();
+    let volume = volumes.secrets_dir().join("secret-0");
+    std::fs::create_dir_all(&volume).unwrap();
+    for key in 0..1000 {
+        std::fs::write(volume.join(key.to_string()), "").unwrap();
+    }
+    assert_eq!(volumes.secret_keys("secret-0").unwrap().len(), 1000);
+    std::fs::write(volume.join("more"), "").unwrap();
+    assert!(matches!(volumes.secret_keys("secret-0"), Err(FileError::TooMany { cap: 1000, .. })));
+    std::fs::write(volumes.secrets_dir().join("secret-1"), "a file").unwrap();
+    assert!(matches!(volumes.secret_keys("secret-1"), Err(FileError::System { .. })));
 }

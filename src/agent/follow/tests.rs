@@ -169,6 +169,9 @@ impl Pod {
         std::fs::create_dir_all(&login).unwrap();
         std::fs::write(login.join("username"), "demo").unwrap();
         std::fs::write(login.join("password"), "pw").unwrap();
+        let keys = login.with_file_name("secret-0");
+        std::fs::create_dir(&keys).unwrap();
+        std::fs::write(keys.join("api"), "the value").unwrap();
         let volumes = Volumes::new(&kubelet, POD_UID);
         Self { _kubelet: folder, kubelet, volumes }
     }

@@ -33,23 +33,61 @@ fn what_cannot_be_mended(#[case] moved: &[&str], #[case] at: &[Option<&str>], #[
 }
 
 fn prepared(request: &str) -> Result<Push, PushError> {
+    prepared_for(run(), request, &[("secret-0/api", "a secret value")])
+}
+
+/// A push that finds these keys of Secrets.
+fn prepared_for(run: Run, request: &str, keys: &[(&str, &str)]) -> Result<Push, PushError> {
     let kubelet = tempfile::tempdir().unwrap();
     let volumes = Volumes::new(kubelet.path(), POD_UID);
     std::fs::create_dir_all(volumes.out_dir()).unwrap();
     if !request.is_empty() {
         std::fs::write(volumes.out_dir().join("request-1.json"), request).unwrap();
     }
-    let login = kubelet.path().join("pods").join(POD_UID).join("volumes/kubernetes.io~secret/push-0");
-    std::fs::create_dir_all(&login).unwrap();
-    std::fs::write(login.join("username"), "demo").unwrap();
-    std::fs::write(login.join("password"), "pw").unwrap();
-    let job = Job { run: Arc::new(run()), step: 1, began_ms: 1000, recorded: None };
+    let secrets = kubelet.path().join("pods").join(POD_UID).join("volumes/kubernetes.io~secret");
+    for (path, value) in [("push-0/username", "demo"), ("push-0/password", "pw")].iter().chain(keys) {
+        std::fs::create_dir_all(secrets.join(path).parent().unwrap()).unwrap();
+        std::fs::write(secrets.join(path), value).unwrap();
+    }
+    let job = Job { run: Arc::new(run), step: 1, began_ms: 1000, recorded: None };
     prepare(&volumes, &job)
+}
+
+const REQUEST: &str = r#"{"version":1,"step":1,"run_env":{},"env":{"VERSION":"1.4"}}"#;
+
+/// The variable's Secret has lost its key since the run began.
+#[rstest]
+#[case(SecretsInImage::Deny, Err(reason::SECRETS_NOT_SEARCHED))]
+#[case(SecretsInImage::Warn, Ok(1))]
+#[case(SecretsInImage::Allow, Ok(0))]
+fn a_value_that_cannot_be_looked_for(#[case] policy: SecretsInImage, #[case] expected: Result<usize, &str>) {
+    let mut run = run();
+    run.spec.steps[1].docker_push.as_mut().unwrap().secrets_in_image = policy;
+    let push = prepared_for(run, REQUEST, &[]);
+    let said = match &push {
+        Ok(push) => push.warnings.join("; "),
+        Err(error) => error.message.clone(),
+    };
+    let what = "variable API_KEY (key api of Secret keys) cannot be looked for: it is gone";
+    assert_eq!(said.contains(what), policy != SecretsInImage::Allow, "{said}");
+    assert_eq!(said.ends_with("set secretsInImage to Warn or Allow"), policy == SecretsInImage::Deny, "{said}");
+    assert_eq!(push.map(|push| push.warnings.len()).map_err(|error| error.reason), expected);
+}
+
+#[test]
+fn a_message_names_a_few_of_many_values() {
+    let env: Vec<_> = (0..8)
+        .map(|n| serde_json::json!({"name": format!("V{n}"), "secretKeyRef": {"name": "keys", "key": n.to_string()}}))
+        .collect();
+    let mut run = run();
+    run.spec.env = serde_json::from_value(env.into()).unwrap();
+    let Err(error) = prepared_for(run, REQUEST, &[]) else { panic!("it is pushed") };
+    assert!(error.message.contains("variable V4 ") && error.message.contains("; 3 more; to push"), "{}", error.message);
 }
 
 #[test]
 fn a_push_is_made_of_the_spec_and_the_environment() {
-    let push = prepared(r#"{"version":1,"step":1,"run_env":{},"env":{"VERSION":"1.4"}}"#).ok().unwrap();
+    let push = prepared(REQUEST).ok().unwrap();
     assert_eq!(push.plan.tags, ["1.4", "latest"]);
     assert_eq!(push.repository.to_string(), "registry.example.com/team/app");
     assert_eq!(push.created, "1970-01-01T00:00:01Z");

@@ -69,8 +69,6 @@ pub struct DoorJob {
     pub secrets: Vec<NamedSecret>,
     /// What to do when one is; `Allow` does not search.
     pub secrets_in_image: SecretsInImage,
-    /// Digest that an earlier try recorded: another one fails the push with `Interrupted`.
-    pub expected_digest: Option<String>,
     /// Repository of the box image, if it is on the same registry: layers are taken over from it without upload.
     pub mount_from: Option<Repository>,
     /// How many layers the image has, if known; for progress only.
@@ -137,7 +135,6 @@ pub(super) struct Push {
     config: Rebuild,
     needles: Option<Arc<Needles>>,
     deny: bool,
-    expected_digest: Option<String>,
     mount_from: Option<String>,
     layers: Option<usize>,
     progress: watch::Sender<Progress>,
@@ -179,7 +176,7 @@ impl Door {
         client.last_port().store(port, Ordering::Relaxed);
         // Whoever is on the node can connect; only the engine knows this.
         let nonce = format!("{:032x}", rand::random::<u128>());
-        let push = Arc::new(Push::new(client, job, &nonce));
+        let push = Arc::new(Push::new(client, job, &nonce)?);
         let accept = tokio::spawn(accept(listener, push.clone()));
         let stop = push.stop.clone().drop_guard();
         Ok(Self { target: format!("127.0.0.1:{port}/{nonce}/x"), push, accept, _stop_on_drop: stop })
@@ -211,7 +208,7 @@ impl Door {
 }
 
 impl Push {
-    fn new(client: Client, job: DoorJob, nonce: &str) -> Self {
+    fn new(client: Client, job: DoorJob, nonce: &str) -> Result<Self, PushError> {
         // A door has its own end, besides the caller's.
         let stop = job.stop.child_token();
         let same_host = job.mount_from.filter(|source| source.host == job.repository.host && *source != job.repository);
@@ -219,13 +216,13 @@ impl Push {
         let sources = mount_from.iter().cloned().collect();
         let session = Session::new(client, job.repository, job.credentials, stop.clone()).with_sources(sources);
         let searched = job.secrets_in_image != SecretsInImage::Allow;
-        Self {
+        let needles = if searched { Needles::new(&job.secrets)? } else { None };
+        Ok(Self {
             session,
             tags: job.tags,
             config: job.config,
-            needles: Needles::new(&job.secrets).filter(|_| searched).map(Arc::new),
+            needles: needles.map(Arc::new),
             deny: job.secrets_in_image == SecretsInImage::Deny,
-            expected_digest: job.expected_digest,
             mount_from,
             layers: job.layers,
             progress: job.progress,
@@ -236,7 +233,7 @@ impl Push {
             prefix: format!("/v2/{nonce}/x/"),
             state: Mutex::default(),
             outcome: Arc::default(),
-        }
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

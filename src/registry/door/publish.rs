@@ -8,6 +8,7 @@ use crate::{
     registry::{
         digest::Digest,
         error::{PushError, plain},
+        scan::{Verdict, search_layer},
     },
 };
 use bytes::Bytes;
@@ -21,6 +22,26 @@ impl Push {
         }
         self.warn(text);
         Ok(())
+    }
+
+    /// Acts on what a search of a layer found; the layer has no name before its end.
+    pub(super) fn judge(&self, layer: Option<&Digest>, verdict: Verdict) -> Result<(), PushError> {
+        match verdict {
+            Verdict::Clean => Ok(()),
+            Verdict::Found { name, path } => {
+                let place = path.map_or_else(|| "in a layer".to_owned(), |path| format!("in {path}"));
+                self.leak(format!("the value of {name} is {place}"))
+            }
+            Verdict::NotSearched(why) => {
+                let layer = layer.map_or_else(|| "a layer".to_owned(), |digest| format!("layer {digest}"));
+                let text = format!("{layer} cannot be searched for secrets: {why}");
+                if self.deny {
+                    return Err(PushError::not_searched(&text));
+                }
+                self.warn(text);
+                Ok(())
+            }
+        }
     }
 
     /// Adds a warning; what many layers share is said once.
@@ -45,10 +66,6 @@ pub(super) async fn publish(push: &Push, manifest: &[u8], content_type: &str) ->
     let bytes = Bytes::from(bytes);
     let digest = Digest::of(&bytes);
     let size = image.size(config.len() as u64);
-    if let Some(expected) = push.expected_digest.as_ref().filter(|expected| *expected != digest.as_str()) {
-        let text = format!("the push was interrupted with {expected}, and the image is {digest} now");
-        return Err(PushError::new(reason::INTERRUPTED, text));
-    }
     (push.before_tags)(Prepared { digest: digest.to_string(), size }).await?;
     let mut tags: Vec<String> = Vec::new();
     for tag in &push.tags {
@@ -91,8 +108,8 @@ async fn complete(push: &Push, image: &Image) -> Result<(), PushError> {
             push.state().blobs.note(digest.clone(), Origin::There, true);
         } else if let Some(bytes) = held.filter(|_| *digest != image.config) {
             // It was taken for a config, and is searched as what it is.
-            if let Some(name) = push.needles.as_ref().and_then(|needles| needles.search(&bytes)) {
-                push.leak(format!("the value of {name} is in a layer"))?;
+            if let Some(needles) = &push.needles {
+                push.judge(Some(digest), search_layer(needles, &bytes[..]))?;
             }
             push.session.put_blob(digest, &bytes, true).await?;
             push.state().blobs.note(digest.clone(), Origin::Sent, true);

@@ -12,7 +12,7 @@ use crate::{
         client::{BUFFER, OutBody},
         digest::{Digest, Hasher},
         error::PushError,
-        scan::{Packing, Scan, Verdict},
+        scan::{Packing, Scan},
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -135,19 +135,7 @@ impl Upload {
     /// Ends the search, and acts on what it found.
     async fn judge(&mut self, push: &Push, digest: Option<&Digest>) -> Result<(), PushError> {
         let Some(scan) = self.scan.take() else { return Ok(()) };
-        let warning = match scan.verdict().await {
-            Verdict::Clean => return Ok(()),
-            Verdict::Found { name, path } => {
-                let place = path.map_or_else(|| "in a layer".to_owned(), |path| format!("in {path}"));
-                return push.leak(format!("the value of {name} is {place}"));
-            }
-            Verdict::NotSearched(why) => {
-                let layer = digest.map_or("a layer", Digest::as_str);
-                format!("{layer} was not searched for secrets: {why}")
-            }
-        };
-        push.warn(warning);
-        Ok(())
+        push.judge(digest, scan.verdict().await)
     }
 
     /// The blob is whole: puts it under its name, in the registry or, if it may be the config, on hold.

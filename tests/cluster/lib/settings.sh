@@ -15,6 +15,9 @@ ssh_port=2222
 
 registry=127.0.0.1:5000
 tls_registry=127.0.0.1:5001
+# Tests start this one, and the service that hands out its tokens.
+token_registry=127.0.0.1:5002
+token_service=127.0.0.1:5003
 demo_user=demo
 demo_password=demo-password-7
 

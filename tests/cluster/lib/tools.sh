@@ -2,7 +2,7 @@
 # The tools of the test cluster that are built from pinned Go modules: which
 # groups there are, with which flags, and in which folder each is kept.
 
-tool_groups=(etcd runc engine docker-cli k8s cri-dockerd coredns helm)
+tool_groups=(etcd runc engine docker-cli k8s cri-dockerd coredns helm registry)
 
 k8s_version=v1.34.2
 k8s_commit=8cc511e399b929453cd98ae65b419c3cc227ec79
@@ -26,6 +26,7 @@ group_args() {
     engine) x+=" -X $d.Version=29.0.0+moby.v2.0.0-beta.24" ;;
     docker-cli) x+=" -X github.com/docker/cli/cli/version.Version=29.7.2" ;;
     helm) x+=" -X helm.sh/helm/v3/internal/version.version=v3.22.0" ;;
+    registry) x+=" -X github.com/distribution/distribution/v3/version.version=v3.1.2" ;;
     runc) printf '%s\n' -tags=seccomp ;;
   esac
   printf '%s\n' "-ldflags=$x"

@@ -2,6 +2,7 @@
 //! write, and who saw which credential.
 
 use super::world::{World, step, tool, verdict};
+use crate::token_registry::{TokenRegistry, User};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use windlass::api::status::StepPhase;
@@ -281,6 +282,40 @@ async fn registry_faults_have_their_reasons() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn a_user_without_the_right_to_push_is_told_so() {
+    let world = World::new().await;
+    let below = format!("{}/", world.namespace);
+    let registry = TokenRegistry::start_known(vec![
+        User { name: "reader", password: "readers-password", may: vec![(below.clone(), &["pull"])] },
+        User { name: "writer", password: "writers-password", may: vec![(below, &["pull", "push"])] },
+    ])
+    .await;
+    let host = &registry.host;
+    let repository = format!("{host}/{}/app", world.namespace);
+    for user in ["reader", "writer"] {
+        world.apply(&format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: {user}}}, stringData: {{username: {user}, password: {user}s-password}}}}"
+        ));
+        world.start(
+            user,
+            &format!(
+                "    box: {{image: 'busybox:local'}}\n    steps: [{{name: push, dockerPush: {{repository: '{repository}', credentials: {{secretName: {user}}}}}}}]"
+            ),
+        );
+    }
+    let status = world.end("reader").await;
+    let said = format!("user \"reader\" may not push to {repository} (401)");
+    let push = step(&status, "push");
+    assert_eq!((push.phase, push.reason.as_deref()), (StepPhase::Failed, Some("RegistryForbidden")));
+    assert!(push.message.as_ref().unwrap().starts_with(&said), "{:?}", push.message);
+    let (reason, message) = verdict(&status);
+    assert_eq!(reason, "StepFailed");
+    assert!(message.starts_with(&format!("step push failed: {said}")), "{message}");
+    let status = world.end("writer").await;
+    assert_eq!(verdict(&status).0, "Succeeded", "{:?}", verdict(&status));
 }
 
 #[tokio::test]

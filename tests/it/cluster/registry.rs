@@ -1,6 +1,10 @@
 //! The push door between a real engine and a real registry (`127.0.0.1:5000`, or `WINDLASS_TEST_REGISTRY`).
 #![cfg(test)]
 
+use crate::{
+    fast::registry::engine::tar,
+    token_registry::{TokenRegistry, User},
+};
 use bollard::{
     Docker, body_full,
     models::{ContainerConfig, ContainerCreateBody},
@@ -18,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use windlass::{
     api::push::SecretsInImage,
     registry::{
-        Client, Door, DoorJob, NamedSecret, Prepared, Progress, PushError, Pushed, Repository, Secret, Session, Trust,
-        digest::Digest,
+        Client, Credentials, Door, DoorJob, NamedSecret, Prepared, Progress, PushError, Pushed, Repository, Secret,
+        Session, Trust, digest::Digest,
     },
 };
 
@@ -43,23 +47,6 @@ fn session(repository: &Repository) -> Session {
     Session::new(client(), repository.clone(), None, CancellationToken::new())
 }
 
-/// A tar of one file.
-fn tar(name: &str, content: &[u8]) -> Vec<u8> {
-    let mut header = vec![0; 512];
-    header[..name.len()].copy_from_slice(name.as_bytes());
-    header[100..107].copy_from_slice(b"0000644");
-    header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
-    header[156] = b'0';
-    header[257..265].copy_from_slice(b"ustar\x0000");
-    header[148..156].fill(b' ');
-    let sum: u64 = header.iter().map(|b| u64::from(*b)).sum();
-    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    let mut out = header;
-    out.extend_from_slice(content);
-    out.resize(out.len().div_ceil(512) * 512 + 1024, 0);
-    out
-}
-
 fn noise(size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
     rand::rng().fill_bytes(&mut bytes);
@@ -81,7 +68,7 @@ impl Engine {
         docker.ping().await.expect("an engine that answers");
         let base = unique("windlass-door-base");
         let options = CreateImageOptionsBuilder::new().from_src("-").repo(&base).tag("t").build();
-        let body = body_full(tar("base", &noise(size)).into());
+        let body = body_full(tar("base", &noise(size)));
         let mut import = std::pin::pin!(docker.create_image(Some(options), Some(body), None));
         while let Some(info) = import.next().await {
             info.unwrap();
@@ -94,7 +81,7 @@ impl Engine {
         };
         let container = docker.create_container(None::<CreateContainerOptions>, config).await.unwrap().id;
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
-        docker.upload_to_container(&container, Some(options), body_full(tar("added", added).into())).await.unwrap();
+        docker.upload_to_container(&container, Some(options), body_full(tar("added", added))).await.unwrap();
         let committed = unique("windlass-door-commit");
         let options = CommitContainerOptionsBuilder::new().container(&container).repo(&committed).tag("t").build();
         docker.commit_container(options, ContainerConfig::default()).await.unwrap();
@@ -157,7 +144,6 @@ fn job(repository: &Repository, tags: &[&str], told: &Told) -> (DoorJob, watch::
         }),
         secrets: Vec::new(),
         secrets_in_image: SecretsInImage::Deny,
-        expected_digest: None,
         mount_from: None,
         layers: Some(2),
         progress,
@@ -185,7 +171,11 @@ fn rebuilt(engines: &[u8]) -> Vec<u8> {
 }
 
 async fn through_a_door(engine: &Engine, job: DoorJob) -> (Result<(), String>, Result<Pushed, PushError>) {
-    let door = Door::open(client(), job).await.unwrap();
+    pushed_by(client(), engine, job).await
+}
+
+async fn pushed_by(client: Client, engine: &Engine, job: DoorJob) -> (Result<(), String>, Result<Pushed, PushError>) {
+    let door = Door::open(client, job).await.unwrap();
     let said = engine.push(door.target()).await;
     (said, door.close().await)
 }
@@ -250,7 +240,6 @@ async fn a_second_push_sends_no_layer_again() {
     let first = through_a_door(&engine, first).await.1.unwrap();
     // The same repository: layers are there. The same image has the same digest.
     let (again, progress) = job(&source, &["v2"], &Told::default());
-    let again = DoorJob { expected_digest: Some(first.digest.clone()), ..again };
     assert_eq!(through_a_door(&engine, again).await.1.unwrap().digest, first.digest);
     assert_eq!((progress.borrow().layers_there, progress.borrow().layers_sent), (2, 0));
     assert!(progress.borrow().bytes_done < 1 << 20, "the large layer came again");
@@ -281,5 +270,67 @@ async fn a_secret_in_a_layer_stops_the_push() {
     let warned = DoorJob { secrets: vec![secret], secrets_in_image: SecretsInImage::Warn, ..warned };
     let pushed = through_a_door(&engine, warned).await.1.unwrap();
     assert_eq!(pushed.warnings.len(), 1, "{:?}", pushed.warnings);
+    engine.remove().await;
+}
+
+/// A writer and a reader of `team`, and somebody who may write elsewhere only.
+async fn guarded() -> (TokenRegistry, Client) {
+    let registry = TokenRegistry::start(vec![
+        User { name: "writer", password: "writers-password", may: vec![("team/".into(), &["pull", "push"])] },
+        User { name: "reader", password: "readers-password", may: vec![("team/".into(), &["pull"])] },
+        User { name: "other", password: "others-password", may: vec![("other/".into(), &["pull", "push"])] },
+    ])
+    .await;
+    let (host, token_host) = (registry.host.clone(), registry.token_host.clone());
+    let insecure_hosts = vec![host.clone(), token_host.clone()];
+    let trust = Trust { insecure_hosts, token_hosts: vec![(host, token_host)], ..Trust::default() };
+    (registry, Client::new(trust).unwrap())
+}
+
+fn login(user: &str, password: &str) -> Option<Credentials> {
+    Some(Credentials::new(user.into(), Secret::new(password.into())))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_with_tokens_says_who_may_push() {
+    let (registry, client) = guarded().await;
+    let engine = Engine::commit(1000, b"small").await;
+    let repository = Repository::parse(&format!("{}/team/app", registry.host), None).unwrap();
+    let forbidden = format!("user \"reader\" may not push to {}/team/app (401)", registry.host);
+    let cases = [
+        (login("writer", "wrong-password"), Some(("RegistryUnauthorized", "refused user \"writer\" (401)"))),
+        (None, Some(("RegistryUnauthorized", "the step has no credentials"))),
+        (login("reader", "readers-password"), Some(("RegistryForbidden", forbidden.as_str()))),
+        (login("writer", "writers-password"), None),
+    ];
+    for (credentials, expected) in cases {
+        let (job, _) = job(&repository, &["v1"], &Told::default());
+        let (_, result) = pushed_by(client.clone(), &engine, DoorJob { credentials, ..job }).await;
+        match (result, expected) {
+            (Ok(pushed), None) => assert_eq!(pushed.tags, ["v1"]),
+            (Err(error), Some((reason, says))) => {
+                assert_eq!((error.reason, error.transient), (reason, false), "{error}");
+                assert!(error.message.contains(says) && !error.message.contains("password"), "{error}");
+            }
+            (result, expected) => panic!("wanted {expected:?}, got {result:?}"),
+        }
+    }
+    engine.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_of_a_box_image_that_may_not_be_read_are_sent() {
+    let (registry, client) = guarded().await;
+    let engine = Engine::commit(6 << 20, b"small").await;
+    let repository = |path: &str| Repository::parse(&format!("{}/{path}", registry.host), None).unwrap();
+    let (first, _) = job(&repository("team/box"), &["v1"], &Told::default());
+    let first = DoorJob { credentials: login("writer", "writers-password"), ..first };
+    let first = pushed_by(client.clone(), &engine, first).await.1.unwrap();
+    let (second, progress) = job(&repository("other/app"), &["v1"], &Told::default());
+    let credentials = login("other", "others-password");
+    let second = DoorJob { credentials, mount_from: Some(repository("team/box")), ..second };
+    let second = pushed_by(client, &engine, second).await.1.unwrap();
+    assert_eq!(second.digest, first.digest);
+    assert_eq!((progress.borrow().layers_there, progress.borrow().layers_sent), (0, 2));
     engine.remove().await;
 }

@@ -2,7 +2,7 @@
 #![cfg(test)]
 
 pub(crate) mod ecr;
-mod engine;
+pub(crate) mod engine;
 mod fake;
 mod faults;
 mod logins;
@@ -85,7 +85,6 @@ fn job(host: &str, told: &Told) -> DoorJob {
         config: Box::new(|_| Ok(CONFIG.to_vec())),
         secrets: Vec::new(),
         secrets_in_image: SecretsInImage::Deny,
-        expected_digest: None,
         mount_from: None,
         layers: None,
         progress: watch::Sender::new(Progress::default()),

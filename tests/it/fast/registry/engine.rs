@@ -67,6 +67,23 @@ pub(super) fn gzip(bytes: &[u8]) -> Bytes {
     out.finish().unwrap().into()
 }
 
+/// A tar of one file.
+pub(crate) fn tar(name: &str, content: &[u8]) -> Bytes {
+    let mut header = vec![0; 512];
+    header[..name.len()].copy_from_slice(name.as_bytes());
+    header[100..107].copy_from_slice(b"0000644");
+    header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    header[156] = b'0';
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    header[148..156].fill(b' ');
+    let sum: u64 = header.iter().map(|b| u64::from(*b)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    let mut out = header;
+    out.extend_from_slice(content);
+    out.resize(out.len().div_ceil(512) * 512 + 1024, 0);
+    out.into()
+}
+
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The engine's side of a push.

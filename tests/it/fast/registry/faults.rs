@@ -81,6 +81,9 @@ async fn a_pause_that_is_too_long_is_not_waited_for() {
 }
 
 #[rstest]
+#[case(422, "RegistryRefused")]
+#[case(400, "RegistryRefused")]
+#[case(405, "RegistryRefused")]
 #[case(413, "RegistryRefused")]
 #[case(409, "RegistryRefused")]
 #[case(404, "RegistryRefused")]
@@ -94,6 +97,47 @@ async fn what_a_registry_refuses_is_not_repeated(#[case] status: u16, #[case] re
     assert_eq!((error.reason, error.transient), (reason, false));
     assert!(error.message.contains("TAG_IMMUTABLE: v1 is immutable"), "{error}");
     assert_eq!(registry.count("PUT /v2/team/app/manifests/"), 1);
+}
+
+/// Each request of a push, and a final answer to it: it is sent once, and the step has the registry's words.
+#[rstest]
+#[case(Method::HEAD, "/blobs/", 301)]
+#[case(Method::POST, "/uploads/", 422)]
+#[case(Method::PATCH, "/uploads/", 422)]
+#[case(Method::PUT, "/uploads/", 422)]
+#[tokio::test]
+async fn a_final_answer_is_final_for_each_request(
+    #[case] method: Method,
+    #[case] path: &'static str,
+    #[case] status: u16,
+) {
+    let registry = Registry::start(Auth::Open).await;
+    registry.fail(method.clone(), path, usize::MAX, Fault::Answer(status, vec![], "{\"message\":\"no\"}"));
+    // The image is one layer and its config, and the layer streams.
+    let error = failure(&registry, job(&registry.host, &Told::default()), &Image::new(&[5 * MIB])).await;
+    assert_eq!((error.reason, error.transient), ("RegistryRefused", false), "{error}");
+    assert!(error.message.contains(&format!("team/app answered {status}")), "{error}");
+    let sent =
+        registry.state().log.iter().filter(|line| line.starts_with(method.as_str()) && line.contains(path)).count();
+    assert!(sent <= 2, "{:?}", registry.state().log);
+    assert_eq!(registry.count("PUT /v2/team/app/manifests/"), 0);
+}
+
+/// Registries that keep blobs elsewhere answer with where. Nobody goes there.
+#[rstest]
+#[case(302)]
+#[case(307)]
+#[tokio::test]
+async fn a_blob_may_lie_in_a_store(#[case] status: u16) {
+    let registry = Registry::start(Auth::Open).await;
+    let store = Registry::start(Auth::Open).await;
+    let location = ("location", format!("http://{}/blob", store.host));
+    let image = Image::new(&[5 * MIB, 100]);
+    push(client(&registry), job(&registry.host, &Told::default()), &image, Store::Classic).await.1.unwrap();
+    registry.fail(Method::HEAD, "/blobs/", usize::MAX, Fault::Answer(status, vec![location], "moved"));
+    let again = job(&registry.host, &Told::default());
+    push(client(&registry), again, &image, Store::Classic).await.1.unwrap();
+    assert_eq!(store.state().log.len(), 0);
 }
 
 /// A body that was streaming when the connection broke is sent again by the engine, as Docker does.

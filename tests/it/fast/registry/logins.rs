@@ -91,6 +91,44 @@ async fn a_valid_login_that_may_not_push() {
     let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
     let error = failure(&registry, job, &Image::new(&[100])).await;
     assert_eq!((error.reason, error.transient), ("RegistryForbidden", false), "{error}");
+    assert!(error.message.contains("user \"ci\" may not push to ") && error.message.contains("(401)"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_who_may_not_push_is_asked_to_log_in() {
+    let registry = Registry::start(Auth::Open).await;
+    let challenge = "Bearer realm=\"http://x/token\",error=\"insufficient_scope\"";
+    let challenge = challenge.replace("http://x", &format!("http://{}", registry.host));
+    registry.fail(Method::POST, "/uploads/", usize::MAX, Fault::Answer(401, vec![("www-authenticate", challenge)], ""));
+    registry.fail(Method::GET, "/token", usize::MAX, Fault::Answer(200, vec![], "{\"token\":\"nobodys\"}"));
+    let error = failure(&registry, job(&registry.host, &Told::default()), &Image::new(&[100])).await;
+    assert_eq!((error.reason, error.transient), ("RegistryUnauthorized", false), "{error}");
+    assert!(error.message.contains("the step has no credentials"), "{error}");
+}
+
+/// The box image is on the same registry, and its layers are to be mounted; the login is for the pushed repository only.
+#[rstest]
+#[case::no_mount(Method::POST, "/uploads/", 403)]
+#[case::not_found(Method::POST, "/uploads/", 404)]
+#[case::not_allowed(Method::POST, "/uploads/", 405)]
+#[case::no_token(Method::GET, "/token", 403)]
+#[tokio::test]
+async fn layers_that_may_not_be_mounted_are_sent(
+    #[case] method: Method,
+    #[case] path: &'static str,
+    #[case] status: u16,
+) {
+    let registry = Registry::start(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX }).await;
+    registry.fail(method, path, 1, Fault::Answer(status, vec![], ""));
+    let source = windlass::registry::Repository::parse(&format!("{}/team/box", registry.host), None).unwrap();
+    let job = DoorJob {
+        credentials: login("ci", "s3cret-s3cret"),
+        mount_from: Some(source),
+        ..job(&registry.host, &Told::default())
+    };
+    let image = Image::new(&[5 * MIB]);
+    push(client(&registry), job, &image, Store::Classic).await.1.unwrap();
+    assert!(registry.has(&super::fake::digest(&image.layers[0])));
 }
 
 #[rstest]
@@ -159,16 +197,17 @@ async fn an_upload_does_not_go_astray() {
 async fn a_redirect_is_not_followed() {
     let other = Registry::start(Auth::Open).await;
     let registry = Registry::start(Auth::Open).await;
-    for (status, method, path) in [
-        (301, Method::HEAD, "/blobs/"),
-        (308, Method::HEAD, "/blobs/"),
-        (307, Method::POST, "/uploads/"),
-        (307, Method::PUT, "/manifests/"),
-    ] {
-        let location = format!("http://{}/", other.host);
-        registry.fail(method, path, 1, Fault::Answer(status, vec![("location", location)], ""));
-        let error = failure(&registry, job(&registry.host, &Told::default()), &Image::new(&[])).await;
-        assert_eq!(error.reason, "RegistryRefused", "{error}");
+    // Of a blob that is looked for, 302 and 307 say that it is there.
+    for (method, path, statuses) in
+        [(Method::HEAD, "/blobs/", &[301, 308][..]), (Method::POST, "/uploads/", &[301, 302, 307, 308])]
+    {
+        for status in statuses {
+            let location = format!("http://{}/", other.host);
+            registry.fail(method.clone(), path, 1, Fault::Answer(*status, vec![("location", location)], ""));
+            let error = failure(&registry, job(&registry.host, &Told::default()), &Image::new(&[])).await;
+            assert_eq!(error.reason, "RegistryRefused", "{error}");
+            assert!(error.message.contains("a redirect to 127.0.0.1, which is not followed"), "{error}");
+        }
     }
     assert_eq!(other.state().log.len(), 0);
 }

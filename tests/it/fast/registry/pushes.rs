@@ -2,7 +2,7 @@
 
 use super::{
     CONFIG, Told, client,
-    engine::{Engine, Image, OCI, Store, full, gzip, noise},
+    engine::{Engine, Image, OCI, Store, full, gzip, noise, tar},
     failure,
     fake::{Auth, Registry, digest},
     job, push, session,
@@ -69,7 +69,7 @@ async fn what_is_there_is_not_sent_again(#[case] store: Store) {
     let first = push(client(&registry), job(&registry.host, &Told::default()), &image, store).await.1.unwrap();
     let before = registry.count("POST /v2/team/app/blobs/uploads/");
     let again = job(&registry.host, &Told::default());
-    let again = DoorJob { expected_digest: Some(first.digest.clone()), tags: vec!["v2".into(), "v2".into()], ..again };
+    let again = DoorJob { tags: vec!["v2".into(), "v2".into()], ..again };
     let progress = again.progress.subscribe();
     let pushed = push(client(&registry), again, &image, store).await.1.unwrap();
     assert_eq!((pushed.digest, pushed.tags), (first.digest, vec!["v2".to_owned()]));
@@ -102,10 +102,7 @@ async fn a_config_that_is_too_large_goes_nowhere() {
 #[tokio::test]
 async fn a_layer_may_be_an_uncompressed_tar() {
     let registry = Registry::start(Auth::Open).await;
-    let image = Image::with_layers(vec![
-        Bytes::from([&b"small"[..], &noise(600)].concat()),
-        Bytes::from([&b"large"[..], &noise(5 * MIB)].concat()),
-    ]);
+    let image = Image::with_layers(vec![tar("small", &noise(600)), tar("large", &noise(5 * MIB))]);
     push(client(&registry), job(&registry.host, &Told::default()), &image, Store::Classic).await.1.unwrap();
     assert!(image.layers.iter().all(|layer| registry.has(&digest(layer))));
 }
@@ -227,17 +224,6 @@ async fn a_stop_between_tags_leaves_the_rest_alone() {
 }
 
 #[tokio::test]
-async fn another_image_than_was_recorded_is_not_pushed() {
-    let registry = Registry::start(Auth::Open).await;
-    let recorded = digest(b"another");
-    let job = DoorJob { expected_digest: Some(recorded.clone()), ..job(&registry.host, &Told::default()) };
-    let error = failure(&registry, job, &Image::new(&[10])).await;
-    assert_eq!(error.reason, "Interrupted");
-    assert!(error.message.contains(&recorded), "{error}");
-    assert_eq!(registry.count("PUT /v2/team/app/manifests/"), 0);
-}
-
-#[tokio::test]
 async fn after_a_crash_the_registry_says_what_is_left() {
     let registry = Registry::start(Auth::Open).await;
     let first = DoorJob { tags: vec!["v1".into()], ..job(&registry.host, &Told::default()) };
@@ -293,6 +279,34 @@ async fn a_secret_may_be_let_through(#[case] policy: SecretsInImage, #[case] war
     assert!(!format!("{pushed:?}").contains("hunter2"));
 }
 
+/// Layers that cannot be searched to their end: of no known kind, and broken off.
+#[rstest]
+#[case::xz(Bytes::from_static(b"\xfd7zXZ\0\0\x04rest"), "neither a tar nor compressed")]
+#[case::no_tar(Bytes::from_static(b"{harmless"), "neither a tar nor compressed")]
+#[case::cut(gzip(&noise(6 * MIB)).slice(..5 * MIB), "cannot be unpacked")]
+#[case::cut_and_small(gzip(&noise(1000)).slice(..500), "cannot be unpacked")]
+#[case::zstd_of_nothing(Bytes::from_static(b"\x28\xb5\x2f\xfdrest"), "cannot be unpacked")]
+#[tokio::test]
+async fn a_layer_that_cannot_be_searched_is_pushed_only_if_the_step_says_so(#[case] layer: Bytes, #[case] says: &str) {
+    let image = Image::with_layers(vec![layer]);
+    for store in [Store::Classic, Store::Containerd] {
+        let registry = Registry::start(Auth::Open).await;
+        let told = Told::default();
+        let job = DoorJob { secrets: secret(), ..job(&registry.host, &told) };
+        let error = push(client(&registry), job, &image, store).await.1.unwrap_err();
+        assert_eq!((error.reason, error.transient), ("SecretsNotSearched", false), "{error}");
+        assert!(error.message.contains(says) && error.message.contains("Warn or Allow"), "{error}");
+        assert!(registry.state().blobs.is_empty() && told.all().is_empty(), "the layer is in the registry");
+    }
+    for (policy, warnings) in [(SecretsInImage::Warn, 1), (SecretsInImage::Allow, 0)] {
+        let registry = Registry::start(Auth::Open).await;
+        let job = DoorJob { secrets: secret(), secrets_in_image: policy, ..job(&registry.host, &Told::default()) };
+        let pushed = push(client(&registry), job, &image, Store::Classic).await.1.unwrap();
+        assert_eq!(pushed.warnings.len(), warnings, "{:?}", pushed.warnings);
+        assert!(pushed.warnings.iter().all(|warning| warning.contains(says)), "{:?}", pushed.warnings);
+    }
+}
+
 #[tokio::test]
 async fn a_secret_in_the_config_counts_too() {
     let registry = Registry::start(Auth::Open).await;
@@ -317,11 +331,12 @@ async fn a_secret_in_the_engines_own_config_does_not_count() {
 #[tokio::test]
 async fn a_layer_that_looks_like_a_config_is_searched_too() {
     let registry = Registry::start(Auth::Open).await;
-    for (text, passes) in [("{harmless", true), ("{hunter2-hunter2", false)] {
-        let image = Image::with_layers(vec![Bytes::from_static(text.as_bytes())]);
+    for (text, passes) in [("harmless", true), ("hunter2-hunter2", false)] {
+        let layer = tar("{file", text.as_bytes());
+        let image = Image::with_layers(vec![layer.clone()]);
         let job = DoorJob { secrets: secret(), ..job(&registry.host, &Told::default()) };
         let (_, result) = push(client(&registry), job, &image, Store::Classic).await;
         assert_eq!(result.map_err(|error| error.reason).err(), (!passes).then_some("SecretInLayer"));
-        assert_eq!(registry.has(&digest(text.as_bytes())), passes);
+        assert_eq!(registry.has(&digest(&layer)), passes);
     }
 }
