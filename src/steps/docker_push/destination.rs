@@ -4,13 +4,12 @@
 //! an error, as the login of one must never reach the other.
 
 use super::reader::Reader;
-use crate::api::{condition::reason, push::DockerPush};
+use crate::{
+    api::{condition::reason, push::DockerPush},
+    registry::reference::{HUB, canonical_host},
+};
 use std::collections::BTreeMap;
 
-/// What people and old documents call Docker Hub.
-const HUB_HOSTS: [&str; 5] =
-    ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com"];
-const HUB: &str = "docker.io";
 /// Partitions of AWS that are not below `amazonaws.com`, by how their regions begin.
 const AWS_PARTITIONS: [(&str, &str); 6] = [
     ("cn-", "amazonaws.com.cn"),
@@ -96,7 +95,7 @@ fn repository(reader: &mut Reader<'_>, push: &DockerPush) -> Option<(Option<Stri
         reader.wrong_value("repository", written, problem);
         return None;
     }
-    let host = host.map(|host| canonical(host).to_owned());
+    let host = host.map(canonical_host);
     let Some(ecr) = ecr(reader, push)? else { return Some((host, path.to_owned())) };
     match host {
         Some(host) if host != ecr.registry => {
@@ -146,12 +145,7 @@ fn registry_host(text: &str) -> Result<String, &'static str> {
         "v1" => return Err("the registry API v1 no longer exists; end the address with /v2 or leave it out"),
         _ => return Err("expected a host or an https address such as https://registry.example.com/v2"),
     }
-    if is_host(host) { Ok(canonical(host).to_owned()) } else { Err("expected a host such as registry.example.com") }
-}
-
-/// Docker Hub under one name.
-fn canonical(host: &str) -> &str {
-    if HUB_HOSTS.contains(&host) { HUB } else { host }
+    if is_host(host) { Ok(canonical_host(host)) } else { Err("expected a host such as registry.example.com") }
 }
 
 /// `name`, `name:port` or `[address]:port`.
