@@ -14,6 +14,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -26,34 +27,33 @@ Examples:
   windlass logs -f                  follow the latest run
   windlass status hello-7           why does it wait? why did it fail?";
 
-const TEMPLATE: &str = "\
-{about}
+const TOPICS: &str = "Topics: windlass help exit-codes | environment | json | accessibility";
 
-Usage: {usage}
-
-{before-help}
-{all-args}{after-help}
-";
+const TEMPLATE: &str = "{about}\n\nUsage: {usage}\n\n{all-args}{after-help}\n";
+const WITH_EXAMPLES: &str = "{about}\n\nUsage: {usage}\n\n{before-help}{all-args}{after-help}\n";
 
 #[derive(Parser)]
 #[command(name = "windlass", version, about = "Pipelines on Kubernetes that end in an image")]
 #[command(
     disable_help_subcommand = true,
     disable_help_flag = true,
+    disable_version_flag = true,
     subcommand_value_name = "VERB",
     subcommand_help_heading = "Verbs",
     infer_long_args = false
 )]
-#[command(before_help = EXAMPLES, help_template = TEMPLATE, max_term_width = 120)]
-#[command(after_help = "Topics: windlass help exit-codes | environment | json | accessibility")]
+#[command(before_long_help = EXAMPLES, after_help = TOPICS, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
     global: Global,
-    /// Print help
-    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
+    /// Print help: -h the usual flags, --help all of them with examples
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort, hide_short_help = true)]
     help: Option<bool>,
+    /// Print version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version, hide_short_help = true)]
+    version: Option<bool>,
 }
 
 #[derive(Subcommand)]
@@ -82,13 +82,21 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let program = program(std::env::args_os().next().as_deref());
-    let command = command(program);
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // Who asks with --help gets the long form; a value that looks like it changes only the form of an error.
+    let long = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--help");
+    let command = command(program, long);
+    if client::answer_the_shell(&command, &arguments) || client::answer_kubectl(&command, &arguments) {
+        return ExitCode::SUCCESS;
+    }
     let cli = match command.clone().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, program),
     };
     match cli.command {
-        Command::People(verb) => ExitCode::from(client::main(&verb, &cli.global, program, command).code()),
+        Command::People(verb) => {
+            ExitCode::from(client::main(&verb, &cli.global, program, self::command(program, true)).code())
+        }
         Command::Crds { dir } => crds(dir.as_deref()),
         Command::Controller(options) => serve(crate::controller::run(options)),
         Command::Agent(options) => serve(crate::agent::run(options)),
@@ -131,25 +139,37 @@ fn program(argv0: Option<&std::ffi::OsStr>) -> &'static str {
     if name.is_some_and(|n| n.starts_with("kubectl-")) { "kubectl windlass" } else { "windlass" }
 }
 
-fn command(program: &'static str) -> clap::Command {
+/// The command line, with its help in the long form (all flags, examples) or the short one (a screen).
+fn command(program: &'static str, long: bool) -> clap::Command {
     let command = Cli::command().bin_name(program).display_name("windlass");
-    if program == "windlass" {
-        return command;
-    }
-    let renamed = |text: Option<&clap::builder::StyledStr>| {
-        text.map(|t| {
-            t.to_string().replace("  windlass ", "  kubectl windlass ").replace("(windlass ", "(kubectl windlass ")
-        })
+    let command = form(command, program, long);
+    command.mut_subcommands(|verb| form(verb, program, long))
+}
+
+fn form(command: clap::Command, program: &str, long: bool) -> clap::Command {
+    let renamed = |text: &clap::builder::StyledStr| {
+        let text = text.to_string();
+        text.replace("windlass ", &format!("{program} ")).replace("kubectl kubectl ", "kubectl ")
     };
-    let topics = "Topics: kubectl windlass help exit-codes | environment | json | accessibility";
-    let before = renamed(command.get_before_help()).unwrap_or_default();
-    let mut command = command.before_help(before).after_help(topics);
-    for verb in command.get_subcommands_mut() {
-        if let Some(after) = renamed(verb.get_after_help()) {
-            *verb = verb.clone().after_help(after);
+    let examples = command.get_before_long_help().map(renamed);
+    let after = command.get_after_help().map(renamed);
+    let verb = match command.get_name() {
+        "windlass" => String::new(),
+        verb => format!(" {verb}"),
+    };
+    let template = if examples.is_some() && long { WITH_EXAMPLES } else { TEMPLATE };
+    let command = command.help_template(template);
+    match examples {
+        Some(examples) if long => {
+            let command = command.mut_args(|flag| flag.hide_short_help(false)).before_help(examples);
+            command.after_help(after.unwrap_or_default())
         }
+        Some(_) => {
+            let more = format!("More flags and examples: {program}{verb} --help");
+            command.after_help(after.map_or_else(|| more.clone(), |after| format!("{after}\n{more}")))
+        }
+        None => command,
     }
-    command
 }
 
 /// Help and version are no errors; all else is said in the form of all errors.
@@ -198,8 +218,10 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        command("windlass").debug_assert();
-        command("kubectl windlass").debug_assert();
+        for long in [true, false] {
+            command("windlass", long).debug_assert();
+            command("kubectl windlass", long).debug_assert();
+        }
     }
 
     #[test]
@@ -207,7 +229,7 @@ mod tests {
         assert_eq!(program(Some(OsStr::new("/usr/bin/kubectl-windlass"))), "kubectl windlass");
         assert_eq!(program(Some(OsStr::new("./windlass"))), "windlass");
         assert_eq!(program(None), "windlass");
-        let help = command("kubectl windlass").render_help().to_string();
+        let help = command("kubectl windlass", true).render_help().to_string();
         assert!(help.contains("Usage: kubectl windlass"), "{help}");
         assert!(!help.lines().any(|line| line.starts_with("  windlass ")), "{help}");
     }
@@ -215,7 +237,7 @@ mod tests {
     #[test]
     fn flags_stand_before_and_after_the_verb() {
         for line in ["windlass -n team-a status x --plain", "windlass --plain status x -n team-a"] {
-            let matches = command("windlass").try_get_matches_from(line.split(' ')).expect(line);
+            let matches = command("windlass", false).try_get_matches_from(line.split(' ')).expect(line);
             let cli = Cli::from_arg_matches(&matches).expect(line);
             assert_eq!(cli.global.place.namespace.as_deref(), Some("team-a"));
             assert!(cli.global.display.plain);
@@ -224,8 +246,9 @@ mod tests {
 
     #[test]
     fn typos_get_a_suggestion() {
-        let said =
-            |line: &str| fault(&command("windlass").try_get_matches_from(line.split(' ')).unwrap_err(), "windlass");
+        let said = |line: &str| {
+            fault(&command("windlass", false).try_get_matches_from(line.split(' ')).unwrap_err(), "windlass")
+        };
         let typo = said("windlass statsu");
         assert_eq!(
             (typo.message.as_str(), typo.hint.as_deref()),
@@ -236,14 +259,41 @@ mod tests {
         assert!(said("windlass cancel").message.contains("<RUN>"));
     }
 
-    #[test]
-    fn help_fits_a_screen_and_lists_each_verb_once() {
-        let help = command("windlass").render_help().to_string();
-        assert!(help.lines().count() <= 60, "{help}");
-        for verb in ["run", "status", "list", "logs", "cancel", "retry", "explain", "completion", "version", "help"] {
-            let count = help.lines().filter(|l| l.starts_with(&format!("  {verb} "))).count();
-            assert_eq!(count, 1, "{verb}\n{help}");
+    /// The help of the whole, then of each verb.
+    fn pages(program: &'static str, long: bool) -> Vec<(String, String)> {
+        let mut command = command(program, long).term_width(80);
+        command.build();
+        let mut pages = vec![(String::new(), command.render_help().to_string())];
+        for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set()) {
+            pages.push((verb.get_name().to_owned(), verb.render_help().to_string()));
         }
-        assert!(!help.contains("crds"));
+        pages
+    }
+
+    #[test]
+    fn short_help_fits_a_screen_and_long_help_three() {
+        let mut wrong = 0;
+        for (long, most) in [(false, 24), (true, 60)] {
+            for (verb, page) in pages("kubectl windlass", long) {
+                let wide = page.lines().filter(|line| line.chars().count() > 80).count();
+                println!("{verb} {long}: {} lines, {wide} wide\n{page}", page.lines().count());
+                wrong += usize::from(page.lines().count() > most || wide > 0 || page.contains("\n\n\n"));
+            }
+        }
+        assert_eq!(wrong, 0);
+    }
+
+    #[test]
+    fn long_help_has_every_flag_and_examples() {
+        let pages = pages("windlass", true);
+        let page = |verb: &str| pages.iter().find(|(name, _)| name == verb).map(|(_, page)| page.clone()).expect(verb);
+        for flag in ["--on-interrupt", "--as-group", "--kubeconfig", "--no-headers", "Examples:\n  windlass run -f"] {
+            assert!(page("run").contains(flag), "{flag}\n{}", page("run"));
+        }
+        for verb in ["run", "status", "list", "logs", "cancel", "retry", "explain", "completion", "version", "help"] {
+            let count = page("").lines().filter(|l| l.starts_with(&format!("  {verb} "))).count();
+            assert_eq!(count, 1, "{verb}\n{}", page(""));
+        }
+        assert!(!page("").contains("crds"));
     }
 }

@@ -5,11 +5,15 @@
 //! **Invariant:** no decisions. A write is server-side apply as `windlass-agent`, and names the run's UID, so that
 //! it can never land on another run of the same name.
 
-use super::{plan::RunEvent, run::Run, status::AgentStatus};
+use super::{
+    plan::RunEvent,
+    run::{Run, Seen},
+    status::AgentStatus,
+};
 use crate::api::{PipelineRun, manager};
 use futures::future::BoxFuture;
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
@@ -18,6 +22,8 @@ use std::time::Duration;
 
 /// Longest wait for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a last write is tried that others came before.
+const LAST_TRIES: u32 = 3;
 /// Longest wait for an event to be taken.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The name under which events are reported.
@@ -42,6 +48,10 @@ pub trait StatusSink: Send + Sync {
     /// Writes what the agent says of a run.
     fn write<'a>(&'a self, run: &'a Run, status: &'a AgentStatus) -> BoxFuture<'a, Result<(), WriteError>>;
 
+    /// Writes the last word on a run that is not followed any more. `false`: it is gone, over, or at another attempt,
+    /// and nothing was written.
+    fn write_last<'a>(&'a self, run: &'a Run, status: &'a AgentStatus) -> BoxFuture<'a, Result<bool, WriteError>>;
+
     /// Emits an event. It may get lost: the status says the same.
     fn emit(&self, run: &Run, event: &RunEvent);
 }
@@ -65,14 +75,35 @@ impl ApiSink {
 impl ApiSink {
     /// Whether a conflict means that another run has the name.
     async fn is_other(&self, error: &kube::Error, api: &Api<PipelineRun>, run: &Run) -> bool {
-        let kube::Error::Api(answer) = error else { return false };
-        if answer.code != 409 {
+        if !is_conflict(error) {
             return false;
         }
-        match tokio::time::timeout(WRITE_TIMEOUT, api.get_metadata_opt(&run.name)).await {
-            Ok(Ok(found)) => found.is_none_or(|found| found.metadata.uid.as_ref() != Some(&run.uid)),
-            Ok(Err(_)) | Err(_) => false,
+        match in_time(api.get_metadata_opt(&run.name)).await {
+            Ok(found) => found.is_none_or(|found| found.metadata.uid.as_ref() != Some(&run.uid)),
+            Err(_) => false,
         }
+    }
+}
+
+/// Waits for an answer of the API server, but not for ever.
+async fn in_time<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+    match tokio::time::timeout(WRITE_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => Err(WriteError::Gone),
+        Ok(Err(error)) => Err(WriteError::Failed(Box::new(error))),
+        Err(_) => Err(WriteError::TimedOut),
+    }
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(answer) if answer.code == 409)
+}
+
+/// The version of an object that is still this attempt of this run; `None` once it is over or went on.
+fn version_of(object: &PipelineRun, run: &Run) -> Option<String> {
+    match Run::read(object) {
+        Seen::Follow { run: now, .. } if now.is_same(run) => object.resource_version(),
+        Seen::Follow { .. } | Seen::Leave | Seen::Unreadable(_) => None,
     }
 }
 
@@ -81,17 +112,35 @@ impl StatusSink for ApiSink {
         Box::pin(async move {
             let api: Api<PipelineRun> = Api::namespaced(self.client.clone(), &run.namespace);
             let params = PatchParams::apply(manager::AGENT).force();
-            let patch = Patch::Apply(body(run, status));
-            match tokio::time::timeout(WRITE_TIMEOUT, api.patch_status(&run.name, &params, &patch)).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => Err(WriteError::Gone),
+            let patch = Patch::Apply(body(run, status, None));
+            match in_time(api.patch_status(&run.name, &params, &patch)).await {
                 // Of another UID, or written too often by others just now.
-                Ok(Err(error)) => match self.is_other(&error, &api, run).await {
-                    true => Err(WriteError::Gone),
-                    false => Err(WriteError::Failed(Box::new(error))),
-                },
-                Err(_) => Err(WriteError::TimedOut),
+                Err(WriteError::Failed(error)) if self.is_other(&error, &api, run).await => Err(WriteError::Gone),
+                answer => answer.map(drop),
             }
+        })
+    }
+
+    fn write_last<'a>(&'a self, run: &'a Run, status: &'a AgentStatus) -> BoxFuture<'a, Result<bool, WriteError>> {
+        Box::pin(async move {
+            let api: Api<PipelineRun> = Api::namespaced(self.client.clone(), &run.namespace);
+            let params = PatchParams::apply(manager::AGENT).force();
+            for _ in 0..LAST_TRIES {
+                let version = match in_time(api.get(&run.name)).await {
+                    Ok(found) => version_of(&found, run),
+                    Err(WriteError::Gone) => None,
+                    Err(error) => return Err(error),
+                };
+                let Some(version) = version else { return Ok(false) };
+                let patch = Patch::Apply(body(run, status, Some(&version)));
+                match in_time(api.patch_status(&run.name, &params, &patch)).await {
+                    Ok(_) => return Ok(true),
+                    Err(WriteError::Failed(error)) if is_conflict(&error) => {}
+                    Err(WriteError::Gone) => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(false)
         })
     }
 
@@ -118,9 +167,17 @@ impl StatusSink for ApiSink {
     }
 }
 
-/// The body of an apply: what the agent owns, all of it, and nothing else.
-fn body(run: &Run, status: &AgentStatus) -> Value {
+/// The body of an apply: what the agent owns, all of it, and nothing else; for this version of the object only, if one
+/// is given.
+fn body(run: &Run, status: &AgentStatus, version: Option<&str>) -> Value {
     let AgentStatus { source_revision, steps, report, summary_steps } = status;
+    let mut metadata = Map::new();
+    metadata.insert("name".into(), json!(run.name));
+    metadata.insert("namespace".into(), json!(run.namespace));
+    metadata.insert("uid".into(), json!(run.uid));
+    if let Some(version) = version {
+        metadata.insert("resourceVersion".into(), json!(version));
+    }
     let mut fields = Map::new();
     fields.insert("steps".into(), json!(steps));
     if let Some(revision) = source_revision {
@@ -135,7 +192,7 @@ fn body(run: &Run, status: &AgentStatus) -> Value {
     json!({
         "apiVersion": PipelineRun::api_version(&()),
         "kind": PipelineRun::kind(&()),
-        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid},
+        "metadata": metadata,
         "status": fields,
     })
 }

@@ -11,13 +11,19 @@ use super::{
     files::{FileError, Volumes},
     line::{Line, Message},
     observe::Sight,
-    plan::{Change, Observed, plan},
+    plan::{Change, Observed, RunEvent, plan},
     push::{Job, Transport, carry_out},
     run::{Run, Wish},
-    status::AgentStatus,
+    status::{AgentStatus, compose, pushed},
     work::Work,
 };
-use crate::wire::{CANCEL_FILE, answer_file};
+use crate::{
+    api::{
+        condition::reason,
+        status::{ImageStatus, StepStatus},
+    },
+    wire::{CANCEL_FILE, answer_file},
+};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -98,6 +104,8 @@ struct Follower {
     last_write: Option<Instant>,
     last_look: Option<Instant>,
     last_progress: Option<Instant>,
+    /// The newest word on progress, until its time comes.
+    progress: Option<(usize, String)>,
     bell: Arc<Notify>,
     hung: Option<Bell>,
     look_every: Duration,
@@ -125,6 +133,7 @@ impl Follower {
             last_write: None,
             last_look: None,
             last_progress: None,
+            progress: None,
             bell: Arc::new(Notify::new()),
             hung: None,
             look_every: FIRST_LOOK,
@@ -136,6 +145,7 @@ impl Follower {
     async fn run(&mut self) {
         loop {
             self.look().await;
+            self.note_progress();
             let plan = plan(&self.observed());
             if plan.done {
                 return;
@@ -152,6 +162,7 @@ impl Follower {
                     let (namespace, name) = (&self.run.namespace, &self.run.name);
                     tracing::warn!(run.namespace = namespace, run.name = name, cause, "failed to {error}");
                     tokio::time::sleep(self.pause).await;
+                    self.hear_all();
                     self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
                     continue;
                 }
@@ -287,13 +298,7 @@ impl Follower {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Progress { step, text } => {
-                let due = self.last_progress.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL);
-                if let Some(Work::Running { message, .. }) = self.works.get_mut(&step).filter(|_| due) {
-                    *message = Some(text);
-                    self.last_progress = Some(Instant::now());
-                }
-            }
+            Message::Progress { step, text } => self.progress = Some((step, text)),
             Message::Image { step, image: new, written } => {
                 if let Some(written) = written {
                     self.unwritten.push((step, new.digest.clone(), written));
@@ -311,6 +316,18 @@ impl Follower {
         }
     }
 
+    /// Takes the newest word on progress, now and then.
+    fn note_progress(&mut self) {
+        if self.last_progress.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+            return;
+        }
+        let Some((step, text)) = self.progress.take() else { return };
+        if let Some(Work::Running { message, .. }) = self.works.get_mut(&step) {
+            *message = Some(text);
+            self.last_progress = Some(Instant::now());
+        }
+    }
+
     /// Waits until there may be something new.
     async fn wait(&mut self, wake: Option<Duration>) {
         let longest = wake.map_or(self.look_every, |wake| wake.min(self.look_every));
@@ -322,19 +339,50 @@ impl Follower {
             Ok(()) = self.wish.changed() => {}
             () = stopping.cancelled(), if !stopping.is_cancelled() => {}
         }
+        self.hear_all();
+    }
+
+    fn hear_all(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             self.hear(message);
         }
     }
 
-    /// Ends the work in flight: nobody waits for it any more.
+    /// Ends the work in flight: nobody waits for it any more. What it moved before that is told.
     async fn leave(&mut self) {
         self.stops.values().for_each(CancellationToken::cancel);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(LEAVE_GRACE, ended).await.is_err() {
             tracing::warn!(run.namespace = self.run.namespace, run.name = self.run.name, "work did not stop in time");
         }
+        self.hear_all();
+        let seen = self.observed();
+        let status = compose(&seen.run.outline, seen.run.attempt, seen.journal, seen.recorded, seen.works);
+        let unsaid = unsaid(seen.recorded, &status);
+        if unsaid.is_empty() {
+            return;
+        }
+        let error = match self.post.sink.write_last(&self.run, &status).await {
+            Ok(true) => return,
+            Ok(false) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        let (namespace, name) = (&self.run.namespace, &self.run.name);
+        for image in unsaid {
+            let note = format!("{}, but the run had ended", pushed(image));
+            tracing::warn!(run.namespace = namespace, run.name = name, error, "{note}");
+            self.post.sink.emit(&self.run, &RunEvent { reason: reason::PUSHED, note });
+        }
     }
+}
+
+/// Images with tags of which nothing is recorded.
+fn unsaid<'a>(recorded: &AgentStatus, status: &'a AgentStatus) -> Vec<&'a ImageStatus> {
+    let is_known =
+        |step: &StepStatus, image| recorded.step(&step.name).is_some_and(|known| known.images.contains(image));
+    let images = status.steps.iter().flat_map(|step| step.images.iter().map(move |image| (step, image)));
+    let moved = images.filter(|(step, image)| !image.tags.is_empty() && !is_known(step, image));
+    moved.map(|(_, image)| image).collect()
 }
 
 #[cfg(test)]

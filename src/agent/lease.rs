@@ -13,12 +13,12 @@ use kube::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Between two renewals.
-pub(super) const RENEW: Duration = Duration::from_secs(10);
+/// Between two renewals. A graceful cancel waits 10 s for a sign of life: a renewal, however slow, is one.
+pub(super) const RENEW: Duration = Duration::from_secs(5);
 /// A Lease that is older is of an agent that is silent.
 const DURATION_S: i32 = 30;
 /// Longest wait for one renewal.
-const TIMEOUT: Duration = Duration::from_secs(8);
+const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Renews the Lease for ever. A renewal that fails is told and tried again in its turn.
 pub(super) async fn renew(client: Client, namespace: String, node: String, holder: String) {

@@ -25,6 +25,7 @@ pub mod line;
 pub mod observe;
 mod options;
 pub mod plan;
+mod progress;
 pub mod push;
 pub mod run;
 pub mod status;

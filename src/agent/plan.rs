@@ -8,7 +8,7 @@
 use super::{
     journal::Journal,
     run::{Run, Wish},
-    status::{AgentStatus, compose, place},
+    status::{AgentStatus, compose, place, pushed},
     work::{Verdict, Work},
 };
 use crate::{
@@ -106,6 +106,8 @@ pub fn plan(seen: &Observed<'_>) -> Plan {
     let mut plan = Plan::default();
     plan.changes.extend(cancel(seen));
     plan.changes.extend(stops(seen));
+    // Before the status, so that no step waits for the write that says that it began.
+    plan.changes.extend(starts(seen));
     let differs = status != *seen.recorded && (status.has_begun() || status.report.is_some());
     if differs {
         let wait = if is_urgent(seen, &status) {
@@ -121,7 +123,6 @@ pub fn plan(seen: &Observed<'_>) -> Plan {
             plan.wake = Some(wait);
         }
     }
-    plan.changes.extend(starts(seen));
     plan.changes.extend(answers(seen));
     let over = seen.recorded.report.is_some() || seen.stopping || seen.wish == Wish::Abandon;
     plan.done = over && !working && plan.changes.is_empty();
@@ -205,12 +206,7 @@ fn waiting<'a>(seen: &'a Observed<'_>) -> impl Iterator<Item = (usize, Option<&'
 
 /// The answer that a recorded end gives.
 fn answer(step: &StepStatus) -> Answer {
-    let pushed = |image: &ImageStatus| {
-        let digest = image.digest.clone();
-        let repository = image.repository.clone();
-        image.tags.iter().map(move |tag| format!("pushed {repository}:{tag} ({digest})")).collect::<Vec<_>>()
-    };
-    let mut log: Vec<String> = step.images.iter().flat_map(pushed).collect();
+    let mut log: Vec<String> = step.images.iter().filter(|image| !image.tags.is_empty()).map(pushed).collect();
     log.extend(step.message.clone());
     Answer { version: wire::VERSION, passed: step.phase == StepPhase::Succeeded, log, message: step.message.clone() }
 }

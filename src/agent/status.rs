@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::{
         condition::reason,
-        status::{PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus},
+        status::{ImageStatus, PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus},
     },
     wire::EndReason,
 };
@@ -290,6 +290,14 @@ fn step_message(outline: &[StepOutline], steps: &[StepStatus], index: usize) -> 
         Some(code) => format!("step {name} ({place}) failed with exit code {code}"),
         None => format!("step {name} ({place}) failed"),
     }
+}
+
+/// `pushed r.io/team/app: tags 1.4, latest (sha256:…)`.
+#[must_use]
+pub fn pushed(image: &ImageStatus) -> String {
+    let ImageStatus { repository, tags, digest, .. } = image;
+    let word = if tags.len() == 1 { "tag" } else { "tags" };
+    format!("pushed {repository}: {word} {} ({digest})", tags.join(", "))
 }
 
 /// `3 of 10` among the steps, or among the after-steps.

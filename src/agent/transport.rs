@@ -7,6 +7,7 @@
 
 use super::{
     line::Line,
+    progress::Gauge,
     push::{Push, Transport},
     run::Run,
 };
@@ -20,7 +21,11 @@ use crate::{
     },
 };
 use futures::future::BoxFuture;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
     time::Instant,
@@ -33,6 +38,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an engine may take to say that a box runs that has asked for something already, and between two looks.
 const BOX_PATIENCE: Duration = Duration::from_secs(5);
 const BOX_LOOK: Duration = Duration::from_millis(50);
+/// Box images whose config is remembered.
+const BASES: usize = 16;
 /// Tag under which the engine pushes to the door; it goes nowhere.
 const DOOR_TAG: &str = "x";
 
@@ -42,13 +49,15 @@ pub struct Relay {
     engine: Arc<dyn Engine>,
     client: Client,
     turns: Arc<Semaphore>,
+    /// Configs of box images by ID, newest last: to read one keeps the engine busy while it should commit.
+    bases: Arc<Mutex<VecDeque<(String, BaseImage)>>>,
 }
 
 impl Relay {
     /// A relay between both.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, client: Client) -> Self {
-        Self { engine, client, turns: Arc::new(Semaphore::new(PUSHES)) }
+        Self { engine, client, turns: Arc::new(Semaphore::new(PUSHES)), bases: Arc::default() }
     }
 
     /// Removes committed images of runs that are not among these (by UID). Gives how many.
@@ -102,6 +111,25 @@ impl Relay {
         }
     }
 
+    /// The config of the image that a box was made from. An ID is a digest, so what was read once stays true.
+    async fn base_image(&self, container: &BoxContainer) -> Result<BaseImage, EngineError> {
+        let known = self.known_bases().iter().find(|(id, _)| *id == container.image_id).map(|(_, base)| base.clone());
+        if let Some(base) = known {
+            return Ok(base);
+        }
+        let base = self.engine.base_image(container).await?;
+        let mut known = self.known_bases();
+        if known.len() >= BASES {
+            known.pop_front();
+        }
+        known.push_back((container.image_id.clone(), base.clone()));
+        Ok(base)
+    }
+
+    fn known_bases(&self) -> MutexGuard<'_, VecDeque<(String, BaseImage)>> {
+        self.bases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn push_image(
         &self,
         push: &Push,
@@ -136,18 +164,23 @@ impl Transport for Relay {
     fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>> {
         Box::pin(async move {
             let _turn = self.turn(line).await?;
+            let began = Instant::now();
             let container = self.live_box(&push.run).await?;
             let key = CommitKey { run_uid: push.run.uid.clone(), step: push.step.clone() };
             if line.is_stopped() {
                 return Err(PushError::stopped());
             }
             line.progress("committing the box".into());
-            let (base, image) = tokio::join!(self.engine.base_image(&container), self.engine.commit(&container, &key));
+            let found_in = began.elapsed();
+            let (base, image) = tokio::join!(self.base_image(&container), self.engine.commit(&container, &key));
             let image = image.map_err(failed)?;
+            let committed_in = began.elapsed() - found_in;
             let result = match base {
                 Ok(base) => self.push_image(push, line, base, &image).await,
                 Err(error) => Err(failed(error)),
             };
+            let pushed_in = began.elapsed() - found_in - committed_in;
+            tracing::debug!(run.name = push.run.name, ?found_in, ?committed_in, ?pushed_in, "the push took its time");
             let discarded = discard(Arc::clone(&self.engine), image, push.run.name.clone());
             if result.is_ok() {
                 // The engine may take a second for it, for which nobody needs to wait.
@@ -256,21 +289,16 @@ fn box_repository(image: &str) -> Option<Repository> {
 }
 
 /// Tells the line of progress; never ends, as the push itself does.
-async fn show(mut progress: watch::Receiver<Progress>, line: &Line) {
-    while progress.changed().await.is_ok() {
-        let now = *progress.borrow_and_update();
-        line.progress(words(now));
+async fn show(progress: watch::Receiver<Progress>, line: &Line) {
+    let (began, mut gauge, mut told) = (Instant::now(), Gauge::default(), String::new());
+    loop {
         tokio::time::sleep(PROGRESS_INTERVAL).await;
+        let words = gauge.words(began.elapsed(), *progress.borrow());
+        if words != told {
+            line.progress(words.clone());
+            told = words;
+        }
     }
-    std::future::pending().await
-}
-
-/// `pushing: 3 of 8 layers, 12.5 MB sent`.
-fn words(progress: Progress) -> String {
-    let done = progress.layers_there + progress.layers_sent;
-    let total = done + progress.layers_left;
-    let tenths = progress.bytes_done / 100_000;
-    format!("pushing: {done} of {total} layers, {}.{} MB sent", tenths / 10, tenths % 10)
 }
 
 /// The box of a run. Its processes run before the engine says so: a short step ends while the start is still under

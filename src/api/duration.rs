@@ -38,6 +38,18 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
+/// Reads what [`human`] printed.
+#[must_use]
+pub fn from_human(text: &str) -> Option<Duration> {
+    let Some((whole, tenth)) = text.strip_suffix('s').and_then(|t| t.split_once('.')) else {
+        return parse(text).ok();
+    };
+    let digits = |t: &str| !t.is_empty() && t.len() <= 7 && t.bytes().all(|b| b.is_ascii_digit());
+    let seconds: u64 = whole.parse().ok().filter(|_| digits(whole))?;
+    let tenths: u64 = tenth.parse().ok().filter(|_| digits(tenth) && tenth.len() == 1)?;
+    Some(Duration::from_millis(seconds * 1_000 + tenths * 100))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +73,10 @@ mod tests {
     fn prints_for_people() {
         for (ms, text) in [(400, "0.4s"), (12_300, "12.3s"), (185_000, "3m05s"), (3_720_000, "1h02m")] {
             assert_eq!(human(Duration::from_millis(ms)), text);
+            assert_eq!(from_human(text), Some(Duration::from_millis(ms)));
+        }
+        for text in ["", "s", ".5s", "1.s", "1.25s", "-1.0s", "1.0", "soon"] {
+            assert_eq!(from_human(text), None, "{text}");
         }
     }
 }

@@ -28,6 +28,9 @@ pub struct PipelineRunStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "foreign::conditions")]
     pub conditions: Vec<Condition>,
+    /// Since when the conditions have their reason, in this attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_time: Option<Time>,
     /// The pipeline as it runs, frozen. Untyped here, so that its schema stands once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "foreign::opaque_object")]

@@ -3,41 +3,44 @@
 //! `cli` parses them, `client::main` carries them out. **Invariant:** no verb asks anything on the
 //! terminal; what a verb needs is in its arguments.
 
-use clap::{Args, Subcommand, ValueEnum};
+use super::{complete, examples, jsonpath::Template};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap_complete::engine::ArgValueCandidates;
+use jiff::Timestamp;
 use std::{path::PathBuf, time::Duration};
 
 /// The verbs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
     /// Start a run and follow it
-    #[command(after_help = RUN_EXAMPLES)]
+    #[command(before_long_help = examples::RUN)]
     Run(RunArgs),
     /// Show one run: steps, images, why it waits
+    #[command(before_long_help = examples::STATUS)]
     Status(StatusArgs),
     /// List runs, newest first
-    #[command(visible_alias = "ls")]
+    #[command(visible_alias = "ls", before_long_help = examples::LIST)]
     List(ListArgs),
     /// Print step output
+    #[command(before_long_help = examples::LOGS)]
     Logs(LogsArgs),
     /// Cancel runs; after-steps still run
+    #[command(before_long_help = examples::CANCEL)]
     Cancel(CancelArgs),
     /// Start a run again from its frozen pipeline
+    #[command(before_long_help = examples::RETRY)]
     Retry(RetryArgs),
     /// What a reason means and what to do; works offline
+    #[command(before_long_help = examples::EXPLAIN)]
     Explain(ExplainArgs),
     /// Print the completion script of a shell
+    #[command(before_long_help = examples::COMPLETION)]
     Completion(CompletionArgs),
     /// Print the version
     Version(VersionArgs),
     /// Help for a verb or a topic: exit-codes, environment, json, accessibility
     Help(HelpArgs),
 }
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  windlass run -f hello.yaml                     start, follow, exit with the result
-  windlass run --from pipeline/release -p version=1.4
-  DIGEST=$(windlass run -f hello.yaml -o digest)";
 
 /// Flags of all verbs, before or after the verb.
 #[derive(Args, Clone, Debug, Default)]
@@ -55,17 +58,23 @@ pub struct Global {
 #[command(next_help_heading = "Where")]
 pub struct Place {
     /// Path of the kubeconfig file [default: $KUBECONFIG, then ~/.kube/config]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
     pub context: Option<String>,
     /// Namespace [default: the context's]
     #[arg(short, long, global = true, value_name = "NAME")]
     pub namespace: Option<String>,
     /// Longest wait for one answer of the cluster
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = duration, hide_default_value = true)]
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = duration, hide_default_value = true, hide_short_help = true)]
     pub request_timeout: Option<Duration>,
+    /// Act as this user, as in kubectl
+    #[arg(long = "as", global = true, value_name = "USER", hide_short_help = true)]
+    pub as_user: Option<String>,
+    /// Act as a member of this group
+    #[arg(long, global = true, value_name = "GROUP", hide_short_help = true)]
+    pub as_group: Vec<String>,
 }
 
 /// How to show.
@@ -73,13 +82,13 @@ pub struct Place {
 #[command(next_help_heading = "How to show")]
 pub struct Display {
     /// auto, live, plain or none: how a followed run is shown
-    #[arg(long, global = true, value_name = "HOW", hide_possible_values = true, env = "WINDLASS_PROGRESS", hide_env = true, conflicts_with_all = ["plain", "json"])]
+    #[arg(long, global = true, value_name = "HOW", hide_possible_values = true, env = "WINDLASS_PROGRESS", hide_env = true, hide_short_help = true, conflicts_with_all = ["plain", "json"])]
     pub progress: Option<Progress>,
     /// Whole lines, no repainting: --progress plain
-    #[arg(long, global = true, conflicts_with = "json")]
+    #[arg(long, global = true, conflicts_with = "json", hide_short_help = true)]
     pub plain: bool,
     /// Events on stdout, one JSON object per line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub json: bool,
     /// auto, always or never
     #[arg(
@@ -88,17 +97,21 @@ pub struct Display {
         value_name = "WHEN",
         hide_possible_values = true,
         default_value = "auto",
+        hide_short_help = true,
         hide_default_value = true
     )]
     pub color: Color,
     /// Tables without their first line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub no_headers: bool,
+    /// Absolute times in UTC, not in local time
+    #[arg(long, global = true, hide_short_help = true)]
+    pub utc: bool,
     /// Errors and data only; twice: the exit code only
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "verbose", hide_short_help = true)]
     pub quiet: u8,
-    /// More: pods, nodes, and the kubectl form of what is done
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    /// Pods, nodes, events, the kubectl form; twice: each request too
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, hide_short_help = true)]
     pub verbose: u8,
 }
 
@@ -148,49 +161,52 @@ pub struct KeyValue {
 /// `run`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
-    /// File with a PipelineRun, or with one Pipeline; `-` reads stdin
-    #[arg(short, long = "file", value_name = "FILE", conflicts_with = "from")]
+    /// PipelineRun or Pipeline, with what it needs; - is stdin
+    #[arg(short, long = "file", value_name = "FILE", conflicts_with = "from", help_heading = TO_RUN, value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
     /// Run this Pipeline of the namespace
-    #[arg(long, value_name = "pipeline/NAME")]
+    #[arg(long, value_name = "pipeline/NAME", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::sources))]
     pub from: Option<String>,
     /// Value of a parameter
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = key_value)]
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
     pub params: Vec<KeyValue>,
     /// A variable that wins over the pipeline's
-    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = key_value)]
+    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
     pub env: Vec<KeyValue>,
     /// Branch, tag or commit instead of the pipeline's
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", help_heading = TO_RUN)]
     pub revision: Option<String>,
+    /// Show what would be made; server: the cluster checks it
+    #[arg(long, value_name = "WHERE", conflicts_with = "detach", help_heading = TO_RUN)]
+    pub dry_run: Option<DryRun>,
     /// Do not follow the run
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = TO_FOLLOW)]
     pub detach: bool,
     /// Stop following after this time (exit 7); the run goes on
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = TO_FOLLOW)]
     pub timeout: Option<Duration>,
-    /// What stdout gets; step output then goes to stderr
-    #[arg(short, long, value_name = "WHAT")]
+    /// For stdout; step output then goes to stderr
+    #[arg(short, long, value_name = "WHAT", help_heading = TO_FOLLOW)]
     pub output: Option<RunOutput>,
-    /// Show what would be made; `server` lets the cluster check it too
-    #[arg(long, value_name = "WHERE", conflicts_with = "detach")]
-    pub dry_run: Option<DryRun>,
-    /// What the first Ctrl-C does
-    #[arg(long, value_name = "WHAT", default_value = "cancel")]
-    pub on_interrupt: OnInterrupt,
     /// Which step output is shown
-    #[arg(long, value_name = "WHICH", default_value = "all")]
+    #[arg(long, value_name = "WHICH", default_value = "all", help_heading = TO_FOLLOW, hide_short_help = true)]
     pub show: Show,
     /// Lines repeated of the step that failed
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, help_heading = TO_FOLLOW, hide_short_help = true)]
     pub tail: usize,
-    /// `step`: exit with the failed step's code
-    #[arg(long, value_name = "WHOSE", default_value = "windlass")]
+    /// What the first Ctrl-C does
+    #[arg(long, value_name = "WHAT", default_value = "cancel", help_heading = TO_FOLLOW, hide_short_help = true)]
+    pub on_interrupt: OnInterrupt,
+    /// step: exit with the failed step's code
+    #[arg(long, value_name = "WHOSE", default_value = "windlass", help_heading = TO_FOLLOW, hide_short_help = true)]
     pub exit_code: ExitCodeOf,
     /// Name of a pipeline of a project file (not possible here)
     #[arg(value_name = "PIPELINE", hide = true)]
     pub pipeline: Option<String>,
 }
+
+const TO_RUN: &str = "What to run";
+const TO_FOLLOW: &str = "How to follow it";
 
 /// Values of `run -o`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -245,8 +261,8 @@ pub enum ExitCodeOf {
 /// `status`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StatusArgs {
-    /// A name or @latest [default: the latest of the namespace]
-    #[arg(value_name = "RUN")]
+    /// A name, @latest or PIPELINE#7 [default: @latest]
+    #[arg(value_name = "RUN", add = ArgValueCandidates::new(complete::runs))]
     pub run: Option<String>,
     /// Wait for the end and exit with the result
     #[arg(long)]
@@ -260,13 +276,13 @@ pub struct StatusArgs {
     /// Give up waiting after this time (exit 7)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Format
+    /// json, yaml, name or jsonpath=TEMPLATE
     #[arg(short, long, value_name = "WHAT")]
     pub output: Option<ObjectOutput>,
 }
 
 /// Values of `status -o`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectOutput {
     /// The object as JSON
     Json,
@@ -274,6 +290,22 @@ pub enum ObjectOutput {
     Yaml,
     /// pipelinerun.windlass.dev/NAME
     Name,
+    /// What a template finds in it
+    JsonPath(Template),
+}
+
+impl std::str::FromStr for ObjectOutput {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("jsonpath=")) {
+            ("json", _) => Ok(Self::Json),
+            ("yaml", _) => Ok(Self::Yaml),
+            ("name", _) => Ok(Self::Name),
+            (_, Some(template)) => template.parse().map(Self::JsonPath),
+            _ => Err("expected json, yaml, name or jsonpath=TEMPLATE".into()),
+        }
+    }
 }
 
 /// `list`.
@@ -286,14 +318,17 @@ pub struct ListArgs {
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub selector: Option<String>,
     /// Runs of this Pipeline
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::pipelines))]
     pub pipeline: Option<String>,
-    /// Runs in this phase, e.g. failed
-    #[arg(long, value_name = "PHASE")]
+    /// Runs in this phase, such as failed
+    #[arg(long, value_name = "PHASE", value_parser = phase, add = ArgValueCandidates::new(complete::phases))]
     pub status: Option<String>,
     /// How many at most; 0 is all
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: usize,
+    /// Go on with a line for each change until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
     /// Format
     #[arg(short, long, value_name = "WHAT")]
     pub output: Option<ListOutput>,
@@ -313,21 +348,30 @@ pub enum ListOutput {
 /// `logs`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogsArgs {
-    /// A name or @latest [default: the latest of the namespace]
-    #[arg(value_name = "RUN")]
+    /// A name, @latest or PIPELINE#7 [default: @latest]
+    #[arg(value_name = "RUN", add = ArgValueCandidates::new(complete::runs))]
     pub run: Option<String>,
     /// Follow to the end and exit with the result
     #[arg(short, long)]
     pub follow: bool,
     /// Only this step
-    #[arg(long, value_name = "STEP", conflicts_with = "failed")]
+    #[arg(long, value_name = "STEP", conflicts_with = "failed", add = ArgValueCandidates::new(complete::steps))]
     pub step: Option<String>,
+    /// The output of this service instead
+    #[arg(long, value_name = "SERVICE", conflicts_with_all = ["step", "failed"], add = ArgValueCandidates::new(complete::services))]
+    pub service: Option<String>,
     /// Only the step that failed
     #[arg(long, conflicts_with = "follow")]
     pub failed: bool,
     /// Only the last lines
     #[arg(long, value_name = "N", conflicts_with = "follow")]
     pub tail: Option<usize>,
+    /// Only what is newer: a time, or how long ago, as 5m
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Timestamp>,
+    /// Before each line, the step that printed it
+    #[arg(long)]
+    pub prefix: bool,
     /// Before each line, when it was printed
     #[arg(long)]
     pub timestamps: bool,
@@ -339,8 +383,8 @@ pub struct LogsArgs {
 /// `cancel`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct CancelArgs {
-    /// Names, or @latest
-    #[arg(value_name = "RUN", required = true)]
+    /// Names, @latest or PIPELINE#7
+    #[arg(value_name = "RUN", required = true, add = ArgValueCandidates::new(complete::runs))]
     pub runs: Vec<String>,
     /// At once: after-steps do not run
     #[arg(long)]
@@ -356,8 +400,8 @@ pub struct CancelArgs {
 /// `retry`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RetryArgs {
-    /// A name or @latest
-    #[arg(value_name = "RUN")]
+    /// A name, @latest or PIPELINE#7
+    #[arg(value_name = "RUN", add = ArgValueCandidates::new(complete::runs))]
     pub run: String,
     /// Do not follow the run
     #[arg(short, long)]
@@ -365,7 +409,7 @@ pub struct RetryArgs {
     /// Stop following after this time (exit 7); the run goes on
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// What stdout gets; step output then goes to stderr
+    /// For stdout; step output then goes to stderr
     #[arg(short, long, value_name = "WHAT")]
     pub output: Option<RunOutput>,
     /// What the first Ctrl-C does
@@ -377,7 +421,7 @@ pub struct RetryArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct ExplainArgs {
     /// A reason such as StepFailed; left out: all of them
-    #[arg(value_name = "REASON")]
+    #[arg(value_name = "REASON", add = ArgValueCandidates::new(complete::reasons))]
     pub reason: Option<String>,
 }
 
@@ -401,6 +445,8 @@ pub enum Shell {
     /// PowerShell
     #[value(name = "powershell")]
     PowerShell,
+    /// The script by which kubectl completes its plugin: kubectl_complete-windlass
+    Kubectl,
 }
 
 /// `version`.
@@ -411,12 +457,34 @@ pub struct VersionArgs {}
 #[derive(Args, Clone, Debug, Default)]
 pub struct HelpArgs {
     /// A verb or a topic
-    #[arg(value_name = "VERB|TOPIC")]
+    #[arg(value_name = "VERB|TOPIC", add = ArgValueCandidates::new(complete::topics))]
     pub topic: Option<String>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     crate::api::duration::parse(text)
+}
+
+/// A time of the past: RFC 3339, or how long ago.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago =
+        duration(text).map_err(|_| format!("{text:?} is neither a time ago such as 5m nor as 2026-11-21T13:03:07Z"))?;
+    Timestamp::now().checked_sub(ago).map_err(|_| format!("{text:?} is too long ago"))
+}
+
+/// Phases that a run can be in.
+pub(super) const PHASES: [&str; 8] =
+    ["Pending", "Queued", "Starting", "Running", "Waiting", "Succeeded", "Failed", "Cancelled"];
+
+/// A phase, written as the status has it.
+fn phase(text: &str) -> Result<String, String> {
+    let found = PHASES.iter().find(|phase| phase.eq_ignore_ascii_case(text));
+    found
+        .map(|phase| (*phase).to_owned())
+        .ok_or_else(|| format!("expected one of {}", PHASES.join(", ").to_lowercase()))
 }
 
 fn key_value(text: &str) -> Result<KeyValue, String> {
@@ -429,6 +497,23 @@ fn key_value(text: &str) -> Result<KeyValue, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_absolute_or_ago() {
+        assert_eq!(since("2026-11-21T13:03:07Z"), Ok("2026-11-21T13:03:07Z".parse().expect("a time")));
+        let then = since("1h30m").expect("a time ago");
+        let ago = Timestamp::now().duration_since(then);
+        assert!((5_400..5_410).contains(&ago.as_secs()), "{ago:?}");
+        for text in ["", "yesterday", "5", "99999999h"] {
+            assert!(since(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_phase_is_one_that_exists() {
+        assert_eq!(phase("failed"), Ok("Failed".into()));
+        assert!(phase("faild").unwrap_err().contains("succeeded, failed, cancelled"));
+    }
 
     #[test]
     fn a_value_may_hold_an_equals_sign_and_be_empty() {

@@ -10,6 +10,7 @@ use super::{
     fault::Stop,
     follow::{self, Options},
     refusal::Ask,
+    signals::Signals,
     view::RunView,
 };
 use crate::api::manager;
@@ -48,13 +49,14 @@ pub(super) async fn cancel(session: &mut Session, args: &CancelArgs) -> Result<E
         for run in &waiting {
             let setting = session.setting();
             let options = Options {
-                fresh: false,
+                made: None,
                 interrupt: None,
                 with_output: false,
                 timeout: args.timeout,
                 exit_code: ExitCodeOf::Windlass,
+                since: None,
             };
-            follow::follow(&cluster, run, &mut session.screen, setting, options).await?;
+            follow::follow(&cluster, run, &mut session.screen, setting, options, Signals::catch()?).await?;
         }
     }
     if wrong.is_empty() { Ok(Exit::Success) } else { Err(Stop::Faults(wrong)) }

@@ -4,21 +4,33 @@
 //! rights; each answer is waited for no longer than `--request-timeout`.
 
 use super::{
-    args::Place,
+    args::{Global, Place, Progress},
     exit::Exit,
     fault::{Fault, Stop, nearest, reason},
     refusal::{self, Ask},
+    screen,
+    trace::Trace,
 };
-use crate::api::{Pipeline, PipelineRun};
+use crate::api::PipelineRun;
 use kube::{
     Api, Client, Config,
     api::{ApiResource, DynamicObject, ListParams},
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
-use std::{future::Future, time::Duration};
+use serde_json::Value;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// Runs in one answer; a list is read page by page.
 const PAGE: u32 = 500;
+/// A wait longer than this is said.
+const VISIBLE: Duration = Duration::from_secs(1);
 /// Most runs that are looked through.
 const MOST_RUNS: usize = 20_000;
 
@@ -28,6 +40,8 @@ pub(super) struct Cluster {
     /// The client; prefer [`Cluster::ask`].
     pub client: Client,
     config: Config,
+    /// Requests are said.
+    trace: bool,
     /// Namespace of `-n`, else of the context.
     pub namespace: String,
     /// Whether `-n` was given.
@@ -40,6 +54,8 @@ pub(super) struct Cluster {
     pub timeout: Duration,
     /// How hints call us, with the flags that lead to this cluster.
     pub program: String,
+    /// That we wait for the cluster was said, or is not to be said.
+    told: Arc<AtomicBool>,
 }
 
 impl Cluster {
@@ -47,7 +63,8 @@ impl Cluster {
     ///
     /// # Errors
     /// `InvalidKubeconfig`.
-    pub(super) async fn open(place: &Place, program: &str) -> Result<Self, Stop> {
+    pub(super) async fn open(global: &Global, program: &str) -> Result<Self, Stop> {
+        let place = &global.place;
         // A second call finds it installed; that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let timeout = place.request_timeout.unwrap_or(Duration::from_secs(30)).max(Duration::from_millis(100));
@@ -55,9 +72,20 @@ impl Cluster {
         config.connect_timeout = Some(config.connect_timeout.map_or(timeout, |t| t.min(timeout)));
         let namespace = place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Client::try_from(config.clone()).map_err(|e| bad_kubeconfig(&e.to_string()))?;
-        let namespace_given = place.namespace.is_some();
-        Ok(Self { client, config, namespace, namespace_given, context, url, timeout, program: program.to_owned() })
+        let trace = global.display.verbose > 1;
+        let told = global.display.quiet > 0 || global.display.json || global.display.progress == Some(Progress::None);
+        Ok(Self {
+            client: client(config.clone(), trace)?,
+            config,
+            trace,
+            namespace,
+            namespace_given: place.namespace.is_some(),
+            context,
+            url,
+            timeout,
+            program: program.to_owned(),
+            told: Arc::new(AtomicBool::new(told)),
+        })
     }
 
     /// Runs of the namespace.
@@ -72,18 +100,20 @@ impl Cluster {
         Api::all_with(self.client.clone(), &run_resource())
     }
 
-    /// Pipelines of the namespace.
-    #[must_use]
-    pub(super) fn pipelines(&self) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, &ApiResource::erase::<Pipeline>(&()))
-    }
-
     /// Waits for an answer, and says what went wrong in words.
     ///
     /// # Errors
     /// Whatever the cluster answered, or that it did not.
     pub(super) async fn ask<T>(&self, ask: Ask<'_>, call: impl Future<Output = kube::Result<T>>) -> Result<T, Stop> {
-        match tokio::time::timeout(self.timeout, call).await {
+        let mut call = std::pin::pin!(call);
+        let visible = self.timeout.min(VISIBLE);
+        if let Ok(answer) = tokio::time::timeout(visible, &mut call).await {
+            return answer.map_err(|error| refusal::explain(&error, &ask, self));
+        }
+        if !self.told.swap(true, Ordering::Relaxed) {
+            screen::error(&format!("waiting for {}\n", self.url));
+        }
+        match tokio::time::timeout(self.timeout - visible, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(refusal::explain(&error, &ask, self)),
             Err(_) => Err(self.unreachable(&format!("no answer from {} in {:?}", self.url, self.timeout)).into()),
@@ -97,7 +127,12 @@ impl Cluster {
     pub(super) fn client_that_never_repeats(&self) -> Result<Client, Stop> {
         let mut config = self.config.clone();
         config.default_retry = false;
-        Client::try_from(config).map_err(|e| bad_kubeconfig(&e.to_string()))
+        client(config, self.trace)
+    }
+
+    /// From here on somebody else tells what is waited for.
+    pub(super) fn say_no_more_of_waiting(&self) {
+        self.told.store(true, Ordering::Relaxed);
     }
 
     /// Nobody answers.
@@ -106,7 +141,8 @@ impl Cluster {
         Fault::new(reason::CLUSTER_UNREACHABLE, Exit::World, format!("{what} (context {})", self.context))
     }
 
-    /// The run that a person means: a name, `@latest`, or nothing, which is the latest.
+    /// The run that a person means: a name, `@latest`, `PIPELINE#7` by its build number, or nothing, which is the
+    /// latest.
     ///
     /// # Errors
     /// `NotFound`, with the name that was probably meant.
@@ -121,6 +157,9 @@ impl Cluster {
                     .into()
             });
         };
+        if let Some((pipeline, number)) = name.split_once('#') {
+            return self.numbered(pipeline, number).await;
+        }
         if let Some(run) = self.ask(Ask::run("get", name), self.runs().get_opt(name)).await? {
             return Ok(run);
         }
@@ -133,6 +172,24 @@ impl Cluster {
             None => fault.hint(format!("{} list", self.program)),
         }
         .into())
+    }
+
+    /// The run of a Pipeline with this build number.
+    async fn numbered(&self, pipeline: &str, number: &str) -> Result<DynamicObject, Stop> {
+        let Ok(wanted) = number.parse::<i64>() else {
+            let fault = Fault::usage(format!("{pipeline}#{number}: {number:?} is not a build number"));
+            return Err(fault.hint(format!("{} list --pipeline {pipeline} -o wide", self.program)).into());
+        };
+        let select = ListParams::default().fields(&format!("spec.pipelineRef.name={pipeline}"));
+        let mut runs = self.list_runs(&self.runs(), Some(select)).await?;
+        runs.retain(|run| run.data.pointer("/status/buildNumber").and_then(Value::as_i64) == Some(wanted));
+        runs.sort_by_key(newest_first);
+        runs.into_iter().next().ok_or_else(|| {
+            let message = format!("no run {wanted} of pipeline {pipeline:?} in namespace {}", self.namespace);
+            Fault::new(reason::NOT_FOUND, Exit::NotFound, message)
+                .hint(format!("{} list --pipeline {pipeline} -o wide", self.program))
+                .into()
+        })
     }
 
     /// All runs that a selector takes.
@@ -169,7 +226,26 @@ pub(super) fn newest_first(run: &DynamicObject) -> std::cmp::Reverse<(Option<jif
     std::cmp::Reverse((run.metadata.creation_timestamp.as_ref().map(|t| t.0), run.metadata.name.clone()))
 }
 
+fn client(config: Config, trace: bool) -> Result<Client, Stop> {
+    let builder = ClientBuilder::try_from(config).map_err(|e| bad_kubeconfig(&e.to_string()))?;
+    Ok(if trace { builder.with_layer(&Trace).build() } else { builder.build() })
+}
+
 async fn config(place: &Place) -> Result<(Config, String), Stop> {
+    let (mut config, context) = read_config(place).await?;
+    if place.as_user.is_some() {
+        config.auth_info.impersonate.clone_from(&place.as_user);
+    }
+    if !place.as_group.is_empty() {
+        if config.auth_info.impersonate.is_none() {
+            return Err(Fault::usage("--as-group needs --as: a group is nobody by itself").into());
+        }
+        config.auth_info.impersonate_groups = Some(place.as_group.clone());
+    }
+    Ok((config, context))
+}
+
+async fn read_config(place: &Place) -> Result<(Config, String), Stop> {
     let options = KubeConfigOptions { context: place.context.clone(), ..KubeConfigOptions::default() };
     let read = match &place.kubeconfig {
         Some(path) => Kubeconfig::read_from(path),

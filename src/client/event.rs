@@ -9,10 +9,21 @@ use crate::api::status::ImageStatus;
 /// When something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct At {
-    /// Milliseconds since the run was made.
+    /// Milliseconds since the run began, as its status counts them.
     pub run_ms: u64,
-    /// By the wall clock.
+    /// The same clock at the moment of telling; what is told late has a `run_ms` below it.
+    pub now_ms: u64,
+    /// By the wall clock of the cluster.
     pub wall: jiff::Timestamp,
+}
+
+/// An image, with the ports that it was told to expose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pushed {
+    /// The image.
+    pub image: ImageStatus,
+    /// `5000/tcp`; none if they are not known before the push expands variables.
+    pub ports: Vec<String>,
 }
 
 /// How a step ended.
@@ -76,7 +87,7 @@ pub(super) struct RunEnd {
     /// Its exit code.
     pub exit_code: Option<i32>,
     /// Images that were pushed.
-    pub images: Vec<ImageStatus>,
+    pub images: Vec<Pushed>,
 }
 
 /// Something that happened.

@@ -38,6 +38,11 @@ pub(super) fn explain(session: &mut Session, args: &ExplainArgs) -> Result<Exit,
     Ok(Exit::Success)
 }
 
+/// All reasons, each with what it means.
+pub(super) fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ENTRIES.iter().map(|(name, means, _)| (*name, *means))
+}
+
 fn find(wanted: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|(name, ..)| name.eq_ignore_ascii_case(wanted))
 }
@@ -46,16 +51,20 @@ const ENTRIES: &[Entry] = &[
     // The run goes on.
     ("Resolving", "the controller looks at the run for the first time", "if it stays, see whether the controller runs"),
     ("Queued", "the run waits for its turn", "wait, cancel a run before it, or give this one a higher spec.priority"),
-    ("PodPending", "the pod is made and waits for a node", "if it stays, lower box.resources.requests or add a node"),
+    (
+        "PodPending",
+        "the pod is made and waits for a node, or the node sets it up",
+        "if it stays, lower box.resources.requests or add a node",
+    ),
     (
         "PullingImages",
-        "the node fetches the images of the box and the services",
+        "the node fetches an image of the pod",
         "if it stays, check the image's name and the node's way to the registry",
     ),
     (
         "WaitingForServices",
         "a service is not ready yet",
-        "if it stays, check its readiness and its own output: kubectl logs POD -c svc-NAME",
+        "if it stays, check its readiness and its own output: windlass logs RUN --service NAME",
     ),
     ("FetchingSource", "the source is being fetched", ""),
     ("Running", "the steps run", ""),
@@ -235,7 +244,7 @@ const ENTRIES: &[Entry] = &[
     (reason::USAGE, "a flag or argument cannot be used so", "see --help of the verb"),
     (reason::YAML_SYNTAX, "the file is not YAML; the message has line and column", "mend the line"),
     (reason::UNKNOWN_KEY, "a field does not exist, or stands twice", "see kubectl explain pipelinerun.spec"),
-    (reason::UNKNOWN_KIND, "a document is neither a Pipeline nor a PipelineRun", "apply other kinds with kubectl"),
+    (reason::UNKNOWN_KIND, "the cluster has no objects of that kind", "check apiVersion and kind"),
     (
         reason::INVALID_STEP,
         "a step is not exactly one thing",
@@ -247,6 +256,11 @@ const ENTRIES: &[Entry] = &[
         reason::ALREADY_EXISTS,
         "a run of that name exists; a run is made once",
         "write metadata.generateName instead of name",
+    ),
+    (
+        reason::FIELD_CONFLICT,
+        "somebody else applied a field of the file with another value",
+        "apply it with kubectl, or take it out of the file",
     ),
     (reason::CLUSTER_UNREACHABLE, "the cluster does not answer", "check --context and the network"),
     (reason::CLUSTER_ERROR, "the cluster answered with an error of its own", "try again; see the API server's log"),

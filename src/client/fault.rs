@@ -27,6 +27,8 @@ pub(super) mod reason {
     pub(crate) const UNREADABLE_FILE: &str = "UnreadableFile";
     /// A run of that name is there.
     pub(crate) const ALREADY_EXISTS: &str = "AlreadyExists";
+    /// Another manager owns a field that the file sets.
+    pub(crate) const FIELD_CONFLICT: &str = "FieldConflict";
     /// Nobody answers.
     pub(crate) const CLUSTER_UNREACHABLE: &str = "ClusterUnreachable";
     /// The cluster answered with an error of its own.
@@ -50,7 +52,7 @@ pub(super) mod reason {
 
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [&str; 18] = [
+    pub(crate) const ALL: [&str; 19] = [
         USAGE,
         YAML_SYNTAX,
         UNKNOWN_KEY,
@@ -59,6 +61,7 @@ pub(super) mod reason {
         INVALID_RUN,
         UNREADABLE_FILE,
         ALREADY_EXISTS,
+        FIELD_CONFLICT,
         CLUSTER_UNREACHABLE,
         CLUSTER_ERROR,
         INVALID_KUBECONFIG,

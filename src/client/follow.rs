@@ -11,10 +11,12 @@ use super::{
     event::{At, Event},
     exit::Exit,
     fault::{Fault, Stop, reason},
+    happenings,
     output::{self, Heard, Over, Source},
     refusal,
     render::{Renderer, Setting, Text},
     screen::Screen,
+    signals::{self, Asked, Signals},
     style::{self, Mode},
     track::Tracker,
     view::{Outcome, RunView, millis_between},
@@ -27,10 +29,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use std::time::{Duration, Instant};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 /// A live footer is repainted no more often.
 const FRAME: Duration = Duration::from_millis(95);
@@ -44,8 +43,8 @@ const NOTICE_AFTER: Duration = Duration::from_secs(5);
 /// What following is to do.
 #[derive(Debug)]
 pub(super) struct Options {
-    /// The run was made by us, just now.
-    pub fresh: bool,
+    /// The run was made by us, just now: how long the answer took.
+    pub made: Option<Duration>,
     /// What the first Ctrl-C does; none: it ends the view.
     pub interrupt: Option<OnInterrupt>,
     /// Whether step output is read.
@@ -54,6 +53,8 @@ pub(super) struct Options {
     pub timeout: Option<Duration>,
     /// Whose exit code a failed run ends with.
     pub exit_code: ExitCodeOf,
+    /// Output that was printed before is left out.
+    pub since: Option<Timestamp>,
 }
 
 /// How following ended.
@@ -73,11 +74,19 @@ struct Follow<'a> {
     options: Options,
     name: String,
     began: Instant,
-    /// Age of the run when following began.
-    offset_ms: u64,
+    /// By the cluster's clock: when following began.
+    began_at: Timestamp,
+    /// What the tracker's times count from.
+    origin: Timestamp,
+    /// Time of the run that was told last.
+    told_run_ms: u64,
     hearing: Option<String>,
     heard: mpsc::Receiver<Heard>,
     speak: mpsc::Sender<Heard>,
+    /// What the cluster says of the run, with -v.
+    reports: mpsc::Receiver<String>,
+    report: mpsc::Sender<String>,
+    signals: Signals,
     over: watch::Sender<Over>,
     cancelled: bool,
     away_since: Option<(Instant, bool)>,
@@ -91,8 +100,8 @@ struct Follow<'a> {
 enum Wake {
     Status(Option<Box<watcher::Result<watcher::Event<DynamicObject>>>>),
     Heard(Option<Heard>),
-    Signal(Exit),
-    Suspend,
+    Reported(String),
+    Asked(Asked),
     Tick,
 }
 
@@ -106,23 +115,32 @@ pub(super) async fn follow(
     screen: &mut Screen,
     setting: Setting,
     options: Options,
+    signals: Signals,
 ) -> Result<Followed, Stop> {
     let view = RunView::read(run);
-    let now = Timestamp::now();
-    let age_ms = view.created.and_then(|created| millis_between(created, now)).unwrap_or_default();
+    let began_at = cluster_time(Timestamp::now(), view.created.zip(options.made));
+    let origin = view.created.unwrap_or(began_at);
     let (speak, heard) = mpsc::channel(256);
+    let (report, reports) = mpsc::channel(64);
+    // The screen has a footer from here on.
+    cluster.say_no_more_of_waiting();
     let mut follow = Follow {
         cluster,
         screen,
         renderer: Renderer::new(setting),
-        tracker: Tracker::new(options.fresh),
-        offset_ms: if options.fresh { 0 } else { age_ms },
+        tracker: Tracker::new(options.made.is_some(), origin, options.since),
         options,
         name: view.name.clone(),
         began: Instant::now(),
+        began_at,
+        origin,
+        told_run_ms: 0,
         hearing: None,
         heard,
         speak,
+        reports,
+        report,
+        signals,
         over: watch::Sender::new(Over::No),
         cancelled: view.cancel.is_some(),
         away_since: None,
@@ -135,7 +153,7 @@ pub(super) async fn follow(
         Ok(followed) => followed.exit,
         Err(stop) => stop.exit(),
     };
-    let at = follow.at();
+    let at = follow.now();
     let mut last = std::mem::take(&mut follow.pending);
     if let Err(Stop::Faults(faults)) = &result {
         last.extend(faults.iter().flat_map(|fault| follow.renderer.fault(at, fault)));
@@ -149,7 +167,7 @@ pub(super) async fn follow(
 
 impl Follow<'_> {
     async fn run(&mut self, view: RunView) -> Result<Followed, Stop> {
-        let begin = self.renderer.begin(self.at(), &self.cluster.context);
+        let begin = self.renderer.begin(self.now(), &self.cluster.context);
         let created = Event::RunCreated {
             run: view.name.clone(),
             namespace: view.namespace.clone(),
@@ -160,15 +178,15 @@ impl Follow<'_> {
         self.screen.show(&begin, Vec::new())?;
         self.tell(&[created])?;
         self.status(view);
-        let events = self.tracker.advance(self.now_ms());
-        self.tell(&events)?;
+        self.advance()?;
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.cluster.client.clone(), &self.tracker.view().namespace, &run_resource());
         let select = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
         let mut changes = watcher(api, select).default_backoff().boxed();
-        let mut interrupt = handler(SignalKind::interrupt())?;
-        let mut terminate = handler(SignalKind::terminate())?;
-        let mut suspend = handler(SignalKind::from_raw(nix::libc::SIGTSTP))?;
+        if self.screen.look().verbose > 0 {
+            let run = self.tracker.view().clone();
+            tokio::spawn(happenings::watch(self.cluster.client.clone(), run, self.report.clone()));
+        }
         let mut clock = tokio::time::interval(Duration::from_millis(100));
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -176,18 +194,16 @@ impl Follow<'_> {
                 return Ok(self.finished());
             }
             let wake = tokio::select! {
-                _ = interrupt.recv() => Wake::Signal(Exit::Interrupted),
-                _ = terminate.recv() => Wake::Signal(Exit::Terminated),
-                _ = suspend.recv() => Wake::Suspend,
+                asked = self.signals.next() => Wake::Asked(asked),
                 change = changes.next() => Wake::Status(change.map(Box::new)),
                 heard = self.heard.recv() => Wake::Heard(heard),
+                Some(report) = self.reports.recv() => Wake::Reported(report),
                 _ = clock.tick() => Wake::Tick,
             };
             if let Some(exit) = self.wake(wake, &mut changes).await? {
                 return Ok(Followed { exit, view: self.tracker.view().clone() });
             }
-            let events = self.tracker.advance(self.now_ms());
-            self.tell(&events)?;
+            self.advance()?;
         }
     }
 
@@ -197,9 +213,10 @@ impl Follow<'_> {
         changes: &mut BoxStream<'_, watcher::Result<watcher::Event<DynamicObject>>>,
     ) -> Result<Option<Exit>, Stop> {
         match wake {
-            Wake::Signal(exit) => return self.signal(exit).await,
-            Wake::Suspend => self.suspend()?,
+            Wake::Asked(Asked::End(exit)) => return self.signal(exit).await,
+            Wake::Asked(Asked::Suspend) => self.suspend()?,
             Wake::Status(Some(change)) => self.change(*change)?,
+            Wake::Reported(message) => self.tell(&[Event::Notice { message }])?,
             Wake::Status(None) => *changes = futures::stream::pending().boxed(),
             Wake::Heard(first) => {
                 // What is there already goes into one frame.
@@ -240,7 +257,7 @@ impl Follow<'_> {
             self.flushed = Instant::now();
             self.screen.flush_line()?;
         }
-        let texts = self.renderer.tick(self.at());
+        let texts = self.renderer.tick(self.now());
         self.paint(texts)
     }
 
@@ -290,7 +307,11 @@ impl Follow<'_> {
         let namespace = self.tracker.view().namespace.clone();
         let pods = Api::namespaced(self.cluster.client.clone(), &namespace);
         self.hearing = Some(pod.clone());
-        tokio::spawn(output::read(Source { pods, pod, follow: true }, speak, self.over.subscribe()));
+        tokio::spawn(output::read(
+            Source { pods, pod, container: output::BOX.into(), follow: true },
+            speak,
+            self.over.subscribe(),
+        ));
     }
 
     fn output_ended(&mut self, missing: Option<output::Missing>) -> Result<(), Stop> {
@@ -298,9 +319,8 @@ impl Follow<'_> {
         let never_ran = missing == Some(output::Missing::NeverRan);
         if let (Some(missing), false) = (missing, never_ran) {
             let message = missing.words(self.hearing.as_deref().unwrap_or_default());
-            let events = self.tracker.advance(self.now_ms());
-            self.tell(&events)?;
-            if !self.tracker.is_over() || !self.options.fresh {
+            self.advance()?;
+            if !self.tracker.is_over() || self.options.made.is_none() {
                 self.tell(&[Event::Notice { message }])?;
             }
         }
@@ -308,7 +328,7 @@ impl Follow<'_> {
     }
 
     async fn signal(&mut self, exit: Exit) -> Result<Option<Exit>, Stop> {
-        let (name, program) = (self.name.clone(), &self.cluster.program);
+        let (name, program) = (self.name.clone(), self.cluster.program.clone());
         match self.options.interrupt {
             Some(OnInterrupt::Cancel) if !self.cancelled => {
                 self.cancelled = true;
@@ -318,8 +338,19 @@ impl Follow<'_> {
                 let what = if what.is_empty() { String::new() } else { format!(": {}", what.join(", ")) };
                 let message = format!("cancelling {name}{what} (Ctrl-C again to leave now)");
                 self.tell(&[Event::Notice { message }])?;
-                cancel::request(self.cluster, &name, false).await?;
-                Ok(None)
+                self.tracker.cancel_was_told();
+                // A cluster that is slow to answer holds nobody here.
+                tokio::select! {
+                    asked = cancel::request(self.cluster, &name, false) => {
+                        asked?;
+                        Ok(None)
+                    }
+                    exit = self.signals.asked_to_end() => {
+                        let message = format!("left; {name} may not have heard it: {program} cancel {name}");
+                        self.tell(&[Event::Notice { message }])?;
+                        Ok(Some(exit))
+                    }
+                }
             }
             Some(OnInterrupt::Cancel) => {
                 self.tell(&[Event::Notice {
@@ -339,13 +370,27 @@ impl Follow<'_> {
         self.framed = None;
         self.paint(Vec::new())?;
         self.screen.clear()?;
-        // The handler replaced what the signal does by itself.
-        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+        signals::suspend();
         Ok(())
     }
 
+    /// Tells what the tracker has to tell by now.
+    fn advance(&mut self) -> Result<(), Stop> {
+        let now_ms = self.now_ms();
+        let mut texts: Vec<Text> = Vec::new();
+        for (ms, event) in self.tracker.advance(now_ms) {
+            let mut at = self.at(ms, now_ms);
+            // The first times count from the creation, until the status says when the run began.
+            at.run_ms = at.run_ms.max(self.told_run_ms);
+            self.told_run_ms = at.run_ms;
+            texts.extend(self.renderer.event(at, &event));
+        }
+        self.paint(texts)
+    }
+
+    /// Tells what happens now.
     fn tell(&mut self, events: &[Event]) -> Result<(), Stop> {
-        let at = self.at();
+        let at = self.now();
         let texts: Vec<Text> = events.iter().flat_map(|event| self.renderer.event(at, event)).collect();
         self.paint(texts)
     }
@@ -362,7 +407,7 @@ impl Follow<'_> {
         let footer = if live {
             // Two columns stay free: the terminal writes ^C where the cursor is.
             let width = style::columns().unwrap_or(80).saturating_sub(3);
-            self.renderer.footer(self.at(), width)
+            self.renderer.footer(self.now(), width)
         } else {
             Vec::new()
         };
@@ -389,11 +434,29 @@ impl Follow<'_> {
     }
 
     fn now_ms(&self) -> u64 {
-        self.offset_ms + u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let elapsed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        millis_between(self.origin, self.began_at).unwrap_or_default().saturating_add(elapsed_ms)
     }
 
-    fn at(&self) -> At {
-        At { run_ms: self.now_ms(), wall: Timestamp::now() }
+    fn now(&self) -> At {
+        let now_ms = self.now_ms();
+        self.at(now_ms, now_ms)
+    }
+
+    /// A time of the tracker, as renderers show it.
+    fn at(&self, ms: u64, now_ms: u64) -> At {
+        let since_origin = jiff::SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX));
+        let wall = self.origin.checked_add(since_origin).unwrap_or(self.origin);
+        At { run_ms: self.tracker.run_ms(ms), now_ms: self.tracker.run_ms(now_ms), wall }
+    }
+}
+
+/// The cluster's time when ours is `ours` and the cluster says that it made something, and took so long to say it.
+/// The two clocks are taken to agree if they can: times of objects are whole seconds.
+fn cluster_time(ours: Timestamp, made: Option<(Timestamp, Duration)>) -> Timestamp {
+    match made {
+        Some((made, took)) => ours.max(made).min(made.checked_add(took + Duration::from_secs(1)).unwrap_or(made)),
+        None => ours,
     }
 }
 
@@ -414,7 +477,21 @@ pub(super) fn result_of(view: &RunView, whose: ExitCodeOf) -> Exit {
     }
 }
 
-fn handler(kind: SignalKind) -> Result<Signal, Stop> {
-    signal(kind)
-        .map_err(|e| Fault::new(reason::OUTPUT_FAILED, Exit::World, format!("cannot handle signals: {e}")).into())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_wrong_is_set_by_the_answer() {
+        let time = |text: &str| text.parse::<Timestamp>().expect("a time");
+        let made = Some((time("2026-11-21T13:03:07Z"), Duration::from_millis(200)));
+        for (ours, cluster) in [
+            ("2026-11-21T13:03:07.9Z", "2026-11-21T13:03:07.9Z"),
+            ("2026-11-21T13:03:02Z", "2026-11-21T13:03:07Z"),
+            ("2026-11-21T14:03:02Z", "2026-11-21T13:03:08.2Z"),
+        ] {
+            assert_eq!(cluster_time(time(ours), made), time(cluster), "{ours}");
+        }
+        assert_eq!(cluster_time(time("2026-11-21T14:03:02Z"), None), time("2026-11-21T14:03:02Z"));
+    }
 }

@@ -115,8 +115,14 @@ mod tests {
     use super::*;
 
     fn steps() -> Vec<StepInfo> {
-        let step =
-            |name: &str, after, index, of| StepInfo { name: name.into(), kind: "script".into(), after, index, of };
+        let step = |name: &str, after, index, of| StepInfo {
+            name: name.into(),
+            kind: "script".into(),
+            after,
+            index,
+            of,
+            ports: Vec::new(),
+        };
         vec![step("build", false, 1, 3), step("test", false, 2, 3), step("push", false, 3, 3), step("tell", true, 1, 1)]
     }
 

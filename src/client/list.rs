@@ -11,9 +11,15 @@ use super::{
     table,
     view::{RunView, millis_between},
 };
+use futures::StreamExt;
 use jiff::Timestamp;
-use kube::api::{DynamicObject, ListParams};
+use kube::{
+    Api,
+    api::{DynamicObject, ListParams},
+    runtime::{WatchStreamExt, watcher},
+};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// `list`.
 ///
@@ -21,12 +27,14 @@ use serde_json::json;
 /// Whatever the cluster answered.
 pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit, Stop> {
     let cluster = session.cluster().await?;
-    let mut select = ListParams::default();
-    if let Some(labels) = &args.selector {
-        select = select.labels(labels);
-    }
-    if let Some(pipeline) = &args.pipeline {
-        select = select.fields(&format!("spec.pipelineRef.name={pipeline}"));
+    let fields = args.pipeline.as_ref().map(|pipeline| format!("spec.pipelineRef.name={pipeline}"));
+    let select =
+        ListParams { label_selector: args.selector.clone(), field_selector: fields.clone(), ..ListParams::default() };
+    let place = if args.all_namespaces { "-A".into() } else { format!("-n {}", cluster.namespace) };
+    session.kubectl(&format!("{place} get pipelineruns"))?;
+    if args.watch && args.output == Some(ListOutput::Json) {
+        let fault = Fault::usage("list -w shows a line for each change; JSON has no lines");
+        return Err(fault.hint(format!("kubectl {place} get pipelineruns -w -o json")).into());
     }
     let api = if args.all_namespaces { cluster.all_runs() } else { cluster.runs() };
     let mut runs = cluster.list_runs(&api, Some(select)).await?;
@@ -47,7 +55,68 @@ pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
     if count > runs.len() {
         session.screen.message(&format!("{} older runs are not shown; --limit 0 shows all", count - runs.len()))?;
     }
+    if args.watch {
+        let mut select = watcher::Config::default();
+        (select.label_selector, select.field_selector) = (args.selector.clone(), fields);
+        watch(session, args, api, select, &runs).await?;
+    }
     Ok(Exit::Success)
+}
+
+/// A line for each change, below the table, until Ctrl-C.
+async fn watch(
+    session: &mut Session,
+    args: &ListArgs,
+    api: Api<DynamicObject>,
+    select: watcher::Config,
+    listed: &[DynamicObject],
+) -> Result<(), Stop> {
+    let wide = args.output == Some(ListOutput::Wide);
+    let cells = |run: &DynamicObject| row(&RunView::read(run), wide, args.all_namespaces, Timestamp::now());
+    // An age that grows is no change.
+    let age = 5 + usize::from(args.all_namespaces);
+    let news = |cells: &[String]| cells.iter().enumerate().filter(|(i, _)| *i != age).map(|(_, c)| c.clone()).collect();
+    let key = |run: &DynamicObject| (run.metadata.namespace.clone(), run.metadata.name.clone());
+    let mut shown: BTreeMap<_, Vec<String>> = listed.iter().map(|run| (key(run), news(&cells(run)))).collect();
+    let mut first: Vec<Vec<String>> = vec![header(wide, args.all_namespaces)];
+    first.extend(listed.iter().map(cells));
+    let mut widths = table::widths(&first);
+    let mut changes = watcher(api, select).default_backoff().boxed();
+    // What was there already, beyond the limit, is not news.
+    let mut begun = false;
+    loop {
+        let change = tokio::select! {
+            change = changes.next() => change,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        let run = match change {
+            Some(Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run))) => run,
+            Some(Ok(watcher::Event::Delete(run))) => {
+                shown.remove(&key(&run));
+                continue;
+            }
+            Some(Ok(watcher::Event::InitDone)) => {
+                begun = true;
+                continue;
+            }
+            Some(Ok(watcher::Event::Init) | Err(_)) => continue,
+            None => return Ok(()),
+        };
+        let view = RunView::read(&run);
+        if args.status.as_ref().is_some_and(|phase| !view.phase().eq_ignore_ascii_case(phase)) {
+            continue;
+        }
+        let cells = cells(&run);
+        let before = shown.insert(key(&run), news(&cells));
+        let told = begun || listed.iter().any(|l| key(l) == key(&run));
+        if !told || before.as_ref() == Some(&news(&cells)) {
+            continue;
+        }
+        match args.output {
+            Some(ListOutput::Name) => session.screen.data(&format!("pipelinerun.windlass.dev/{}\n", view.name))?,
+            _ => session.screen.data(&table::line(&cells, &mut widths))?,
+        }
+    }
 }
 
 fn show(session: &mut Session, args: &ListArgs, runs: &[DynamicObject]) -> Result<(), Stop> {

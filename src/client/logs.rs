@@ -14,16 +14,24 @@ use super::{
     output::{self, Heard, Over, Source},
     render::Text,
     screen::Screen,
+    signals::Signals,
     style::{Mode, Sign},
     view::{RunView, StepInfo, millis_between},
 };
 use crate::api::{duration, status::StepPhase};
+use jiff::Timestamp;
 use kube::Api;
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 use tokio::sync::{mpsc, watch};
 
 /// Most bytes kept for `--tail`.
 const TAIL_BYTES: usize = 16 << 20;
+
+/// How long after the end of a service its run may take to be judged.
+const JUDGED_WITHIN: Duration = Duration::from_secs(30);
 
 /// `logs`.
 ///
@@ -33,31 +41,80 @@ pub(super) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit,
     let cluster = session.cluster().await?;
     let object = cluster.find_run(args.run.as_deref()).await?;
     let view = RunView::read(&object);
-    if args.run.as_deref().is_none_or(|r| r == "@latest") && !args.follow {
-        session.screen.message(&format!("run {} in namespace {}", view.name, view.namespace))?;
+    if !args.follow || args.service.is_some() {
+        session.name_run(args.run.as_deref(), &view.name, &view.namespace)?;
     }
     let only = only_step(&view, args)?;
-    if session.look.mode == Mode::Json && !args.follow {
+    let service = args.service.as_ref().map(|wanted| service(&view, wanted)).transpose()?;
+    if session.look.mode == Mode::Json && (!args.follow || service.is_some()) {
         let fault = Fault::usage("--json is for verbs that follow a run");
         return Err(fault.hint(format!("{} logs -f {} --json", cluster.program, view.name)).into());
     }
-    if args.follow {
-        let mut setting = session.setting();
-        setting.only_step = only;
-        setting.timestamps = args.timestamps;
-        setting.show = Show::All;
-        setting.interrupt = "Ctrl-C leaves";
-        let options = Options {
-            fresh: false,
-            interrupt: None,
-            with_output: true,
-            timeout: None,
-            exit_code: ExitCodeOf::Windlass,
-        };
-        let mut screen = Screen::new(&session.look, false, args.raw);
-        return Ok(follow::follow(&cluster, &object, &mut screen, setting, options).await?.exit);
+    if let Some(pod) = &view.status.pod_name {
+        let container = service.as_deref().unwrap_or(output::BOX);
+        session.kubectl(&format!("-n {} logs {pod} -c {container}", view.namespace))?;
     }
-    print(session, &cluster, &view, only.as_deref(), args).await
+    if !args.follow {
+        print(session, &cluster, &view, only.as_deref(), service, args).await?;
+        return Ok(Exit::Success);
+    }
+    if service.is_some() {
+        return follow_service(session, &cluster, &view, service, args).await;
+    }
+    let mut setting = session.setting();
+    setting.only_step = only;
+    setting.timestamps = args.timestamps;
+    setting.prefix = args.prefix;
+    setting.since = args.since;
+    setting.show = Show::All;
+    setting.interrupt = "Ctrl-C leaves";
+    let options = Options {
+        made: None,
+        interrupt: None,
+        with_output: true,
+        timeout: None,
+        exit_code: ExitCodeOf::Windlass,
+        since: args.since,
+    };
+    let mut screen = Screen::new(&session.look, false, args.raw);
+    Ok(follow::follow(&cluster, &object, &mut screen, setting, options, Signals::catch()?).await?.exit)
+}
+
+/// A service ends with its run; then the run's result is the answer.
+async fn follow_service(
+    session: &mut Session,
+    cluster: &Cluster,
+    view: &RunView,
+    service: Option<String>,
+    args: &LogsArgs,
+) -> Result<Exit, Stop> {
+    print(session, cluster, view, None, service, args).await?;
+    let began = Instant::now();
+    loop {
+        let view = RunView::read(&cluster.find_run(Some(&view.name)).await?);
+        let result = follow::result_of(&view, ExitCodeOf::Windlass);
+        // A service that ended before its run is no result.
+        if result != Exit::Unfinished || began.elapsed() > JUDGED_WITHIN {
+            return Ok(result);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// The container of a service.
+fn service(view: &RunView, wanted: &str) -> Result<String, Stop> {
+    if view.services.is_empty() && view.status.pipeline_spec.is_none() || view.services.iter().any(|s| s == wanted) {
+        return Ok(format!("{}{wanted}", output::SERVICE_PREFIX));
+    }
+    let names = view.services.join(", ");
+    let has = if names.is_empty() { "it has none".to_owned() } else { format!("it has {names}") };
+    let message = format!("{} has no service {wanted:?} ({has})", view.name);
+    let fault = Fault::new(reason::NOT_FOUND, Exit::NotFound, message);
+    Err(match nearest(wanted, view.services.iter().map(String::as_str)) {
+        Some(near) => fault.hint(format!("did you mean {near:?}?")),
+        None => fault,
+    }
+    .into())
 }
 
 /// The step that is asked for.
@@ -84,14 +141,15 @@ fn only_step(view: &RunView, args: &LogsArgs) -> Result<Option<String>, Stop> {
     .into())
 }
 
-/// Prints what there is, once.
+/// Prints what there is, and of a service that is followed what comes.
 async fn print(
     session: &mut Session,
     cluster: &Cluster,
     view: &RunView,
     only: Option<&str>,
+    service: Option<String>,
     args: &LogsArgs,
-) -> Result<Exit, Stop> {
+) -> Result<(), Stop> {
     let Some(pod) = view.status.pod_name.clone() else {
         let (why, message) = view.why();
         let cause = if why.is_empty() { "it has no pod yet".to_owned() } else { format!("{why}: {message}") };
@@ -101,7 +159,9 @@ async fn print(
     let (speak, mut heard) = mpsc::channel(256);
     let pods = Api::namespaced(cluster.client.clone(), &view.namespace);
     let over = watch::Sender::new(Over::of(view));
-    tokio::spawn(output::read(Source { pods, pod: pod.clone(), follow: false }, speak, over.subscribe()));
+    let container = service.clone().unwrap_or_else(|| output::BOX.into());
+    let source = Source { pods, pod: pod.clone(), container, follow: args.follow };
+    tokio::spawn(output::read(source, speak, over.subscribe()));
     let mut printer = Printer::new(session, view, only, args);
     loop {
         // What is there already is written at once.
@@ -133,16 +193,22 @@ async fn print(
             }
         }
     }
-    printer.end()?;
-    Ok(Exit::Success)
+    printer.end()
 }
 
 struct Printer<'a> {
     screen: Screen,
     view: &'a RunView,
     only: Option<&'a str>,
+    service: Option<&'a str>,
+    since: Option<Timestamp>,
+    /// The line that comes now is older than that.
+    old: bool,
+    prefix: bool,
     timestamps: bool,
     quiet: bool,
+    /// A header that waits for output under it.
+    header: Option<String>,
     reader: Reader,
     signed: String,
     pending: Vec<Text>,
@@ -150,14 +216,19 @@ struct Printer<'a> {
 }
 
 impl<'a> Printer<'a> {
-    fn new(session: &Session, view: &'a RunView, only: Option<&'a str>, args: &LogsArgs) -> Self {
+    fn new(session: &Session, view: &'a RunView, only: Option<&'a str>, args: &'a LogsArgs) -> Self {
         Self {
             screen: Screen::new(&session.look, false, args.raw),
             view,
             only,
+            service: args.service.as_deref(),
+            since: args.since,
+            old: false,
+            prefix: args.prefix,
             timestamps: args.timestamps,
             // The name of the one step that was asked for says nothing new.
-            quiet: session.look.quiet > 0 || only.is_some() || args.tail.is_some(),
+            quiet: session.look.quiet > 0 || only.is_some() || args.tail.is_some() || args.prefix,
+            header: None,
             reader: Reader::default(),
             signed: session.look.signed(Sign::Run),
             pending: Vec::new(),
@@ -166,25 +237,42 @@ impl<'a> Printer<'a> {
     }
 
     fn piece(&mut self, piece: &Piece) -> Result<(), Stop> {
-        match self.reader.read(piece, &self.view.steps, &self.view.name) {
+        let line = match self.service {
+            Some(_) => Line::Output,
+            None => self.reader.read(piece, &self.view.steps, &self.view.name),
+        };
+        match line {
             Line::Begin(step) => {
                 let Some(info) = self.view.steps.get(step).filter(|_| !self.quiet) else { return Ok(()) };
-                return self.say(&format!("{} {}   ({})", self.signed, info.label(), self.state(info)));
+                let header = format!("{} {}   ({})", self.signed, info.label(), self.state(info));
+                if self.since.is_none() {
+                    return self.say(&header);
+                }
+                self.header = Some(header);
+                return Ok(());
             }
             Line::Note(message) => return self.say(&format!("! {}", one_line(&message))),
             Line::End(_) | Line::Known => return Ok(()),
             Line::Output => {}
         }
         let step = self.reader.current().and_then(|i| self.view.steps.get(i)).map(|s| s.name.as_str());
-        if self.only.is_some_and(|only| step != Some(only)) {
+        if self.only.is_some_and(|only| step != Some(only)) || self.is_old(piece) {
             return Ok(());
         }
         let mut bytes = Vec::new();
-        if let (true, Some(stamp)) = (self.timestamps, &piece.stamp) {
-            bytes.extend_from_slice(stamp.as_bytes());
-            bytes.push(b' ');
+        if let Some(stamp) = &piece.stamp {
+            if let Some(name) = self.service.or(step).filter(|_| self.prefix) {
+                bytes.extend_from_slice(format!("[{name}] ").as_bytes());
+            }
+            if self.timestamps {
+                bytes.extend_from_slice(stamp.as_bytes());
+                bytes.push(b' ');
+            }
         }
         bytes.extend_from_slice(&piece.bytes);
+        if let Some(header) = self.header.take() {
+            self.say(&header)?;
+        }
         let Some((lines, tail, size)) = &mut self.tail else {
             self.pending.push(Text::Data(bytes));
             return Ok(());
@@ -199,6 +287,15 @@ impl<'a> Printer<'a> {
             *size -= dropped.len();
         }
         Ok(())
+    }
+
+    /// Whether it belongs to a line that was printed before `--since`.
+    fn is_old(&mut self, piece: &Piece) -> bool {
+        let stamp = piece.stamp.as_deref().and_then(|stamp| stamp.parse::<Timestamp>().ok());
+        if let (Some(since), Some(stamp)) = (self.since, stamp) {
+            self.old = stamp < since;
+        }
+        self.old
     }
 
     fn say(&mut self, line: &str) -> Result<(), Stop> {

@@ -1,7 +1,7 @@
-//! Files of Pipelines and runs: read, checked for what makes them unusable, completed from flags.
+//! Files of runs and of what they need: read, checked for what makes them unusable, completed from flags.
 //!
 //! `run` uses it. **Invariant:** what the user wrote is sent as written; the API server judges the
-//! fields. Bounded: a file of at most [`MOST_BYTES`].
+//! fields. Nothing of a file that holds a Secret is quoted. Bounded: a file of at most [`MOST_BYTES`].
 
 use super::{
     args::RunArgs,
@@ -21,10 +21,25 @@ const MOST_DOCUMENTS: usize = 200;
 /// What a file asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Manifest {
-    /// Pipelines to apply first.
-    pub pipelines: Vec<Value>,
-    /// The run to make.
+    /// Pipelines, Secrets and all else that is no run: applied first, in the order of the file.
+    pub objects: Vec<Value>,
+    /// The run to make and follow.
     pub run: Value,
+    /// More runs to make.
+    pub others: Vec<Value>,
+}
+
+impl Manifest {
+    /// A run and nothing else.
+    #[must_use]
+    pub(super) fn of(run: Value) -> Self {
+        Self { objects: Vec::new(), run, others: Vec::new() }
+    }
+
+    /// All runs, the one to follow first.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Value> {
+        std::iter::once(&self.run).chain(&self.others)
+    }
 }
 
 /// Reads a file, or stdin for `-`.
@@ -78,6 +93,10 @@ fn syntax(file: &str, text: &str, error: &serde_yaml::Error) -> Stop {
         return Fault::new(reason::YAML_SYNTAX, Exit::Usage, format!("{file}: {cause}")).into();
     };
     let mut fault = Fault::new(reason::YAML_SYNTAX, Exit::Usage, format!("{file}:{line}:{column}: {cause}"));
+    // The line may be that of a password.
+    if text.lines().any(|line| line.contains("kind") && line.contains("Secret")) {
+        return fault.note("the line is not shown, as the file holds a Secret").note("nothing was started").into();
+    }
     if let Some(quoted) = text.lines().nth(line.saturating_sub(1)) {
         let quoted: String = quoted.chars().take(120).collect();
         fault = fault.note(format!("{line} | {quoted}"));
@@ -87,7 +106,7 @@ fn syntax(file: &str, text: &str, error: &serde_yaml::Error) -> Stop {
     fault.note("nothing was started").into()
 }
 
-/// The one run that a file asks for, with what flags add; a lone Pipeline is run.
+/// What a file asks for, with what flags add; a lone Pipeline is run.
 ///
 /// # Errors
 /// When it is not clear what to run, or the namespaces differ.
@@ -97,34 +116,101 @@ pub(super) fn assemble(
     place: (&str, bool),
     args: &RunArgs,
 ) -> Result<Manifest, Stop> {
-    let (mut pipelines, mut runs) = (Vec::new(), Vec::new());
-    for (i, mut document) in documents.into_iter().enumerate() {
+    let (mut objects, mut runs, mut pipelines) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, mut document) in documents.into_iter().flat_map(items).enumerate() {
         let kind = kind(file, i, &document)?;
-        settle_namespace(file, &mut document, place)?;
+        settle_namespace(file, &mut document, place, kind)?;
+        if kind == Kind::Pipeline {
+            pipelines.push(name_of(&document).to_owned());
+        }
         match kind {
-            Kind::Pipeline => pipelines.push(document),
             Kind::Run => runs.push(document),
+            Kind::Pipeline | Kind::Other => objects.push(document),
         }
     }
-    let mut run = match (runs.len(), pipelines.as_slice()) {
-        (1, _) => runs.remove(0),
-        (0, [one]) => {
-            let name = one.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-            run_of(&name, place.0)
+    if runs.is_empty() {
+        runs.push(match pipelines.as_slice() {
+            [] => {
+                let fault = Fault::usage(format!("{file} holds no PipelineRun and no Pipeline"));
+                let hint = format!("kubectl apply -f {}   for other kinds", as_argument(file));
+                return Err(if objects.is_empty() { fault } else { fault.hint(hint) }.into());
+            }
+            [one] => run_of(one, place.0),
+            many => {
+                let fault = Fault::usage(format!("{file} holds {} Pipelines and no PipelineRun", many.len()));
+                return Err(fault.note(format!("it has {}; nothing was applied", many.join(", "))).into());
+            }
+        });
+    }
+    let flags = !args.params.is_empty() || !args.env.is_empty() || args.revision.is_some();
+    if runs.len() > 1 && flags {
+        let message =
+            format!("{file} holds {} PipelineRuns; -p, -e and --revision are for a file with one", runs.len());
+        return Err(Fault::usage(message).note("nothing was started").into());
+    }
+    for run in &mut runs {
+        complete(file, run, args)?;
+    }
+    let mut runs = runs.into_iter();
+    let run = runs.next().unwrap_or_default();
+    Ok(Manifest { objects, run, others: runs.collect() })
+}
+
+/// The file as it stands behind `-f`.
+#[must_use]
+pub(super) fn as_argument(file: &str) -> &str {
+    if file == "stdin" { "-" } else { file }
+}
+
+/// The objects of a List, as `kubectl get -o yaml` prints it; else the document itself.
+fn items(mut document: Value) -> Vec<Value> {
+    let is_list = document.get("apiVersion").and_then(Value::as_str) == Some("v1")
+        && document.get("kind").and_then(Value::as_str) == Some("List");
+    match document.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) if is_list => items,
+        Some(other) => {
+            if let Some(object) = document.as_object_mut() {
+                object.insert("items".into(), other);
+            }
+            vec![document]
         }
-        (0, []) => return Err(Fault::usage(format!("{file} holds no PipelineRun and no Pipeline")).into()),
-        (0, many) => {
-            let names: Vec<_> = many.iter().filter_map(|p| p.pointer("/metadata/name")?.as_str()).collect();
-            let fault = Fault::usage(format!("{file} holds {} Pipelines and no PipelineRun", many.len()));
-            return Err(fault.note(format!("it has {}; nothing was applied", names.join(", "))).into());
+        None => vec![document],
+    }
+}
+
+/// `metadata.name`, else `metadata.generateName`; empty if there is none.
+#[must_use]
+pub(super) fn name_of(object: &Value) -> &str {
+    let name = object.pointer("/metadata/name").or_else(|| object.pointer("/metadata/generateName"));
+    name.and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether it is a Secret: nothing of its values is ever shown.
+#[must_use]
+pub(super) fn is_secret(object: &Value) -> bool {
+    object.get("kind").and_then(Value::as_str) == Some("Secret")
+}
+
+/// An object as it may be shown.
+#[must_use]
+pub(super) fn shown(object: &Value) -> Value {
+    let mut shown = object.clone();
+    if !is_secret(object) {
+        return shown;
+    }
+    for key in ["data", "stringData"] {
+        match shown.get_mut(key) {
+            Some(Value::Object(values)) => values.values_mut().for_each(|value| *value = json!("***")),
+            Some(other) => *other = json!("***"),
+            None => {}
         }
-        (count, _) => {
-            let fault = Fault::usage(format!("{file} holds {count} PipelineRuns; run starts and follows exactly one"));
-            return Err(fault.hint(format!("kubectl create -f {file}   starts them all")).into());
-        }
-    };
-    complete(file, &mut run, args)?;
-    Ok(Manifest { pipelines, run })
+    }
+    // kubectl keeps a copy of all values there.
+    let copy = "kubectl.kubernetes.io/last-applied-configuration";
+    if let Some(value) = shown.pointer_mut("/metadata/annotations").and_then(|a| a.get_mut(copy)) {
+        *value = json!("***");
+    }
+    shown
 }
 
 /// A new run of a Pipeline.
@@ -186,6 +272,8 @@ fn merge(file: &str, spec: &mut Map<String, Value>, key: &str, given: Vec<Value>
 enum Kind {
     Pipeline,
     Run,
+    /// Of another API: the cluster says what it is.
+    Other,
 }
 
 fn kind(file: &str, index: usize, document: &Value) -> Result<Kind, Stop> {
@@ -198,23 +286,32 @@ fn kind(file: &str, index: usize, document: &Value) -> Result<Kind, Stop> {
         "Pipeline" | "PipelineRun" if version == wanted => {
             Ok(if kind == "Pipeline" { Kind::Pipeline } else { Kind::Run })
         }
+        "" => Err(unknown(format!("{document}: no kind; expected PipelineRun, Pipeline or what they need")).into()),
+        // Other APIs have kinds of these names, which is no reason to apply one by mistake.
         "Pipeline" | "PipelineRun" => {
             Err(unknown(format!("{document}: apiVersion is {version:?}, expected {wanted:?}")).into())
         }
-        "" => Err(unknown(format!("{document}: no kind; expected Pipeline or PipelineRun")).into()),
-        other => {
+        other if version.starts_with(&format!("{GROUP}/")) => {
             let fault = unknown(format!("{document}: kind {other:?} cannot be run; expected Pipeline or PipelineRun"));
             Err(match nearest(other, ["Pipeline", "PipelineRun"]) {
                 Some(near) => fault.hint(format!("did you mean {near}?")),
-                None => fault.hint(format!("kubectl apply -f {file}   for other kinds")),
+                None => fault,
             }
             .into())
         }
+        other if version.is_empty() => Err(unknown(format!("{document}: kind {other:?} without apiVersion")).into()),
+        _ => Ok(Kind::Other),
     }
 }
 
-/// A document without a namespace goes where `-n` or the context says; one with another is refused.
-fn settle_namespace(file: &str, document: &mut Value, (namespace, given): (&str, bool)) -> Result<(), Stop> {
+/// A document without a namespace goes where `-n` or the context says; one with another is refused. Objects of
+/// other kinds get theirs when the cluster has said whether they are in a namespace at all.
+fn settle_namespace(
+    file: &str,
+    document: &mut Value,
+    (namespace, given): (&str, bool),
+    kind: Kind,
+) -> Result<(), Stop> {
     let Some(metadata) = document.as_object_mut().map(|o| o.entry("metadata").or_insert_with(|| json!({}))) else {
         return Ok(());
     };
@@ -226,11 +323,11 @@ fn settle_namespace(file: &str, document: &mut Value, (namespace, given): (&str,
             let fault = Fault::usage(format!("{file} says namespace {written}, -n says {namespace}"));
             Err(fault.note("nothing was started").into())
         }
-        Some(_) => Ok(()),
-        None => {
+        None if kind != Kind::Other => {
             metadata.insert("namespace".into(), json!(namespace));
             Ok(())
         }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -9,16 +9,21 @@
 //! stdout is data, stderr is messages; nothing is ever asked on the terminal.
 
 mod ansi;
+mod apply;
 pub mod args;
 mod cancel;
+mod complete;
 mod completion;
 mod connect;
 mod event;
+mod examples;
 mod exit;
 mod explain;
 mod fault;
 mod follow;
+mod happenings;
 mod header;
+mod jsonpath;
 mod list;
 mod logs;
 mod logtext;
@@ -29,11 +34,13 @@ mod render;
 mod retry;
 mod run;
 mod screen;
+mod signals;
 mod start;
 mod status;
 mod style;
 mod table;
 mod topics;
+mod trace;
 mod track;
 mod view;
 
@@ -44,6 +51,7 @@ use render::Setting;
 use screen::Screen;
 use style::{Look, Terminal};
 
+pub use completion::{answer_kubectl, answer_the_shell};
 pub use exit::Exit;
 pub use fault::{Fault, nearest};
 
@@ -60,7 +68,28 @@ pub(crate) struct Session {
 
 impl Session {
     async fn cluster(&self) -> Result<Cluster, Stop> {
-        Cluster::open(&self.global.place, &self.program).await
+        Cluster::open(&self.global, &self.program).await
+    }
+
+    /// With `-v`: the same with kubectl, so that nobody is tied to us.
+    fn kubectl(&mut self, command: &str) -> Result<(), Stop> {
+        if self.look.verbose > 0 {
+            self.screen.message(&format!("kubectl {command}"))?;
+        }
+        Ok(())
+    }
+
+    /// Says which run it is, unless its name was written.
+    fn name_run(&mut self, written: Option<&str>, name: &str, namespace: &str) -> Result<(), Stop> {
+        if written != Some(name) {
+            self.screen.message(&format!("run {name} in namespace {namespace}"))?;
+        }
+        Ok(())
+    }
+
+    /// In which times of day are told.
+    fn zone(&self) -> jiff::tz::TimeZone {
+        if self.global.display.utc { jiff::tz::TimeZone::UTC } else { jiff::tz::TimeZone::system() }
     }
 
     fn setting(&self) -> Setting {
@@ -84,7 +113,7 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
     let mut session = Session { global: global.clone(), look, screen, program: hints, name: program };
     let result = match verb {
         Verb::Explain(args) => explain::explain(&mut session, args),
-        Verb::Completion(args) => completion::completion(&mut session, args, command),
+        Verb::Completion(args) => completion::completion(&mut session, args),
         Verb::Version(_) => topics::version(&mut session),
         Verb::Help(args) => topics::help(&mut session, args, command),
         Verb::Run(_) | Verb::Status(_) | Verb::List(_) | Verb::Logs(_) | Verb::Cancel(_) | Verb::Retry(_) => {
@@ -118,9 +147,15 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
 fn called(program: &str, place: &args::Place) -> String {
     let quoted = |text: &str| shlex::try_quote(text).map_or_else(|_| text.to_owned(), |quoted| quoted.into_owned());
     let kubeconfig = place.kubeconfig.as_ref().map(|path| path.display().to_string());
-    let flags = [("--kubeconfig", &kubeconfig), ("--context", &place.context), ("-n", &place.namespace)];
+    let flags = [
+        ("--kubeconfig", &kubeconfig),
+        ("--context", &place.context),
+        ("--as", &place.as_user),
+        ("-n", &place.namespace),
+    ];
     let given = flags.into_iter().filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(value.as_ref()?))));
-    given.fold(program.to_owned(), |program, flag| program + &flag)
+    let groups = place.as_group.iter().map(|group| format!(" --as-group {}", quoted(group)));
+    given.chain(groups).fold(program.to_owned(), |program, flag| program + &flag)
 }
 
 async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {

@@ -15,7 +15,9 @@ use std::{pin::pin, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 /// The container of the steps.
-const BOX: &str = "box";
+pub(super) const BOX: &str = "box";
+/// What the container of a service is called before its name.
+pub(super) const SERVICE_PREFIX: &str = "svc-";
 const SHORT: Duration = Duration::from_millis(250);
 const LONG: Duration = Duration::from_secs(5);
 /// Longest wait for the head of an answer.
@@ -77,6 +79,8 @@ pub(super) struct Source {
     pub pods: Api<Pod>,
     /// The pod.
     pub pod: String,
+    /// Its container: [`BOX`], or a service.
+    pub container: String,
     /// Wait for more until the container ends.
     pub follow: bool,
 }
@@ -183,7 +187,7 @@ async fn connection(
         }
     }
     let params = LogParams {
-        container: Some(BOX.into()),
+        container: Some(source.container.clone()),
         follow,
         timestamps: true,
         since_time: decoder.since(),
@@ -216,8 +220,9 @@ async fn state(source: &Source) -> State {
     let Some(pod) = pod else { return State::Gone };
     let status = pod.status.unwrap_or_default();
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let containers = status.container_statuses.unwrap_or_default();
-    let state = containers.into_iter().find(|c| c.name == BOX).and_then(|c| c.state);
+    // Services are init containers that go on.
+    let containers = status.container_statuses.into_iter().chain(status.init_container_statuses).flatten();
+    let state = containers.into_iter().find(|c| c.name == source.container).and_then(|c| c.state);
     match state {
         Some(state) if state.terminated.is_some() => State::Ended,
         Some(state) if state.running.is_some() => State::Running,

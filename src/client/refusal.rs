@@ -7,6 +7,7 @@ use super::{
     connect::Cluster,
     exit::Exit,
     fault::{Fault, Stop, reason},
+    manifest::as_argument,
 };
 use kube::core::{Status, response::StatusCause};
 use serde_json::Value;
@@ -17,7 +18,7 @@ pub(super) struct Ask<'a> {
     /// `get`, `create`, …
     pub verb: &'static str,
     /// `pipelineruns`, …
-    pub resource: &'static str,
+    pub resource: &'a str,
     /// The object, if there is a name.
     pub name: Option<&'a str>,
     /// What was sent, and the file it came from.
@@ -39,7 +40,7 @@ impl<'a> Ask<'a> {
 
     /// An object of a file.
     #[must_use]
-    pub(super) fn object(verb: &'static str, resource: &'static str, object: &'a Value, file: &'a str) -> Self {
+    pub(super) fn object(verb: &'static str, resource: &'a str, object: &'a Value, file: &'a str) -> Self {
         Self {
             verb,
             resource,
@@ -98,12 +99,28 @@ pub(super) fn answer(status: &Status, ask: &Ask<'_>, namespace: &str, program: &
             ask.name.unwrap_or_default()
         ))
         .into(),
+        409 if status.message.contains("conflict") && ask.verb == "patch" => conflict(status, ask).into(),
         400 | 422 => Stop::Faults(invalid(status, ask)),
         // What server-side apply says of a document that does not fit the schema.
         500 if status.message.contains("typed patch object") => Stop::Faults(invalid(status, ask)),
         code => fault(reason::CLUSTER_ERROR, Exit::World, format!("the cluster answered {code}: {:?}", status.message))
             .into(),
     }
+}
+
+/// Fields that somebody else applied.
+fn conflict(status: &Status, ask: &Ask<'_>) -> Fault {
+    let file = ask.sent.map_or("", |(_, file)| file);
+    let name = ask.name.unwrap_or_default();
+    let manager = between(&status.message, "conflict with \"", "\"").unwrap_or("somebody else");
+    let causes = status.details.as_ref().map(|d| d.causes.as_slice()).unwrap_or_default();
+    let fields: Vec<&str> = causes.iter().map(|c| c.field.as_str()).filter(|f| !f.is_empty()).take(5).collect();
+    let what = if fields.is_empty() { "fields".into() } else { fields.join(", ") };
+    let message = format!("{file}: {} {name:?}: {manager} has set {what} to something else", ask.resource);
+    Fault::new(reason::FIELD_CONFLICT, Exit::Usage, message).note("no run was started").hint(format!(
+        "kubectl apply --server-side --force-conflicts -f {}   or take it out of the file",
+        as_argument(file)
+    ))
 }
 
 fn root(error: &dyn std::error::Error) -> String {
@@ -139,8 +156,14 @@ fn forbidden(status: &Status, ask: &Ask<'_>, namespace: &str) -> Fault {
                 format!("in {namespace}")
             };
             let role = if matches!(ask.verb, "get" | "list" | "watch") { "windlass-view" } else { "windlass-edit" };
-            Fault::new(reason::FORBIDDEN, Exit::Denied, format!("{who} may not {} {} {place}", ask.verb, ask.resource))
-                .hint(format!("needs ClusterRole {role}"))
+            let fault = Fault::new(
+                reason::FORBIDDEN,
+                Exit::Denied,
+                format!("{who} may not {} {} {place}", ask.verb, ask.resource),
+            );
+            // Our roles say nothing about what is not ours.
+            let ours = matches!(ask.resource, "pipelines" | "pipelineruns");
+            if ours { fault.hint(format!("needs ClusterRole {role}")) } else { fault }
         }
         None => {
             Fault::new(reason::FORBIDDEN, Exit::Denied, format!("the cluster refused it (403): {:?}", status.message))

@@ -1,4 +1,4 @@
-//! `retry`: starts a run again from its frozen pipeline.
+//! `retry`: starts a run again from its frozen pipeline; one that was never resolved, from its spec.
 //!
 //! **Invariant:** the new run runs what the old one ran, even if the Pipeline has changed or is gone.
 
@@ -6,23 +6,23 @@ use super::{
     Session,
     args::{ExitCodeOf, RetryArgs, Show},
     exit::Exit,
-    fault::{Fault, Stop, reason},
+    fault::Stop,
     manifest::{self, Manifest},
     start::{Shown, not_both, start},
 };
 use crate::api::meta;
 use kube::api::DynamicObject;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// `retry`.
 ///
 /// # Errors
-/// When the run was never resolved, or whatever the cluster answered.
+/// Whatever the cluster answered.
 pub(super) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exit, Stop> {
     not_both(session, args.output)?;
     let cluster = session.cluster().await?;
     let old = cluster.find_run(Some(&args.run)).await?;
-    let manifest = Manifest { pipelines: Vec::new(), run: again(&old)? };
+    let manifest = Manifest::of(again(&old));
     let shown = Shown {
         detach: args.detach,
         timeout: args.timeout,
@@ -35,30 +35,10 @@ pub(super) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exi
     start(session, cluster, &manifest, "", shown).await
 }
 
-/// A new run of what an old one ran: the frozen pipeline, in which parameters are already replaced, with
-/// the old run's other settings.
-fn again(old: &DynamicObject) -> Result<Value, Stop> {
+/// A new run of what an old one ran.
+fn again(old: &DynamicObject) -> Value {
     let name = old.metadata.name.clone().unwrap_or_default();
-    let Some(frozen) = old.data.pointer("/status/pipelineSpec") else {
-        let fault = Fault::new(
-            reason::NOT_FOUND,
-            Exit::NotFound,
-            format!("{name} was never resolved; it has nothing to run again"),
-        );
-        return Err(fault.into());
-    };
-    let mut spec = json!({"pipelineSpec": frozen});
-    for key in ["env", "source", "revision", "timeout", "priority", "ttlAfterFinished", "podTTLAfterFinished"] {
-        if let (Some(value), Some(spec)) = (old.data.pointer(&format!("/spec/{key}")), spec.as_object_mut()) {
-            spec.insert(key.into(), value.clone());
-        }
-    }
-    // Parameters were replaced when the run was resolved; their values satisfy those without a default.
-    if frozen.get("params").is_some_and(|p| p.as_array().is_some_and(|p| !p.is_empty()))
-        && let (Some(params), Some(spec)) = (old.data.pointer("/status/params"), spec.as_object_mut())
-    {
-        spec.insert("params".into(), params.clone());
-    }
+    let spec = resolved(old).unwrap_or_else(|| unresolved(old));
     let pipeline = old.data.pointer("/spec/pipelineRef/name").and_then(Value::as_str);
     let label = old.metadata.labels.as_ref().and_then(|l| l.get(meta::PIPELINE)).map(String::as_str);
     let labels = pipeline.or(label).map_or_else(|| json!({}), |p| json!({meta::PIPELINE: p}));
@@ -67,7 +47,7 @@ fn again(old: &DynamicObject) -> Result<Value, Stop> {
         None => name,
     };
     let base = base.strip_suffix("-retry").unwrap_or(&base);
-    Ok(json!({
+    json!({
         "apiVersion": "windlass.dev/v1alpha1",
         "kind": "PipelineRun",
         "metadata": {
@@ -76,7 +56,34 @@ fn again(old: &DynamicObject) -> Result<Value, Stop> {
             "labels": labels,
         },
         "spec": spec,
-    }))
+    })
+}
+
+/// The frozen pipeline, in which parameters are already replaced, with the old run's other settings.
+fn resolved(old: &DynamicObject) -> Option<Value> {
+    let frozen = old.data.pointer("/status/pipelineSpec")?;
+    let mut spec = Map::from_iter([("pipelineSpec".to_owned(), frozen.clone())]);
+    for key in ["env", "source", "revision", "timeout", "priority", "ttlAfterFinished", "podTTLAfterFinished"] {
+        if let Some(value) = old.data.pointer(&format!("/spec/{key}")) {
+            spec.insert(key.into(), value.clone());
+        }
+    }
+    // Parameters were replaced when the run was resolved; their values satisfy those without a default.
+    if frozen.get("params").is_some_and(|p| p.as_array().is_some_and(|p| !p.is_empty()))
+        && let Some(params) = old.data.pointer("/status/params")
+    {
+        spec.insert("params".into(), params.clone());
+    }
+    Some(Value::Object(spec))
+}
+
+/// All that was asked for, but for the cancel.
+fn unresolved(old: &DynamicObject) -> Value {
+    let mut spec = old.data.get("spec").cloned().unwrap_or_default();
+    if let Some(members) = spec.as_object_mut() {
+        members.remove("cancel");
+    }
+    spec
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@
 
 use super::{
     Session,
+    apply::{apply, title},
     args::{DryRun, RunArgs, RunOutput},
     connect::Cluster,
     exit::Exit,
     fault::{Fault, Stop},
     manifest::{self, Manifest},
-    start::{Shown, apply, as_value, create, internal, not_both, start},
+    start::{Shown, as_value, create, internal, not_both, start},
 };
 use serde_json::Value;
 
@@ -46,6 +47,9 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
     if let Some(dry_run) = args.dry_run {
         return preview(session, &cluster, &manifest, &file, dry_run, args.output).await;
     }
+    if args.file.is_some() {
+        session.kubectl(&format!("-n {} create -f {}", cluster.namespace, manifest::as_argument(&file)))?;
+    }
     let shown = Shown {
         detach: args.detach,
         timeout: args.timeout,
@@ -65,7 +69,7 @@ fn from_pipeline(from: &str, cluster: &Cluster, args: &RunArgs) -> Result<Manife
     };
     let mut run = manifest::run_of(name, &cluster.namespace);
     manifest::complete(from, &mut run, args)?;
-    Ok(Manifest { pipelines: Vec::new(), run })
+    Ok(Manifest::of(run))
 }
 
 async fn preview(
@@ -76,30 +80,22 @@ async fn preview(
     dry_run: DryRun,
     output: Option<RunOutput>,
 ) -> Result<Exit, Stop> {
-    let mut objects = manifest.pipelines.clone();
-    objects.push(manifest.run.clone());
+    let mut objects: Vec<Value> = manifest.objects.iter().chain(manifest.runs()).cloned().collect();
     if dry_run == DryRun::Server {
-        let mut cluster = cluster.clone();
-        if let Some(namespace) = manifest.run.pointer("/metadata/namespace").and_then(Value::as_str) {
-            namespace.clone_into(&mut cluster.namespace);
-        }
         objects.clear();
-        for pipeline in &manifest.pipelines {
-            objects.push(as_value(&apply(&cluster, pipeline, file, true).await?)?);
+        for object in &manifest.objects {
+            objects.push(as_value(&apply(cluster, object, file, true).await?)?);
         }
-        objects.push(as_value(&create(&cluster, &manifest.run, file, true).await?)?);
+        for run in manifest.runs() {
+            objects.push(as_value(&create(cluster, run, file, true).await?)?);
+        }
     }
-    for object in &objects {
-        let name = object.pointer("/metadata/name").or_else(|| object.pointer("/metadata/generateName"));
-        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_lowercase();
+    for object in objects.iter().map(manifest::shown) {
         match output {
             Some(RunOutput::Json) => session.screen.data(&format!("{object:#}\n"))?,
-            Some(RunOutput::Name) => {
-                let name = name.and_then(Value::as_str).unwrap_or_default();
-                session.screen.data(&format!("{kind}.windlass.dev/{name}\n"))?;
-            }
+            Some(RunOutput::Name) => session.screen.data(&format!("{}\n", title(&object)))?,
             Some(RunOutput::Digest) | None => {
-                let yaml = serde_yaml::to_string(object).map_err(|e| internal(&e))?;
+                let yaml = serde_yaml::to_string(&object).map_err(|e| internal(&e))?;
                 session.screen.data(&format!("---\n{yaml}"))?;
             }
         }

@@ -5,21 +5,24 @@
 
 use super::{
     Session,
+    apply::{apply, title},
     args::{ExitCodeOf, OnInterrupt, RunOutput, Show},
+    cancel,
     connect::Cluster,
     exit::Exit,
     fault::{Fault, Stop, reason},
     follow::{self, Options},
-    manifest::Manifest,
+    manifest::{Manifest, name_of},
     refusal::Ask,
     screen::Screen,
+    signals::Signals,
     style::Mode,
     view::RunView,
 };
 use crate::api::manager;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, PostParams};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a started run is shown.
 pub(super) struct Shown {
@@ -47,30 +50,32 @@ pub(super) async fn start(
     file: &str,
     shown: Shown,
 ) -> Result<Exit, Stop> {
-    if let Some(namespace) = manifest.run.pointer("/metadata/namespace").and_then(Value::as_str) {
-        namespace.clone_into(&mut cluster.namespace);
+    // The run is ours from here on: a Ctrl-C while the cluster makes it cancels it.
+    let mut signals = Signals::catch()?;
+    for object in &manifest.objects {
+        apply(&cluster, object, file, false).await?;
+        let title = title(object);
+        let kind = title.split(['.', '/']).next().unwrap_or_default();
+        session.screen.message(&format!("{kind} {} applied", name_of(object)))?;
     }
-    for pipeline in &manifest.pipelines {
-        let applied = apply(&cluster, pipeline, file, false).await?;
-        session.screen.message(&format!("pipeline {} applied", applied.metadata.name.unwrap_or_default()))?;
+    let asked = Instant::now();
+    let Some((created, cancelled)) = make(session, &cluster, &manifest.run, file, &mut signals).await? else {
+        return Ok(Exit::Interrupted);
+    };
+    let took = asked.elapsed();
+    if let Some(namespace) = &created.metadata.namespace {
+        cluster.namespace.clone_from(namespace);
     }
-    let created = create(&cluster, &manifest.run, file, false).await?;
     let name = created.metadata.name.clone().unwrap_or_default();
-    let full_name = format!("pipelinerun.windlass.dev/{name}\n");
     if shown.output == Some(RunOutput::Name) {
-        session.screen.data(&full_name)?;
+        session.screen.data(&format!("pipelinerun.windlass.dev/{name}\n"))?;
     }
+    if cancelled {
+        cancel::request(&cluster, &name, false).await?;
+    }
+    more(session, &cluster, manifest, file, (&name, &shown)).await?;
     if shown.detach {
-        match shown.output {
-            Some(RunOutput::Json) => session.screen.data(&object_json(&created)?)?,
-            Some(RunOutput::Name | RunOutput::Digest) => {}
-            None => {
-                let place = format!("in namespace {}, cluster {}", cluster.namespace, cluster.context);
-                session.screen.message(&format!("run {name} {place}"))?;
-                session.screen.message(&format!("hint: {} logs -f {name}", cluster.program))?;
-            }
-        }
-        return Ok(Exit::Success);
+        return detached(session, &cluster, &created, shown.output);
     }
     let mut setting = session.setting();
     setting.show = shown.show;
@@ -80,17 +85,95 @@ pub(super) async fn start(
         OnInterrupt::Detach => "Ctrl-C leaves",
     };
     let options = Options {
-        fresh: true,
+        made: Some(took),
         interrupt: Some(shown.on_interrupt),
         with_output: true,
         timeout: shown.timeout,
         exit_code: shown.exit_code,
+        since: None,
     };
     // With -o stdout is for what was asked; step output is shown beside it.
     let mut screen = Screen::new(&session.look, shown.output.is_some(), false);
-    let followed = follow::follow(&cluster, &created, &mut screen, setting, options).await?;
+    let followed = follow::follow(&cluster, &created, &mut screen, setting, options, signals).await?;
     at_the_end(session, &cluster, &followed.view, shown.output).await?;
     Ok(followed.exit)
+}
+
+/// Asks the cluster for the run. Whoever wants to leave meanwhile gets it cancelled (the second of the answer), or,
+/// asking twice, leaves without it (no answer).
+async fn make(
+    session: &mut Session,
+    cluster: &Cluster,
+    run: &Value,
+    file: &str,
+    signals: &mut Signals,
+) -> Result<Option<(DynamicObject, bool)>, Stop> {
+    let mut making = std::pin::pin!(create(cluster, run, file, false));
+    let mut cancelled = false;
+    loop {
+        tokio::select! {
+            made = &mut making => return Ok(Some((made?, cancelled))),
+            _ = signals.asked_to_end() => {
+                let program = &cluster.program;
+                if cancelled {
+                    let message = format!("left; the run may have been made all the same: {program} list");
+                    session.screen.message(&message)?;
+                    return Ok(None);
+                }
+                cancelled = true;
+                session.screen.message("the run is cancelled once it is made (Ctrl-C again to leave now)")?;
+            }
+        }
+    }
+}
+
+/// Makes the other runs of the file, and says which one is followed.
+async fn more(
+    session: &mut Session,
+    cluster: &Cluster,
+    manifest: &Manifest,
+    file: &str,
+    (followed, shown): (&str, &Shown),
+) -> Result<(), Stop> {
+    for run in &manifest.others {
+        let made = create(cluster, run, file, false).await.map_err(|stop| already_started(stop, followed))?;
+        let name = made.metadata.name.unwrap_or_default();
+        if shown.output == Some(RunOutput::Name) {
+            session.screen.data(&format!("pipelinerun.windlass.dev/{name}\n"))?;
+        }
+        let what = if shown.detach { String::new() } else { format!("; {followed} is followed") };
+        session.screen.message(&format!("run {name} started{what}: {} logs -f {name}", cluster.program))?;
+    }
+    Ok(())
+}
+
+/// One run of the file was refused, another had been started.
+fn already_started(stop: Stop, name: &str) -> Stop {
+    let Stop::Faults(mut faults) = stop else { return stop };
+    for fault in &mut faults {
+        fault.notes.retain(|note| note != "nothing was started");
+        fault.notes.push(format!("run {name} was started before it"));
+    }
+    Stop::Faults(faults)
+}
+
+fn detached(
+    session: &mut Session,
+    cluster: &Cluster,
+    created: &DynamicObject,
+    output: Option<RunOutput>,
+) -> Result<Exit, Stop> {
+    let name = created.metadata.name.as_deref().unwrap_or_default();
+    match output {
+        Some(RunOutput::Json) => session.screen.data(&object_json(created)?)?,
+        Some(RunOutput::Name | RunOutput::Digest) => {}
+        None => {
+            let place = format!("in namespace {}, cluster {}", cluster.namespace, cluster.context);
+            session.screen.message(&format!("run {name} {place}"))?;
+            session.screen.message(&format!("hint: {} logs -f {name}", cluster.program))?;
+        }
+    }
+    Ok(Exit::Success)
 }
 
 async fn at_the_end(
@@ -114,26 +197,12 @@ async fn at_the_end(
     Ok(())
 }
 
-pub(super) async fn apply(
-    cluster: &Cluster,
-    pipeline: &Value,
-    file: &str,
-    dry_run: bool,
-) -> Result<DynamicObject, Stop> {
-    let name = pipeline.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    if name.is_empty() {
-        return Err(Fault::usage(format!("{file}: a Pipeline has no metadata.name")).into());
-    }
-    let mut params = PatchParams::apply(manager::CLI).validation_strict();
-    params.dry_run = dry_run;
-    let ask = Ask::object("patch", "pipelines", pipeline, file);
-    cluster.ask(ask, cluster.pipelines().patch(name, &params, &Patch::Apply(pipeline))).await
-}
-
 pub(super) async fn create(cluster: &Cluster, run: &Value, file: &str, dry_run: bool) -> Result<DynamicObject, Stop> {
     let params = PostParams { dry_run, field_manager: Some(manager::CLI.into()) };
     let body = serde_json::to_vec(run).map_err(|e| internal(&e))?;
-    let path = format!("/apis/windlass.dev/v1alpha1/namespaces/{}/pipelineruns", cluster.namespace);
+    let written = run.pointer("/metadata/namespace").and_then(Value::as_str);
+    let namespace = written.unwrap_or(&cluster.namespace);
+    let path = format!("/apis/windlass.dev/v1alpha1/namespaces/{namespace}/pipelineruns");
     let request = kube::core::Request::new(path).create(&params, body).map_err(|e| internal(&e))?;
     let request = strict(request)?;
     let ask = Ask::object("create", "pipelineruns", run, file);

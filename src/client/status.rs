@@ -10,6 +10,7 @@ use super::{
     fault::{Fault, Stop, one_line, reason},
     follow::{self, Options},
     render::why_failed,
+    signals::Signals,
     style::{Look, Mode, paint, sign_of},
     table,
     view::{RunView, millis_between},
@@ -32,9 +33,8 @@ pub(super) async fn status(session: &mut Session, args: &StatusArgs) -> Result<E
     let cluster = session.cluster().await?;
     let mut object = cluster.find_run(args.run.as_deref()).await?;
     let name = object.metadata.name.clone().unwrap_or_default();
-    if args.run.as_deref().is_none_or(|r| r == "@latest") {
-        session.screen.message(&format!("run {name} in namespace {}", cluster.namespace))?;
-    }
+    session.name_run(args.run.as_deref(), &name, &cluster.namespace)?;
+    session.kubectl(&format!("-n {} describe pipelinerun {name}", cluster.namespace))?;
     let mut exit = Exit::Success;
     if args.watch {
         exit = watch(session, &cluster, &object, args.timeout).await?;
@@ -42,11 +42,12 @@ pub(super) async fn status(session: &mut Session, args: &StatusArgs) -> Result<E
     }
     if args.wait {
         let options = Options {
-            fresh: false,
+            made: None,
             interrupt: None,
             with_output: false,
             timeout: args.timeout,
             exit_code: ExitCodeOf::Windlass,
+            since: None,
         };
         let mut setting = session.setting();
         setting.interrupt = "Ctrl-C leaves";
@@ -54,13 +55,13 @@ pub(super) async fn status(session: &mut Session, args: &StatusArgs) -> Result<E
         if args.output.is_some() {
             setting.look.quiet = setting.look.quiet.max(1);
         }
-        exit = follow::follow(&cluster, &object, &mut session.screen, setting, options).await?.exit;
+        exit = follow::follow(&cluster, &object, &mut session.screen, setting, options, Signals::catch()?).await?.exit;
         object = cluster.find_run(Some(&name)).await?;
     } else if args.exit_status {
         exit = follow::result_of(&RunView::read(&object), ExitCodeOf::Windlass);
     }
     if !(args.wait && session.look.mode == Mode::Json) {
-        show(session, &object, args.output, &cluster)?;
+        show(session, &object, args.output.as_ref(), &cluster)?;
     }
     Ok(exit)
 }
@@ -68,7 +69,7 @@ pub(super) async fn status(session: &mut Session, args: &StatusArgs) -> Result<E
 fn show(
     session: &mut Session,
     object: &DynamicObject,
-    output: Option<ObjectOutput>,
+    output: Option<&ObjectOutput>,
     cluster: &Cluster,
 ) -> Result<(), Stop> {
     let text = match output {
@@ -77,9 +78,10 @@ fn show(
         Some(ObjectOutput::Name) => {
             format!("pipelinerun.windlass.dev/{}\n", object.metadata.name.as_deref().unwrap_or_default())
         }
+        Some(ObjectOutput::JsonPath(template)) => template.fill(&super::start::as_value(object)?),
         None => {
             let view = RunView::read(object);
-            let text = describe(&view, &session.look, Timestamp::now(), &TimeZone::system());
+            let text = describe(&view, &session.look, Timestamp::now(), &session.zone());
             session.screen.data(&text)?;
             if let Some(hint) = hint(&view, &cluster.program) {
                 session.screen.message(&format!("hint: {hint}"))?;
@@ -116,7 +118,7 @@ async fn watch(
         match change {
             Some(Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run))) => {
                 let view = RunView::read(&run);
-                let text = describe(&view, &session.look, Timestamp::now(), &TimeZone::system());
+                let text = describe(&view, &session.look, Timestamp::now(), &session.zone());
                 // Of what changed, what a person sees; ages alone are no news.
                 let key = format!("{:?}{:?}{:?}", view.phase(), view.why(), view.status.steps);
                 if key != shown {
@@ -141,7 +143,7 @@ async fn watch(
 #[must_use]
 pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZone) -> String {
     let mut text = first_line(run, look);
-    text.push_str(&second_line(run, now, zone));
+    text.push_str(&second_line(run, now, zone, look.verbose > 0));
     let width = run.steps.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
     let glyphs = look.glyphs;
     let sign_width = if glyphs { 1 } else { 4 };
@@ -154,7 +156,7 @@ pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZo
             let from = s.started_at.as_ref()?.0;
             millis_between(from, s.finished_at.as_ref().map_or(now, |t| t.0))
         });
-        let took = took.map_or("-".to_owned(), |ms| duration::human(Duration::from_millis(ms)));
+        let took = took.map_or("-".to_owned(), whole);
         let mut notes = Vec::new();
         if let Some(s) = status {
             match s.phase {
@@ -182,6 +184,15 @@ pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZo
     text
 }
 
+/// The status has whole seconds of steps; a tenth would be made up.
+fn whole(ms: u64) -> String {
+    match ms / 1000 {
+        0 => "<1s".into(),
+        s @ 1..60 => format!("{s}s"),
+        s => duration::human(Duration::from_secs(s)),
+    }
+}
+
 fn first_line(run: &RunView, look: &Look) -> String {
     let (why, message) = run.why();
     let phase = run.phase();
@@ -205,7 +216,7 @@ fn first_line(run: &RunView, look: &Look) -> String {
     format!("{shown}{}{right}\n", " ".repeat(gap))
 }
 
-fn second_line(run: &RunView, now: Timestamp, zone: &TimeZone) -> String {
+fn second_line(run: &RunView, now: Timestamp, zone: &TimeZone, verbose: bool) -> String {
     let started = run.status.start_time.as_ref().map(|t| t.0);
     let mut parts = Vec::new();
     match (started, run.created) {
@@ -222,6 +233,9 @@ fn second_line(run: &RunView, now: Timestamp, zone: &TimeZone) -> String {
     }
     if let Some(node) = &run.status.node_name {
         parts.push(format!("node {node}"));
+    }
+    if let Some(pod) = run.status.pod_name.as_ref().filter(|_| verbose) {
+        parts.push(format!("pod {pod}"));
     }
     if let Some(revision) = &run.status.source_revision {
         parts.push(format!("source {}", one_line(revision)));

@@ -124,14 +124,15 @@ impl Look {
             Color::Auto if terminal.force_color => true,
             Color::Auto => tty && !terminal.clicolor_off && !terminal.dumb,
         };
-        let live_here = terminal.stdout && terminal.stderr && !terminal.dumb && !terminal.ci;
+        // Requests are said as they come; a footer between them would be torn.
+        let live_here = terminal.stdout && terminal.stderr && !terminal.dumb && !terminal.ci && display.verbose < 2;
         let mode = if display.json {
             Mode::Json
         } else {
             match display.progress_asked() {
                 Progress::Auto if live_here => Mode::Live,
                 // Repainting what is not a terminal would leave frames in a file.
-                Progress::Live if terminal.stderr && !terminal.dumb => Mode::Live,
+                Progress::Live if terminal.stderr && !terminal.dumb && display.verbose < 2 => Mode::Live,
                 Progress::Auto | Progress::Live | Progress::Plain => Mode::Plain,
                 Progress::None => Mode::None,
             }

@@ -7,16 +7,26 @@ use jiff::{Timestamp, tz::TimeZone};
 /// Rows as columns with two spaces between; nothing is padded at the end of a line.
 #[must_use]
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
+    let mut widths = widths(rows);
+    rows.iter().map(|row| line(row, &mut widths)).collect()
+}
+
+/// How wide the columns of these rows are.
+#[must_use]
+pub(super) fn widths(rows: &[Vec<String>]) -> Vec<usize> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    (0..count).map(width).collect()
+}
+
+/// A row below others; a cell that is wider than its column widens it.
+#[must_use]
+pub(super) fn line(row: &[String], widths: &mut [usize]) -> String {
+    let cell = |(cell, width): (&String, &mut usize)| {
+        *width = cell.chars().count().max(*width);
+        format!("{cell:<width$}", width = *width)
+    };
+    format!("{}\n", row.iter().zip(widths).map(cell).collect::<Vec<_>>().join("  ").trim_end())
 }
 
 /// An age as kubectl prints it: `24s`, `3m`, `3m5s` below ten minutes, `2h`, `4d`.

@@ -13,6 +13,11 @@ use super::{
 const TOPICS: [(&str, &str); 4] =
     [("exit-codes", exit::TOPIC), ("environment", ENVIRONMENT), ("json", JSON), ("accessibility", ACCESSIBILITY)];
 
+/// Names of the topics.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TOPICS.iter().map(|(name, _)| *name)
+}
+
 const ENVIRONMENT: &str = "\
 Environment variables
 

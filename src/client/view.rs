@@ -3,13 +3,19 @@
 //! All verbs that show runs use it. **Invariant:** an object that a newer server wrote is still shown:
 //! what cannot be read is left out, never an error.
 
-use crate::api::{
-    condition::{kind, reason},
-    status::{ImageStatus, PipelineRunStatus, StepPhase, StepStatus},
+use super::event::Pushed;
+use crate::{
+    api::{
+        condition::{kind, reason},
+        duration,
+        status::{ImageStatus, PipelineRunStatus, StepPhase, StepStatus},
+    },
+    steps::grammar,
 };
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde_json::Value;
+use std::time::Duration;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub(super) struct StepInfo {
     pub index: usize,
     /// Length of its own list.
     pub of: usize,
+    /// Ports that its image exposes, as `5000/tcp`.
+    pub ports: Vec<String>,
 }
 
 impl StepInfo {
@@ -72,6 +80,8 @@ pub(super) struct RunView {
     pub cancel: Option<String>,
     /// Steps, then after-steps.
     pub steps: Vec<StepInfo>,
+    /// Names of its services.
+    pub services: Vec<String>,
     /// What Windlass says of it.
     pub status: PipelineRunStatus,
 }
@@ -90,6 +100,7 @@ impl RunView {
             pipeline: spec.pointer("/pipelineRef/name").and_then(Value::as_str).map(str::to_owned),
             cancel: spec.get("cancel").and_then(Value::as_str).map(str::to_owned),
             steps: frozen.map(read_steps).unwrap_or_default(),
+            services: frozen.map(read_services).unwrap_or_default(),
             status,
         }
     }
@@ -118,11 +129,33 @@ impl RunView {
         self.status.phase.as_deref().unwrap_or("Pending")
     }
 
-    /// Whole seconds from start to end.
+    /// How long it took: what `kubectl get` and the run's message say, so that nobody reads two numbers. From a
+    /// server that does not say it: whole seconds from start to end.
     #[must_use]
     pub(super) fn took_ms(&self) -> Option<u64> {
-        let start = self.status.start_time.as_ref().map(|t| t.0).or(self.created)?;
-        millis_between(start, self.status.completion_time.as_ref()?.0)
+        let end = self.status.completion_time.as_ref()?.0;
+        let start = self.status.start_time.as_ref().map(|t| t.0).or(self.created);
+        let measured = start.and_then(|start| millis_between(start, end));
+        let Some(told) = self.status.summary.as_ref().and_then(|s| s.duration.as_deref()) else { return measured };
+        // A long time is told in minutes; the seconds are kept if they say the same.
+        match measured {
+            Some(ms) if duration::human(Duration::from_millis(ms)) == told => Some(ms),
+            _ => duration::from_human(told).and_then(|took| u64::try_from(took.as_millis()).ok()).or(measured),
+        }
+    }
+
+    /// When its time begins to count. One that waited for its turn counts from when it was made: its waiting is
+    /// shown. Else from its first pod, as its status does; both are whole seconds.
+    #[must_use]
+    pub(super) fn began(&self) -> Option<Timestamp> {
+        let start = self.status.start_time.as_ref().map(|t| t.0);
+        match (self.created, start) {
+            (Some(created), Some(start)) => {
+                let waited_ms = millis_between(created, start).unwrap_or_default();
+                Some(if waited_ms <= 2_000 { start } else { created })
+            }
+            (created, start) => created.or(start),
+        }
     }
 
     /// The status of a step.
@@ -143,6 +176,16 @@ impl RunView {
     /// Images that were pushed, in order.
     pub(super) fn images(&self) -> impl Iterator<Item = &ImageStatus> {
         self.status.steps.iter().flat_map(|s| &s.images)
+    }
+
+    /// The same, with the ports that their steps name.
+    pub(super) fn pushed(&self) -> Vec<Pushed> {
+        let mut pushed = Vec::new();
+        for status in &self.status.steps {
+            let ports = self.steps.iter().find(|s| s.name == status.name).map(|s| s.ports.clone()).unwrap_or_default();
+            pushed.extend(status.images.iter().map(|image| Pushed { image: image.clone(), ports: ports.clone() }));
+        }
+        pushed
     }
 
     fn succeeded(&self) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
@@ -188,12 +231,33 @@ fn read_steps(spec: &Value) -> Vec<StepInfo> {
             after,
             index: i + 1,
             of,
+            ports: ports(step),
         };
         items.iter().enumerate().map(read).collect::<Vec<_>>()
     };
     let mut steps = list("steps", false);
     steps.extend(list("afterSteps", true));
     steps
+}
+
+fn read_services(spec: &Value) -> Vec<String> {
+    let services = spec.get("services").and_then(Value::as_array).into_iter().flatten();
+    services.filter_map(|s| s.get("name").and_then(Value::as_str)).map(str::to_owned).collect()
+}
+
+/// What a push step says in `ports`; what holds a variable is not known here.
+fn ports(step: &Value) -> Vec<String> {
+    let written = ["dockerPush", "dockerScratchPush"].iter().find_map(|kind| step.get(*kind)?.get("ports"));
+    let text = match written {
+        Some(Value::Array(list)) => list.iter().map(word).collect::<Vec<_>>().join(" "),
+        Some(one) => word(one),
+        None => return Vec::new(),
+    };
+    grammar::ports(&text).into_iter().filter_map(Result::ok).flatten().collect()
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.as_u64().map(|n| n.to_string()).unwrap_or_default(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -226,6 +290,31 @@ pub(crate) mod tests {
         assert_eq!(run.step("b"), None);
         let labels: Vec<_> = run.steps.iter().map(|s| (s.label(), s.kind.as_str())).collect();
         assert_eq!(labels, [("1/2 a".into(), "script"), ("2/2 b".into(), "unknown")]);
+    }
+
+    #[test]
+    fn the_ports_of_an_image_are_read_in_every_notation() {
+        let run = a_run(
+            "{metadata: {name: x}, spec: {pipelineSpec: {steps: [{name: a, dockerPush: {ports: 5000}}, \
+             {name: b, dockerPush: {ports: [80, \"53/udp\"]}}, {name: c, dockerPush: {ports: \"8000-8001, $PORT\"}}, \
+             {name: d, script: x}]}}, apiVersion: windlass.dev/v1alpha1, kind: PipelineRun}",
+        );
+        let ports: Vec<_> = run.steps.iter().map(|s| s.ports.join(" ")).collect();
+        assert_eq!(ports, ["5000/tcp", "80/tcp 53/udp", "8000/tcp 8001/tcp", ""]);
+    }
+
+    #[test]
+    fn the_time_it_took_is_that_of_its_summary() {
+        let run = |summary: &str| {
+            a_run(&format!(
+                "{{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun, metadata: {{name: x, creationTimestamp: \
+                 \"2026-11-21T13:03:07Z\"}}, spec: {{}}, status: {{startTime: \"2026-11-21T13:03:08Z\", \
+                 completionTime: \"2026-11-21T13:03:11Z\"{summary}}}}}"
+            ))
+        };
+        assert_eq!(run(", summary: {duration: 3.8s}").took_ms(), Some(3_800));
+        assert_eq!(run("").took_ms(), Some(3_000));
+        assert_eq!(run("").began(), Some("2026-11-21T13:03:08Z".parse().unwrap()));
     }
 
     #[test]

@@ -11,11 +11,12 @@ use super::{
 use crate::api::{self, PipelineRun, manager, meta};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::Request,
     runtime::events::{Event, EventType},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// A write that did not succeed: the world's fault, tried again with backoff.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +83,7 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
         Change::Freeze { counter, spec, params } => {
             let number = build_number::next(&ctx.client, &ctx.namespace, &namespace, counter.as_deref()).await?;
             let status = json!({"pipelineSpec": spec, "params": params, "buildNumber": number});
-            status_write(&runs, run, manager::RESOLVER, status).await.map_err(failed("freeze the pipeline"))?;
+            status_write(&ctx.client, run, manager::RESOLVER, status).await.map_err(failed("freeze the pipeline"))?;
         }
         Change::CreatePod(pod) => {
             return created(pods.create(&PostParams::default(), &pod).await).map_err(failed("create the pod"));
@@ -96,7 +97,9 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
             absent_is_fine(pods.delete(&name, &params).await.map(|_| ())).map_err(failed("delete the pod"))?;
         }
         Change::ClearAgentStatus => {
-            status_write(&runs, run, manager::AGENT, json!({})).await.map_err(failed("clear the agent's status"))?;
+            status_write(&ctx.client, run, manager::AGENT, json!({}))
+                .await
+                .map_err(failed("clear the agent's status"))?;
         }
         Change::DeleteRun => {
             let params = DeleteParams {
@@ -111,27 +114,44 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
 }
 
 async fn apply_status(ctx: &Context, run: &PipelineRun, status: &ControllerStatus) -> Result<(), Error> {
-    let runs: Api<PipelineRun> = Api::namespaced(ctx.client.clone(), &run.namespace().unwrap_or_default());
+    // Steps are the agent's: what it says meanwhile must not be overwritten with what was read before.
+    let version = run.resource_version().filter(|_| !status.steps.is_empty());
     let status = serde_json::to_value(status).unwrap_or_default();
-    status_write(&runs, run, manager::CONTROLLER, status).await.map_err(failed("write the status"))?;
+    let written = status_apply(&ctx.client, run, manager::CONTROLLER, status, version.as_deref()).await;
+    written.map_err(failed("write the status"))?;
     ctx.note_written(&run.uid().unwrap_or_default(), (ctx.now)());
     Ok(())
 }
 
 /// Server-side apply of the status fields that one manager owns.
-pub async fn status_write(
-    runs: &Api<PipelineRun>,
+pub async fn status_write(client: &Client, run: &PipelineRun, manager: &str, status: Value) -> kube::Result<()> {
+    status_apply(client, run, manager, status, None).await
+}
+
+/// The same, for this version of the object only, if one is given. The answer, which is the whole run, is not read.
+async fn status_apply(
+    client: &Client,
     run: &PipelineRun,
     manager: &str,
     status: Value,
+    version: Option<&str>,
 ) -> kube::Result<()> {
+    let mut metadata = Map::new();
+    metadata.insert("name".into(), json!(run.name_any()));
+    metadata.insert("uid".into(), json!(run.uid()));
+    if let Some(version) = version {
+        metadata.insert("resourceVersion".into(), json!(version));
+    }
     let body = json!({
         "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
         "kind": "PipelineRun",
-        "metadata": {"name": run.name_any(), "uid": run.uid()},
+        "metadata": metadata,
         "status": status,
     });
-    runs.patch_status(&run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&body)).await.map(|_| ())
+    let request = Request::new(PipelineRun::url_path(&(), run.namespace().as_deref()))
+        .patch_subresource("status", &run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&body))
+        .map_err(kube::Error::BuildRequest)?;
+    client.request_text(request).await.map(|_| ())
 }
 
 /// Finalizers have other owners too: the version of the object guards the list.

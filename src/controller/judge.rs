@@ -6,11 +6,12 @@
 use super::{
     plan::Observed,
     pod::{self, BOX, PREPARE, SERVICE_PREFIX},
+    starting::{blocked, cannot_start, preparing, starting},
     status::{Outcome, Verdict, cut, elapsed},
 };
 use crate::{
     api::{
-        PipelineSpec, StepKind,
+        PipelineRun, PipelineSpec, StepKind,
         condition::reason,
         duration,
         pipeline::OnExit,
@@ -24,19 +25,16 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
-use kube::ResourceExt;
 use std::time::Duration;
 
-/// An image that may yet come: how long a pull may fail.
-const PULL_GRACE: Duration = Duration::from_secs(120);
-/// The registry said "not found" or "denied": how long a pull may fail.
-const PULL_GRACE_SURE: Duration = Duration::from_secs(10);
 /// The box ended: how long the agent's report, which says more than the exit, is waited for.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
 /// A node that does not end a pod for this long is gone.
 const NODE_SILENT: Duration = Duration::from_secs(300);
 /// An agent that renewed its lease within this time is there.
 const AGENT_SILENT: Duration = Duration::from_secs(30);
+/// A cancel is not left to an agent that gives no sign of life for so long after it.
+const CANCEL_SILENT: Duration = Duration::from_secs(10);
 
 /// A verdict, the steps to fill in, and when to look again.
 #[derive(Debug, PartialEq)]
@@ -50,11 +48,11 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    fn of(verdict: Verdict) -> Self {
+    pub(super) fn of(verdict: Verdict) -> Self {
         Self { verdict, steps: Vec::new(), wake: None }
     }
 
-    fn wake(mut self, after: Duration) -> Self {
+    pub(super) fn wake(mut self, after: Duration) -> Self {
         self.wake = Some(after);
         self
     }
@@ -64,7 +62,7 @@ impl Judgement {
 #[must_use]
 pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
     let status = seen.run.status.clone().unwrap_or_default();
-    if let Some(report) = status.report.as_ref().filter(|r| Some(r.attempt) == status.attempt) {
+    if let Some(report) = reported(&status) {
         return Judgement::of(by_report(spec, &status, report, seen.now));
     }
     let pod_status = pod.status.clone().unwrap_or_default();
@@ -79,7 +77,7 @@ pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
     if let Some(judgement) = by_pod(seen, &status, pod).or_else(|| by_clock(seen, spec, &status, pod)) {
         return judgement;
     }
-    if let Some(judgement) = by_waiting(seen, pod, containers.iter().chain(&services)) {
+    if let Some(judgement) = blocked(seen, containers.iter().chain(&services)) {
         return judgement;
     }
     if let Some(verdict) = by_services(spec, &services) {
@@ -92,13 +90,19 @@ pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
 #[must_use]
 pub fn without_pod(seen: &Observed, spec: &PipelineSpec) -> Judgement {
     let status = seen.run.status.clone().unwrap_or_default();
-    let verdict = match status.report.as_ref().filter(|r| Some(r.attempt) == status.attempt) {
+    let verdict = match reported(&status) {
         Some(report) => by_report(spec, &status, report, seen.now),
         None if seen.run.spec.cancel.is_some() => Verdict::failed(reason::CANCELLED, cancelled(seen, &status)),
         None => Verdict::failed(reason::POD_LOST, format!("the pod was deleted{}", at_step(&status))),
     };
     let steps = close_steps(spec, &status, &verdict, seen.now);
     Judgement { verdict, steps, wake: None }
+}
+
+/// The agent's report on this attempt.
+#[must_use]
+pub fn reported(status: &PipelineRunStatus) -> Option<&Report> {
+    status.report.as_ref().filter(|report| Some(report.attempt) == status.attempt)
 }
 
 /// The words for a cancelled run.
@@ -191,8 +195,8 @@ fn by_box(
         // The kubelet reports the end of `prepare` with the reason at about the same time.
         let ended = end.finished_at.as_ref().map_or(seen.now, |t| t.0);
         if elapsed(ended, seen.now) < REPORT_GRACE {
-            return Judgement::of(Verdict::goes_on(reason::FETCHING_SOURCE, "the container prepare failed"))
-                .wake(Duration::from_secs(1));
+            let verdict = preparing(spec).unwrap_or_else(|| running(spec, status));
+            return Judgement::of(verdict).wake(Duration::from_secs(1));
         }
     }
     let verdict = box_verdict(spec, status, pod, end);
@@ -227,17 +231,6 @@ fn box_verdict(spec: &PipelineSpec, status: &PipelineRunStatus, pod: &Pod, end: 
             at_step(status)
         ),
     )
-}
-
-/// The engine could not start the box.
-fn cannot_start(image: &str, message: &str) -> Verdict {
-    if message.contains("/bin/sh") && (message.contains("no such file") || message.contains("not found")) {
-        return Verdict::failed(
-            reason::NO_SHELL,
-            format!("image {image} has no /bin/sh; script steps need one: choose an image with a shell"),
-        );
-    }
-    Verdict::failed(reason::BOX_FAILED_TO_START, format!("image {image} cannot be started: {}", cut(message, 500)))
 }
 
 /// What the pod itself says: evicted, out of time.
@@ -285,72 +278,14 @@ fn by_clock(seen: &Observed, spec: &PipelineSpec, status: &PipelineRunStatus, po
 /// Whether a pod should have been gone for 5 minutes: only a node that is gone too takes so long.
 #[must_use]
 pub fn node_is_lost(pod: &Pod, now: Timestamp) -> bool {
-    pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| elapsed(due.0, now) >= NODE_SILENT)
+    node_is_lost_in(pod, now).is_some_and(|left| left.is_zero())
 }
 
-/// A container that cannot start: at once for what cannot mend itself, after a grace for pulls.
-fn by_waiting<'a>(
-    seen: &Observed,
-    pod: &Pod,
-    containers: impl Iterator<Item = &'a ContainerStatus>,
-) -> Option<Judgement> {
-    for container in containers {
-        let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
-        let Some(waiting) = waiting else { continue };
-        let message = waiting.message.as_deref().unwrap_or_default();
-        let image = &container.image;
-        let judgement = match waiting.reason.as_deref().unwrap_or_default() {
-            "InvalidImageName" => Judgement::of(Verdict::failed(
-                reason::INVALID_IMAGE_NAME,
-                format!("{}: {}", container.name, cut(message, 500)),
-            )),
-            "ErrImageNeverPull" => Judgement::of(Verdict::failed(
-                reason::IMAGE_PULL_FAILED,
-                format!("image {image} is not on the node and imagePullPolicy is Never"),
-            )),
-            "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" => pulling(seen, pod, image, message),
-            "CreateContainerConfigError" => Judgement::of(config_error(&container.name, message)),
-            "CreateContainerError" | "RunContainerError" => Judgement::of(cannot_start(image, message)),
-            _ => continue,
-        };
-        return Some(judgement);
-    }
-    None
-}
-
-fn pulling(seen: &Observed, pod: &Pod, image: &str, message: &str) -> Judgement {
-    let sure = ["not found", "denied", "manifest unknown", "unauthorized", "no such image", "does not exist"];
-    let lower = message.to_lowercase();
-    let grace = if sure.iter().any(|s| lower.contains(s)) { PULL_GRACE_SURE } else { PULL_GRACE };
-    let since = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).or(pod.metadata.creation_timestamp.as_ref());
-    let waited = since.map_or(Duration::ZERO, |t| elapsed(t.0, seen.now));
-    if waited >= grace {
-        return Judgement::of(Verdict::failed(
-            reason::IMAGE_PULL_FAILED,
-            format!("image {image} cannot be pulled: {}", cut(message, 700)),
-        ));
-    }
-    let verdict = Verdict::goes_on(
-        reason::PULLING_IMAGES,
-        format!("pulling {image}; the last try failed: {}", cut(message, 300)),
-    );
-    Judgement::of(verdict).wake(grace - waited)
-}
-
-/// The kubelet names the missing object of a service's environment.
-fn config_error(container: &str, message: &str) -> Verdict {
-    let lower = message.to_lowercase();
-    let found = match (lower.contains("couldn't find key"), lower.contains("configmap")) {
-        (true, true) => reason::CONFIG_MAP_KEY_NOT_FOUND,
-        (true, false) => reason::SECRET_KEY_NOT_FOUND,
-        (false, _) if lower.starts_with("configmap") && lower.contains("not found") => reason::CONFIG_MAP_NOT_FOUND,
-        (false, _) if lower.contains("secret") && lower.contains("not found") => reason::SECRET_NOT_FOUND,
-        (false, _) => reason::BOX_FAILED_TO_START,
-    };
-    let name = container
-        .strip_prefix(SERVICE_PREFIX)
-        .map_or_else(|| format!("container {container}"), |s| format!("service {s}"));
-    Verdict::failed(found, format!("{name}: {}", cut(message, 500)))
+/// In what time the node of a pod that is being deleted will count as lost.
+#[must_use]
+pub fn node_is_lost_in(pod: &Pod, now: Timestamp) -> Option<Duration> {
+    let due = pod.metadata.deletion_timestamp.as_ref()?.0;
+    Some((NODE_SILENT + elapsed(now, due)).saturating_sub(elapsed(due, now)))
 }
 
 /// A native sidecar that ends is restarted by the kubelet: that is how its end is seen.
@@ -379,7 +314,7 @@ fn going_on(
 ) -> Judgement {
     let state = |name: &str| containers.iter().find(|c| c.name == name).and_then(|c| c.state.as_ref());
     let box_runs = state(BOX).is_some_and(|s| s.running.is_some());
-    if !box_runs {
+    if !box_runs || state(PREPARE).is_some_and(|s| s.waiting.is_some()) {
         return starting(seen, spec, pod);
     }
     let started = status.steps.iter().any(|s| s.phase != StepPhase::Pending);
@@ -397,49 +332,9 @@ fn going_on(
         return Judgement::of(verdict).wake(Duration::from_secs(10));
     }
     let wake = if needs_agent(spec) { AGENT_SILENT } else { Duration::from_secs(300) };
-    if !started && state(PREPARE).is_none_or(|s| s.terminated.is_none()) {
-        let waits = spec
-            .services
-            .iter()
-            .filter(|s| s.readiness.is_some())
-            .map(|s| s.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ");
-        let verdict = if waits.is_empty() {
-            Verdict::goes_on(reason::FETCHING_SOURCE, "fetching the source")
-        } else {
-            Verdict::goes_on(reason::WAITING_FOR_SERVICES, format!("fetching the source and waiting for {waits}"))
-        };
-        return Judgement::of(verdict).wake(wake);
-    }
-    Judgement::of(running(spec, status)).wake(wake)
-}
-
-fn starting(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
-    let timeout = duration::parse(&spec.timeout).unwrap_or_default();
-    let left = timeout.saturating_sub(seen.run_age());
-    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
-    if let Some(condition) = unscheduled {
-        let words = cut(condition.message.as_deref().unwrap_or("no node fits"), 500);
-        if left.is_zero() {
-            return Judgement::of(Verdict::failed(reason::UNSCHEDULABLE, words));
-        }
-        return Judgement::of(Verdict::goes_on(reason::POD_PENDING, words)).wake(left);
-    }
-    if left.is_zero() {
-        return Judgement::of(Verdict::failed(
-            reason::RUN_TIMED_OUT,
-            format!("the run took longer than {}; the box had not started", spec.timeout),
-        ));
-    }
-    let name = pod.name_any();
-    let verdict = if pod.spec.as_ref().is_some_and(|s| s.node_name.is_some()) {
-        Verdict::goes_on(reason::PULLING_IMAGES, format!("pulling {}", spec.box_.image))
-    } else {
-        Verdict::goes_on(reason::POD_PENDING, format!("pod {name} is being scheduled"))
-    };
-    Judgement::of(verdict).wake(left)
+    let prepares = !started && state(PREPARE).is_none_or(|s| s.terminated.is_none());
+    let verdict = preparing(spec).filter(|_| prepares).unwrap_or_else(|| running(spec, status));
+    Judgement::of(verdict).wake(wake)
 }
 
 /// `step 4 of 10: test`, by the agent's account.
@@ -581,8 +476,34 @@ fn needs_agent(spec: &PipelineSpec) -> bool {
     spec.all_steps().any(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_))))
 }
 
+/// Whether a step of the agent is under way.
+#[must_use]
+pub fn agent_works(spec: &PipelineSpec, status: &PipelineRunStatus) -> bool {
+    let runs = |name: &str| status.steps.iter().any(|s| s.name == name && s.phase == StepPhase::Running);
+    spec.all_steps().any(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_))) && runs(&s.name))
+}
+
 /// Whether the agent of the run's node renewed its lease lately.
 #[must_use]
 pub fn agent_is_there(seen: &Observed) -> bool {
     seen.agent_seen.is_some_and(|at| elapsed(at, seen.now) < AGENT_SILENT)
+}
+
+/// Whether the agent of the run's node can be left to carry a cancel out. Its lease may be as old as the
+/// time between two renewals when the cancel comes; so silence counts from the cancel too.
+#[must_use]
+pub fn agent_hears_cancel(seen: &Observed) -> bool {
+    let lately = seen.agent_seen.is_some_and(|at| elapsed(at, seen.now) < CANCEL_SILENT);
+    agent_is_there(seen) && (lately || seen.reason_age(reason::CANCELLING) < CANCEL_SILENT)
+}
+
+/// Whether the agent's sign of life can matter to a run that goes on; if not, it need not be read.
+#[must_use]
+pub fn asks_for_agent(run: &PipelineRun, pod: Option<&Pod>) -> bool {
+    let frozen = run.status.as_ref().and_then(|s| s.pipeline_spec.as_ref());
+    let steps = ["steps", "afterSteps"].into_iter().filter_map(|list| frozen?.get(list)?.as_array()).flatten();
+    let containers = pod.and_then(|p| p.status.as_ref()?.container_statuses.as_deref()).unwrap_or_default();
+    run.spec.cancel.is_some()
+        || terminated(containers, BOX).is_some()
+        || steps.into_iter().any(|step| step.get("script").is_none())
 }

@@ -1,7 +1,7 @@
 //! The controller: turns PipelineRuns into pods and pods into conditions.
 //!
 //! ```text
-//! watch (runs, their pods) -> observe (READ) -> plan -> resolve, order, pod, judge, status (PURE) -> apply (WRITE)
+//! watch (runs, their pods) -> observe (READ) -> plan -> resolve, order, pod, judge, starting, status (PURE) -> apply (WRITE)
 //! ```
 //!
 //! **Invariant:** it reads no Secret, runs nothing in a container and makes no token. All that it knows is
@@ -9,6 +9,7 @@
 
 pub mod apply;
 pub mod build_number;
+mod head;
 pub mod judge;
 pub mod lease;
 pub mod metrics;
@@ -18,16 +19,18 @@ pub mod pipelines;
 pub mod plan;
 pub mod pod;
 pub mod resolve;
+mod starting;
 pub mod status;
 
 use crate::{
-    api::{PipelineRun, condition::reason, meta},
+    api::{PipelineRun, meta},
     serve,
 };
 use futures::StreamExt;
+use head::Head;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
-    Api, Client, Resource as _, ResourceExt,
+    Api, Client, ResourceExt,
     core::DeserializeGuard,
     runtime::{
         Controller,
@@ -194,7 +197,7 @@ pub async fn lead(context: Arc<Context>, stopped: tokio::sync::watch::Receiver<b
 }
 
 async fn runs(context: Arc<Context>, mut stopped: tokio::sync::watch::Receiver<bool>) {
-    let runs: Api<DeserializeGuard<PipelineRun>> = Api::all(context.client.clone());
+    let runs: Api<Head> = Api::all(context.client.clone());
     let pods: Api<Pod> = Api::all(context.client.clone());
     let ours = watcher::Config::default().labels(&format!("{}={}", meta::MANAGED_BY, meta::MANAGED_BY_VALUE));
     let stop = async move {
@@ -220,12 +223,12 @@ enum Error {
     TooSlow(#[from] tokio::time::error::Elapsed),
 }
 
-async fn reconcile(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -> Result<Action, Error> {
+async fn reconcile(object: Arc<Head>, ctx: Arc<Context>) -> Result<Action, Error> {
     tokio::time::timeout(RECONCILE_MAX, passes(object, ctx)).await?
 }
 
 /// Plans and applies until nothing is left to do.
-async fn passes(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -> Result<Action, Error> {
+async fn passes(object: Arc<Head>, ctx: Arc<Context>) -> Result<Action, Error> {
     let reference = ObjectRef::from_obj(object.as_ref());
     let namespace = reference.namespace.unwrap_or_default();
     let uid = object.uid().unwrap_or_default();
@@ -237,7 +240,6 @@ async fn passes(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -
                 ctx.forget(&uid);
                 return Ok(Action::await_change());
             }
-            Found::Invalid(why) => return invalid(&ctx, &object, &namespace, &why).await,
         };
         ctx.metrics.reconciled();
         let plan = plan::plan(&seen);
@@ -251,28 +253,9 @@ async fn passes(object: Arc<DeserializeGuard<PipelineRun>>, ctx: Arc<Context>) -
     Ok(Action::requeue(Duration::from_secs(1)))
 }
 
-/// An object that this version cannot read is set aside: it gets a condition, and stops nobody else.
-async fn invalid(
-    ctx: &Context,
-    object: &DeserializeGuard<PipelineRun>,
-    namespace: &str,
-    why: &str,
-) -> Result<Action, Error> {
-    let mut run = PipelineRun { metadata: object.meta().clone(), ..PipelineRun::default() };
-    run.metadata.namespace = Some(namespace.to_owned());
-    let verdict =
-        status::Verdict::failed(reason::INVALID_SPEC, format!("this version of Windlass cannot read the run: {why}"));
-    let status = status::write(&run, &status::PodFacts::default(), &verdict, Vec::new(), (ctx.now)());
-    if ctx.written(&run.uid().unwrap_or_default()).is_none() {
-        let plan = plan::Plan { status: Some(status), ..plan::Plan::default() };
-        apply::apply(ctx, &run, plan).await?;
-    }
-    Ok(Action::await_change())
-}
-
 /// Backoff per object, doubling from a quarter second.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
-fn on_error(object: Arc<DeserializeGuard<PipelineRun>>, error: &Error, ctx: Arc<Context>) -> Action {
+fn on_error(object: Arc<Head>, error: &Error, ctx: Arc<Context>) -> Action {
     let uid = object.uid().unwrap_or_default();
     let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let count = failures.entry(uid).and_modify(|n| *n = n.saturating_add(1)).or_insert(0);

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** writes the status of Pipelines only, and only when it differs.
 
-use super::{RECONCILE_MAX, resolve};
+use super::{RECONCILE_MAX, head::Head, resolve};
 use crate::api::{
     self, Pipeline, PipelineRun,
     condition::kind,
@@ -57,12 +57,8 @@ pub async fn run(client: Client, now: fn() -> Timestamp, mut stopped: tokio::syn
     let stop = async move {
         let _closed = stopped.wait_for(|stop| *stop).await;
     };
-    let runs: Api<DeserializeGuard<PipelineRun>> = Api::all(client.clone());
-    let of_run = |run: DeserializeGuard<PipelineRun>| {
-        let run = run.0.ok()?;
-        let namespace = run.namespace()?;
-        run.spec.pipeline_ref.map(|r| ObjectRef::new(&r.name).within(&namespace))
-    };
+    let runs: Api<Head> = Api::all(client.clone());
+    let of_run = |run: Head| Some(ObjectRef::new(run.pipeline()?).within(&run.namespace()?));
     Controller::new(api, watcher::Config::default())
         .watches(runs, watcher::Config::default(), of_run)
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Objects of one apply arrive in any order: how long a Pipeline may be missing.
 const PIPELINE_GRACE: Duration = Duration::from_secs(30);
+/// A pod that was refused is asked for again after this time, then after twice as long, and so on.
+const REFUSED_BACKOFF: Duration = Duration::from_secs(10);
 /// A message that changes alone is written at most this often.
 const MESSAGE_INTERVAL: Duration = Duration::from_secs(10);
 /// Grace of a deleted pod: the runner ends the step by TERM, then KILL after 10 s.
@@ -37,6 +39,8 @@ pub struct Observed {
     pub now: Timestamp,
     /// The run, read afresh.
     pub run: PipelineRun,
+    /// What this version cannot read of the run; the run then holds what it can.
+    pub unreadable: Option<String>,
     /// The Pipeline it refers to; not read once the run is frozen.
     pub pipeline: Option<Pipeline>,
     /// The pod of the current attempt, by name, whoever made it.
@@ -66,6 +70,14 @@ impl Observed {
     pub fn run_age(&self) -> Duration {
         let start = self.run.status.as_ref().and_then(|s| s.start_time.as_ref());
         start.map_or(Duration::ZERO, |t| elapsed(t.0, self.now))
+    }
+
+    /// How long the run has been shown with a reason; zero if it is not.
+    #[must_use]
+    pub fn reason_age(&self, reason: &str) -> Duration {
+        let status = self.run.status.as_ref();
+        let shown = status.filter(|s| s.conditions.first().is_some_and(|c| c.reason == reason));
+        shown.and_then(|s| s.reason_time.as_ref()).map_or(Duration::ZERO, |t| elapsed(t.0, self.now))
     }
 
     /// Time since the pod was made.
@@ -171,6 +183,10 @@ pub fn plan(seen: &Observed) -> Plan {
     if recorded.completion_time.is_some() {
         return ended(seen);
     }
+    if let Some(why) = &seen.unreadable {
+        let message = format!("this version of Windlass cannot read the run: {why}");
+        return verdict(seen, &Verdict::failed(reason::INVALID_SPEC, message));
+    }
     if !has_finalizer(&seen.run) {
         return Plan::change(Change::AddFinalizer);
     }
@@ -204,16 +220,30 @@ fn deleted(seen: &Observed) -> Plan {
     }
     match seen.own_pod() {
         None => Plan::change(Change::RemoveFinalizer),
-        // Its node is gone: nobody will tell that the pod ended.
-        Some(pod) if judge::node_is_lost(pod, seen.now) => Plan::change(Change::RemoveFinalizer),
-        Some(pod) => delete_pod(pod).map_or_else(|| Plan::wake(Some(Duration::from_secs(5))), Plan::change),
+        // Somebody else's finalizer holds it.
+        Some(pod) if is_forced(pod) && judge::node_is_lost(pod, seen.now) => Plan::change(Change::RemoveFinalizer),
+        Some(pod) => without(seen, pod),
     }
 }
 
-/// A change that deletes the pod, unless that is under way.
-fn delete_pod(pod: &Pod) -> Option<Change> {
-    let uid = pod.uid().filter(|_| pod.metadata.deletion_timestamp.is_none())?;
-    Some(Change::DeletePod { name: pod.name_any(), uid, grace_s: DELETE_GRACE_S })
+/// The pod is to go: deleted now, or awaited until its node counts as lost.
+fn without(seen: &Observed, pod: &Pod) -> Plan {
+    delete_pod(seen, pod).map_or_else(|| Plan::wake(judge::node_is_lost_in(pod, seen.now)), Plan::change)
+}
+
+/// Whether the pod was deleted without waiting for its node.
+fn is_forced(pod: &Pod) -> bool {
+    pod.metadata.deletion_grace_period_seconds == Some(0)
+}
+
+/// A change that deletes the pod, unless that is under way. Once its node is gone nobody tells that it
+/// ended: then it goes without, as it would keep its name, and a run that is deleted in the foreground.
+fn delete_pod(seen: &Observed, pod: &Pod) -> Option<Change> {
+    let change = |grace_s| Some(Change::DeletePod { name: pod.name_any(), uid: pod.uid()?, grace_s });
+    if pod.metadata.deletion_timestamp.is_none() {
+        return change(DELETE_GRACE_S);
+    }
+    if judge::node_is_lost(pod, seen.now) && !is_forced(pod) { change(0) } else { None }
 }
 
 /// An ended run never goes on: its pod is kept for its time, then the run for its own.
@@ -235,7 +265,7 @@ fn ended(seen: &Observed) -> Plan {
     };
     // Without the runner's report the run ended by our judgement: what still runs is stopped.
     if age >= pod_ttl || (status.report.is_none() && !box_ended(pod)) {
-        return delete_pod(pod).map_or_else(|| Plan::wake(Some(Duration::from_secs(5))), Plan::change);
+        return without(seen, pod);
     }
     let pod_wake = pod_ttl - age;
     Plan::wake(Some(run_wake.map_or(pod_wake, |w| w.min(pod_wake))))
@@ -281,13 +311,17 @@ fn unresolved(seen: &Observed) -> Plan {
 
 fn pipeline_missing(seen: &Observed, name: &str) -> Plan {
     let namespace = seen.run.namespace().unwrap_or_default();
-    let message =
-        format!("Pipeline {name} does not exist in namespace {namespace}; create it or mend pipelineRef.name");
     let age = seen.run.metadata.creation_timestamp.as_ref().map_or(Duration::ZERO, |t| elapsed(t.0, seen.now));
     if age >= PIPELINE_GRACE {
+        let message =
+            format!("Pipeline {name} does not exist in namespace {namespace}; create it or mend pipelineRef.name");
         return verdict(seen, &Verdict::failed(reason::PIPELINE_NOT_FOUND, message));
     }
     let wake = Some(PIPELINE_GRACE - age);
+    let message = format!(
+        "waiting up to {}s for Pipeline {name} in namespace {namespace}; create it or mend pipelineRef.name",
+        PIPELINE_GRACE.as_secs()
+    );
     Plan { wake, ..verdict(seen, &Verdict::goes_on(reason::PIPELINE_NOT_FOUND, message)) }
 }
 
@@ -311,9 +345,25 @@ fn without_pod(seen: &Observed, spec: &PipelineSpec) -> Plan {
     if seen.run.status.as_ref().is_some_and(|s| !s.steps.is_empty() || s.report.is_some()) {
         return Plan::change(Change::ClearAgentStatus);
     }
+    if let Some(left) = backoff(seen) {
+        return Plan::wake(Some(left));
+    }
     let start = seen.run.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(seen.now, |t| t.0);
     let start_ms = u64::try_from(start.as_millisecond()).unwrap_or_default();
     Plan::change(Change::CreatePod(Box::new(pod::pod(&seen.run, spec, seen.attempt(), &seen.settings, start_ms))))
+}
+
+/// What is left of the wait before a refused pod is asked for again.
+fn backoff(seen: &Observed) -> Option<Duration> {
+    let recorded = seen.run.status.as_ref()?;
+    recorded.conditions.first().filter(|c| c.reason == reason::POD_FORBIDDEN)?;
+    let left = refused_backoff(seen.attempt()).saturating_sub(seen.reason_age(reason::POD_FORBIDDEN));
+    (!left.is_zero()).then_some(left)
+}
+
+/// How long an attempt after a refused one waits.
+fn refused_backoff(attempt: u32) -> Duration {
+    REFUSED_BACKOFF * 2_u32.saturating_pow(attempt.saturating_sub(2))
 }
 
 fn foreign_pod(seen: &Observed) -> Plan {
@@ -335,8 +385,12 @@ fn with_pod(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Plan {
         return judged(seen, spec, gone, &PodFacts::recorded(&status));
     }
     let judgement = judge::judge(seen, spec, pod);
-    if judgement.verdict.outcome == Outcome::GoesOn && seen.run.spec.cancel.is_some() {
-        return cancelling(seen, spec, &facts);
+    // By an immediate cancel its pod goes, and the box with it: that is no failure of either.
+    let going = seen.run.spec.cancel == Some(Cancel::Immediate) && pod.metadata.deletion_timestamp.is_some();
+    if seen.run.spec.cancel.is_some()
+        && (judgement.verdict.outcome == Outcome::GoesOn || going && judge::reported(&status).is_none())
+    {
+        return cancelling(seen, spec, pod, &facts);
     }
     let mut plan = judged(seen, spec, judgement, &facts);
     if status.pod_uid.is_none() && !plan.events.iter().any(|e| e.warning) {
@@ -349,20 +403,30 @@ fn with_pod(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Plan {
 }
 
 /// Graceful: the agent tells the runner, which ends the step and runs the after-steps. With no step
-/// begun or no agent there is nobody to tell: then as `Immediate`.
-fn cancelling(seen: &Observed, spec: &PipelineSpec, facts: &PodFacts) -> Plan {
+/// begun, or an agent that stays silent, there is nobody to tell: then as `Immediate`.
+///
+/// Immediate: the pod goes. The run is over at once, unless the agent is at a push: only the agent knows which tags
+/// have moved. It says so before the pod is gone.
+fn cancelling(seen: &Observed, spec: &PipelineSpec, pod: &Pod, facts: &PodFacts) -> Plan {
     let status = seen.run.status.clone().unwrap_or_default();
     let begun = status.steps.iter().find(|s| s.started_at.is_some());
-    let graceful = seen.run.spec.cancel == Some(Cancel::Graceful) && begun.is_some() && judge::agent_is_there(seen);
-    let verdict = if graceful {
+    let graceful = seen.run.spec.cancel == Some(Cancel::Graceful) && begun.is_some() && judge::agent_hears_cancel(seen);
+    let overdue = pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| due.0 <= seen.now);
+    let pushing = seen.run.spec.cancel == Some(Cancel::Immediate)
+        && judge::agent_is_there(seen)
+        && judge::agent_works(spec, &status)
+        && !overdue;
+    let verdict = if graceful || pushing {
         let running = status.steps.iter().rev().find(|s| s.started_at.is_some()).map_or("", |s| &s.name);
         Verdict::goes_on(reason::CANCELLING, format!("stopping step {running}"))
     } else {
         Verdict::failed(reason::CANCELLED, judge::cancelled(seen, &status))
     };
     let steps = judge::close_steps(spec, &status, &verdict, seen.now);
-    let wake = graceful.then_some(Duration::from_secs(5));
-    written(seen, facts, &verdict, steps, wake)
+    let wake = (graceful || pushing).then_some(Duration::from_secs(5));
+    let mut plan = written(seen, facts, &verdict, steps, wake);
+    plan.changes.extend(delete_pod(seen, pod).filter(|_| pushing));
+    plan
 }
 
 /// Carries a judgement out: a new attempt if the infrastructure failed and one is left, else the status.
@@ -388,10 +452,15 @@ fn retry(seen: &Observed, spec: &PipelineSpec, failure: &Verdict) -> Plan {
     let attempt = seen.attempt() + 1;
     let facts =
         PodFacts { attempt: Some(attempt), name: Some(pod_name(&seen.run.name_any(), attempt)), uid: None, node: None };
-    let message = format!("attempt {attempt} of {} after {}: {}", spec.retries + 1, failure.reason, failure.message);
-    let mut plan = written(seen, &facts, &Verdict::goes_on(reason::RETRYING, message.clone()), Vec::new(), None);
+    // A quota frees itself in time; what is lost can be made again at once.
+    let wait = (failure.reason == reason::POD_FORBIDDEN).then(|| refused_backoff(attempt));
+    let shown = if wait.is_some() { reason::POD_FORBIDDEN } else { reason::RETRYING };
+    let when = wait.map_or_else(String::new, |wait| format!(", in {}s", wait.as_secs()));
+    let message =
+        format!("attempt {attempt} of {} after {}{when}: {}", spec.retries + 1, failure.reason, failure.message);
+    let mut plan = written(seen, &facts, &Verdict::goes_on(shown, message.clone()), Vec::new(), wait);
     plan.events = vec![Emit { warning: true, reason: reason::RETRYING.into(), note: message }];
-    plan.changes.extend(seen.own_pod().and_then(delete_pod));
+    plan.changes.extend(seen.own_pod().and_then(|pod| delete_pod(seen, pod)));
     plan
 }
 

@@ -3,6 +3,9 @@ use crate::api::status::{Report, ReportResult, StepPhase, StepStatus};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use rstest::rstest;
 
+#[path = "starting_tests.rs"]
+mod starting;
+
 const NOW: &str = "2026-11-21T12:00:00Z";
 
 fn now() -> Timestamp {
@@ -26,6 +29,7 @@ fn seen(run_spec: &str) -> Observed {
     Observed {
         now: now(),
         run: serde_yaml::from_str(&run).unwrap(),
+        unreadable: None,
         pipeline: None,
         pod: None,
         refused: None,
@@ -93,6 +97,10 @@ const BOX_RUNS: &str = "{phase: Running, containerStatuses: [
   {name: box, image: 'a:1', imageID: '', ready: true, restartCount: 0, state: {running: {}}},
   {name: prepare, image: w, imageID: '', ready: false, restartCount: 0, state: {terminated: {exitCode: 0}}}]}";
 
+const BOX_ENDED: &str = "{phase: Failed, containerStatuses: [
+  {name: box, image: 'a:1', imageID: '', ready: false, restartCount: 0, state: {terminated: {exitCode: 143, startedAt: '2026-11-21T11:59:00Z'}}},
+  {name: prepare, image: w, imageID: '', ready: false, restartCount: 0, state: {terminated: {exitCode: 0}}}]}";
+
 #[test]
 fn a_run_becomes_a_pod_in_order() {
     let mut seen = seen(&format!("{{pipelineSpec: {SPEC}}}"));
@@ -114,7 +122,8 @@ fn a_missing_pipeline_has_a_grace_then_fails() {
     let mut early = seen("{pipelineRef: {name: p}}");
     assert_eq!(plan(&early).wake, Some(Duration::from_secs(30)));
     early = settle(early);
-    assert_eq!(reason_of(&early).0, "Unknown");
+    let waits = "waiting up to 30s for Pipeline p in namespace n; create it or mend pipelineRef.name";
+    assert_eq!(reason_of(&early), ("Unknown".into(), "PipelineNotFound".into(), waits.into()));
     early.now += SignedDuration::from_secs(31);
     let events = plan(&early).events;
     assert_eq!(events.iter().map(|e| (e.warning, e.reason.as_str())).collect::<Vec<_>>(), [(true, "PipelineNotFound")]);
@@ -271,9 +280,26 @@ fn a_lost_node_ends_the_run_and_frees_its_name() {
     seen.pod.as_mut().unwrap().metadata.deletion_timestamp = Some(ago(299));
     assert_eq!(reason_of(&settle(seen.clone())).0, "Unknown");
     seen.now += SignedDuration::from_secs(1);
-    assert_eq!(reason_of(&settle(seen.clone())).1, "NodeLost");
+    let ended = settle(seen.clone());
+    assert_eq!(reason_of(&ended).1, "NodeLost");
+    let forced = [Change::DeletePod { name: "r-1".into(), uid: "p-1".into(), grace_s: 0 }];
+    assert_eq!(plan(&ended).changes, forced, "nobody else ends it");
     seen.run.metadata.deletion_timestamp = Some(ago(299));
+    assert_eq!(plan(&seen).changes, forced, "or a deletion in the foreground waits for it for ever");
+    let mut held = seen.clone();
+    held.pod.as_mut().unwrap().metadata.deletion_grace_period_seconds = Some(0);
+    assert_eq!(plan(&held).changes, [Change::RemoveFinalizer], "a finalizer holds the pod");
+    seen.pod = None;
     assert_eq!(plan(&seen).changes, [Change::RemoveFinalizer]);
+}
+
+#[test]
+fn a_lost_node_does_not_keep_the_pod_of_an_earlier_attempt() {
+    let mut seen = with_pod(&SPEC.replace("{box", "{retries: 1, box"), BOX_RUNS);
+    seen.pod.as_mut().unwrap().metadata.deletion_timestamp = Some(ago(300));
+    let plan = plan(&seen);
+    assert_eq!(plan.changes, [Change::DeletePod { name: "r-1".into(), uid: "p-1".into(), grace_s: 0 }]);
+    assert_eq!(plan.status.unwrap().attempt, Some(2));
 }
 
 #[test]
@@ -309,6 +335,86 @@ fn cancel(#[case] how: Cancel, #[case] agent: bool, #[case] reason: &str) {
     assert_eq!(reason_of(&seen).1, reason);
     let deletes = matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]);
     assert_eq!(deletes, reason == "Cancelled");
+}
+
+#[rstest]
+#[case::scripts(SPEC, BOX_RUNS, None, false)]
+#[case::a_push(PUSH, BOX_RUNS, None, true)]
+#[case::a_cancel(SPEC, BOX_RUNS, Some(Cancel::Graceful), true)]
+#[case::an_ended_box(
+    SPEC,
+    "{phase: Running, containerStatuses: [{name: box, image: a, imageID: '', ready: false,
+    restartCount: 0, state: {terminated: {exitCode: 0, finishedAt: '2026-11-21T12:00:00Z', message: MESSAGE}}}]}",
+    None,
+    true
+)]
+fn the_agents_lease_is_read_where_it_matters(
+    #[case] spec: &str,
+    #[case] pod: &str,
+    #[case] cancel: Option<Cancel>,
+    #[case] asks: bool,
+) {
+    let summary =
+        crate::wire::Summary { passed: false, reason: None, failed: None, message: None, steps: vec![None; 3] };
+    let mut seen = with_pod(spec, &pod.replace("MESSAGE", &format!("'{}'", summary.encode())));
+    let status = seen.run.status.as_mut().unwrap();
+    (status.completion_time, status.steps) = (None, vec![step("one", StepPhase::Running)]);
+    seen.run.spec.cancel = cancel;
+    seen.now += SignedDuration::from_secs(if asks && cancel.is_none() && spec == PUSH { 40 } else { 5 });
+    seen.agent_seen = Some(seen.now);
+    let mut alone = seen.clone();
+    alone.agent_seen = None;
+    assert_eq!(judge::asks_for_agent(&seen.run, seen.pod.as_ref()), asks);
+    assert_eq!(plan(&seen) != plan(&alone), asks);
+}
+
+#[rstest]
+#[case::heard(0, 5, "Cancelling")]
+#[case::lease_is_older_than_the_cancel(12, 5, "Cancelling")]
+#[case::renewed_since(5, 60, "Cancelling")]
+#[case::silent(12, 10, "Cancelled")]
+#[case::silent_for_long(30, 0, "Cancelled")]
+fn a_graceful_cancel_is_not_left_to_a_silent_agent(#[case] silent_s: i64, #[case] since_s: i64, #[case] reason: &str) {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().steps = vec![step("one", StepPhase::Running), step("two", StepPhase::Pending)];
+    seen.run.spec.cancel = Some(Cancel::Graceful);
+    let mut seen = settle(seen);
+    assert_eq!(reason_of(&seen).1, "Cancelling");
+    seen.now += SignedDuration::from_secs(since_s);
+    seen.agent_seen = Some(seen.now - SignedDuration::from_secs(silent_s));
+    assert_eq!(reason_of(&settle(seen)).1, reason);
+}
+
+#[test]
+fn an_immediate_cancel_in_mid_push_ends_once_the_agent_has_said_what_moved() {
+    let mut seen = with_pod(PUSH, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().steps = vec![step("one", StepPhase::Succeeded), step("push", StepPhase::Running)];
+    seen.run.spec.cancel = Some(Cancel::Immediate);
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]), "nothing else keeps the pod");
+    seen.pod.as_mut().unwrap().metadata.deletion_timestamp = Some(ago(-15));
+    let seen = settle(seen);
+    assert_eq!(reason_of(&seen), ("Unknown".into(), "Cancelling".into(), "stopping step push".into()));
+    assert!(plan(&seen).changes.is_empty());
+
+    // The box ends by TERM; that is no lost pod.
+    let mut ended = seen.clone();
+    ended.pod.as_mut().unwrap().status = Some(serde_yaml::from_str(BOX_ENDED).unwrap());
+    assert_eq!(reason_of(&settle(ended)).1, "Cancelling");
+
+    let mut gone = seen.clone();
+    gone.pod = None;
+    let mut told = seen.clone();
+    told.run.status.as_mut().unwrap().steps[1].phase = StepPhase::Cancelled;
+    let mut away = seen.clone();
+    away.agent_seen = None;
+    let mut late = seen;
+    late.now += SignedDuration::from_secs(16);
+    late.agent_seen = Some(late.now);
+    for (name, seen) in [("gone", gone), ("told", told), ("away", away), ("late", late)] {
+        let (status, reason, message) = reason_of(&settle(seen));
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "Cancelled"), "{name}");
+        assert_eq!(message, "cancelled (Immediate) at step push", "{name}");
+    }
 }
 
 #[test]
@@ -368,6 +474,53 @@ fn a_refused_pod_is_the_users_to_mend() {
     seen.refused = Some("exceeded quota".into());
     let seen = settle(seen);
     assert_eq!(reason_of(&seen), ("False".into(), "PodForbidden".into(), "exceeded quota".into()));
+}
+
+#[test]
+fn a_refused_pod_is_asked_for_again_after_a_while_each_time_longer() {
+    let mut seen = frozen(&SPEC.replace("{box", "{retries: 2, box"));
+    for (attempt, wait_s) in [(2, 10), (3, 20)] {
+        seen.refused = Some("exceeded quota".into());
+        let events = plan(&seen).events;
+        assert_eq!(events.iter().map(|e| e.reason.as_str()).collect::<Vec<_>>(), ["Retrying"]);
+        seen = settle(seen);
+        let message = format!("attempt {attempt} of 3 after PodForbidden, in {wait_s}s: exceeded quota");
+        assert_eq!(reason_of(&seen), ("Unknown".into(), "PodForbidden".into(), message));
+        assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(wait_s))));
+        seen.now += SignedDuration::from_secs(wait_s.cast_signed() - 1);
+        assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(1))));
+        let mut cancelled = seen.clone();
+        cancelled.run.spec.cancel = Some(Cancel::Graceful);
+        assert_eq!(reason_of(&settle(cancelled)).1, "Cancelled");
+        seen.now += SignedDuration::from_secs(1);
+        assert!(matches!(plan(&seen).changes.as_slice(), [Change::CreatePod(_)]));
+    }
+    seen.refused = Some("exceeded quota".into());
+    assert_eq!(reason_of(&settle(seen)), ("False".into(), "PodForbidden".into(), "exceeded quota".into()));
+}
+
+#[test]
+fn a_run_that_cannot_be_read_ends_keeps_what_is_known_and_can_be_deleted() {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.unreadable = Some("invalid type".into());
+    seen.run.spec = crate::api::run::PipelineRunSpec::default();
+    let mut ended = settle(seen.clone());
+    assert_eq!(
+        reason_of(&ended),
+        ("False".into(), "InvalidSpec".into(), "this version of Windlass cannot read the run: invalid type".into())
+    );
+    let facts = |seen: &Observed| PodFacts::recorded(seen.run.status.as_ref().unwrap());
+    assert_eq!(facts(&ended), facts(&seen));
+    let completed = ended.run.status.as_ref().unwrap().completion_time.clone();
+    ended.now += SignedDuration::from_secs(9);
+    ended.unreadable = Some("in other words".into());
+    assert!(matches!(plan(&ended).changes.as_slice(), [Change::DeletePod { .. }]), "what still runs is stopped");
+    assert_eq!(plan(&ended).status, None);
+    assert_eq!(ended.run.status.as_ref().unwrap().completion_time, completed);
+    seen.run.metadata.deletion_timestamp = Some(ago(0));
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]));
+    seen.pod = None;
+    assert_eq!(plan(&seen).changes, [Change::RemoveFinalizer]);
 }
 
 #[test]

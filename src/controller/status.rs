@@ -82,6 +82,8 @@ pub struct ControllerStatus {
     pub phase: Option<String>,
     pub conditions: Vec<Condition>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason_time: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
@@ -154,10 +156,14 @@ pub fn write(
     let start_time = old.start_time.clone().or_else(|| pod.uid.is_some().then_some(Time(now)));
     let completion_time = old.completion_time.clone().or_else(|| ended.then_some(Time(now)));
     let summary = completion_time.as_ref().map(|end| summary(&old, &steps, start_time.as_ref(), end));
+    // A new attempt begins anew, whatever it waits for.
+    let same_reason = old.attempt == pod.attempt && old.conditions.first().is_some_and(|c| c.reason == verdict.reason);
+    let reason_time = old.reason_time.clone().filter(|_| same_reason).unwrap_or(Time(now));
     ControllerStatus {
         observed_generation: run.metadata.generation,
         phase: Some(verdict.phase().to_owned()),
         conditions: conditions(&old.conditions, verdict, run.metadata.generation, now),
+        reason_time: Some(reason_time),
         attempt: pod.attempt,
         pod_name: pod.name.clone(),
         pod_uid: pod.uid.clone(),
@@ -182,6 +188,7 @@ pub fn is_current(run: &PipelineRun, new: &ControllerStatus) -> bool {
         && same_summary
         && new.observed_generation == old.observed_generation
         && new.phase == old.phase
+        && new.reason_time == old.reason_time
         && PodFacts::recorded(old)
             == PodFacts {
                 attempt: new.attempt,

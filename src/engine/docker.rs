@@ -265,12 +265,7 @@ impl Engine for DockerEngine {
                 .tag_image(&image.id, Some(options))
                 .await
                 .map_err(|error| self.error("name the image", error))?;
-            let pushed = self.push_named(name, tag, progress).await;
-            // A name that stays behind goes with the image, so a failure here does not undo the push.
-            if let Err(error) = self.untag(target).await {
-                tracing::warn!(%error, "the name of a push stays until its image is removed");
-            }
-            pushed
+            self.push_named(name, tag, progress).await
         }
         .boxed()
     }

@@ -235,8 +235,8 @@ pub trait Engine: Send + Sync {
     /// key is replaced.
     fn commit<'a>(&'a self, container: &'a BoxContainer, key: &'a CommitKey) -> EngineFuture<'a, CommittedImage>;
 
-    /// Pushes to a loopback registry, `127.0.0.1:PORT/PATH:TAG`, without credentials, and removes that name
-    /// again.
+    /// Pushes to a loopback registry, `127.0.0.1:PORT/PATH:TAG`, without credentials. The image has that name until it is
+    /// removed.
     fn push<'a>(
         &'a self,
         image: &'a CommittedImage,

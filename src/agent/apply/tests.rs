@@ -5,6 +5,7 @@ use crate::{
 };
 use http::{Request, Response};
 use kube::client::Body;
+use rstest::rstest;
 use std::sync::{Arc, Mutex};
 
 /// Lines and bodies of requests.
@@ -88,4 +89,39 @@ async fn a_run_that_is_gone_is_told_from_trouble() {
     assert!(matches!(sink.write(&run(), &status()).await, Err(WriteError::Failed(_))));
     let (sink, _) = api(&[refusal(403)]);
     assert!(matches!(sink.write(&run(), &status()).await, Err(WriteError::Failed(_))));
+}
+
+/// A run as the API server has it now.
+fn current(change: impl FnOnce(&mut Value)) -> (u16, Value) {
+    let run = run();
+    let mut object = object(&run.uid);
+    object["metadata"]["resourceVersion"] = json!("41");
+    object["status"] = json!({
+        "pipelineSpec": {"box": {"image": "debian"}, "steps": [{"name": "build", "script": "make"}]},
+        "podUID": run.pod_uid, "attempt": run.attempt,
+    });
+    change(&mut object);
+    (200, object)
+}
+
+#[tokio::test]
+async fn a_last_write_is_bound_to_the_version_that_was_read() {
+    let (sink, asked) = api(&[current(|_| {}), refusal(409), current(|_| {}), current(|_| {})]);
+    assert!(sink.write_last(&run(), &status()).await.unwrap());
+    let lines: Vec<_> = asked.lock().unwrap().iter().map(|(line, _)| line[..5].to_owned()).collect();
+    assert_eq!(lines, ["GET /", "PATCH", "GET /", "PATCH"], "one that came between is read again");
+    assert_eq!(asked.lock().unwrap()[3].1["metadata"]["resourceVersion"], "41");
+}
+
+#[rstest]
+#[case::over(current(|o| o["status"]["completionTime"] = json!("2026-01-01T00:00:00Z")))]
+#[case::another_attempt(current(|o| o["status"]["attempt"] = json!(2)))]
+#[case::another_pod(current(|o| o["status"]["podUID"] = Value::Null))]
+#[case::another_run(current(|o| o["metadata"]["uid"] = json!("another")))]
+#[case::gone(refusal(404))]
+#[tokio::test]
+async fn a_run_that_went_on_without_us_is_not_written(#[case] now: (u16, Value)) {
+    let (sink, asked) = api(&[now]);
+    assert!(!sink.write_last(&run(), &status()).await.unwrap());
+    assert_eq!(asked.lock().unwrap().len(), 1);
 }

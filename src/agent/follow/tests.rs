@@ -16,13 +16,14 @@ use crate::{
     wire::{Answer, EndReason, Record},
 };
 use futures::future::BoxFuture;
+use rstest::rstest;
 use std::{
     collections::BTreeSet,
     io::Write,
     path::Path,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -52,6 +53,10 @@ struct World {
     /// How many writes fail.
     away: AtomicUsize,
     events: Mutex<Vec<RunEvent>>,
+    /// Whether the run is over, so that nothing of it may be written.
+    over: AtomicBool,
+    /// Whether it was deleted.
+    gone: AtomicBool,
     tags: Mutex<BTreeMap<String, String>>,
     manifests: Mutex<BTreeSet<String>>,
     moves: Mutex<Vec<String>>,
@@ -60,6 +65,8 @@ struct World {
     failures: Mutex<Vec<PushError>>,
     /// Whether a push waits between its tags until it is stopped.
     hangs: bool,
+    /// Messages of steps that run, as they were written.
+    messages: Mutex<Vec<String>>,
 }
 
 impl World {
@@ -80,10 +87,25 @@ impl StatusSink for World {
             if self.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return Err(WriteError::TimedOut);
             }
+            if self.gone.load(Ordering::SeqCst) {
+                return Err(WriteError::Gone);
+            }
+            assert!(!self.over.load(Ordering::SeqCst), "a run that is over is written");
             *self.status.lock().unwrap() = status.clone();
+            let running = status.steps.iter().filter(|step| step.phase == StepPhase::Running);
+            self.messages.lock().unwrap().extend(running.filter_map(|step| step.message.clone()));
             self.writes.fetch_add(1, Ordering::SeqCst);
             self.crash.point().await;
             Ok(())
+        })
+    }
+
+    fn write_last<'a>(&'a self, run: &'a Run, status: &'a AgentStatus) -> BoxFuture<'a, Result<bool, WriteError>> {
+        Box::pin(async move {
+            if self.over.load(Ordering::SeqCst) || self.gone.load(Ordering::SeqCst) {
+                return Ok(false);
+            }
+            self.write(run, status).await.map(|()| true)
         })
     }
 
@@ -114,6 +136,11 @@ impl Transport for World {
                 self.crash.point().await;
                 line.moved(tag);
                 if self.hangs {
+                    for second in 0..8 {
+                        line.progress(format!("pushing: {second}"));
+                        let _stopped = tokio::time::timeout(Duration::from_secs(1), line.stopped()).await;
+                    }
+                    line.progress("pushing: the rest".into());
                     line.stopped().await;
                 }
             }
@@ -289,7 +316,7 @@ async fn a_run_with_a_push() {
     assert_eq!(status.steps[1].images[0].tags, ["1.4", "latest"]);
     assert_eq!(status.steps[1].images[0].digest, digest);
     assert!(answer.passed);
-    assert_eq!(answer.log[0], format!("pushed registry.example.com/team/app:1.4 ({digest})"));
+    assert_eq!(answer.log, [format!("pushed registry.example.com/team/app: tags 1.4, latest ({digest})")]);
     let reasons: Vec<_> = world.events.lock().unwrap().iter().map(|event| event.reason).collect();
     assert_eq!(reasons, [reason::RUNNING, reason::PUSHED]);
     // Running; push begins; digest; pushed; report.
@@ -393,6 +420,21 @@ async fn a_cancel_in_mid_push_stops_before_the_next_tag() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn progress_is_told_now_and_then_and_its_last_word_too() {
+    let world = Arc::new(World { hangs: true, ..World::default() });
+    let pod = Pod::new();
+    pod.mount();
+    pod.record(&[started(0), exited(0, 0)]);
+    pod.ask();
+    let (_wish, wished) = watch::channel(Wish::Go);
+    let _task = agent(&post(&pod.kubelet, &world), &world, &wished);
+    until(|| world.messages.lock().unwrap().iter().any(|message| message == "pushing: the rest")).await;
+    let mut messages = world.messages.lock().unwrap().clone();
+    messages.dedup();
+    assert_eq!(messages.len(), 3, "one in five seconds: {messages:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_lets_the_push_end_and_begins_no_other() {
     let world = Arc::new(World::default());
     let pod = Pod::new();
@@ -412,8 +454,11 @@ async fn a_shutdown_lets_the_push_end_and_begins_no_other() {
     assert_eq!(world.status.lock().unwrap().steps[0].phase, StepPhase::Succeeded, "what is known is written");
 }
 
+#[rstest]
+#[case::from_the_selection(false)]
+#[case::as_it_is_over(true)]
 #[tokio::test(start_paused = true)]
-async fn a_run_that_leaves_takes_its_push_with_it() {
+async fn a_run_that_leaves_takes_its_push_with_it_and_what_moved_is_told(#[case] over: bool) {
     let world = Arc::new(World { hangs: true, ..World::default() });
     let pod = Pod::new();
     pod.mount();
@@ -424,9 +469,49 @@ async fn a_run_that_leaves_takes_its_push_with_it() {
     let post = post(&pod.kubelet, &world);
     let task = tokio::spawn(follow(post, Arc::new(run()), AgentStatus::default(), wished, leave.clone()));
     until(|| world.moves.lock().unwrap().len() == 1).await;
+    world.over.store(over, Ordering::SeqCst);
     leave.cancel();
     tokio::time::timeout(Duration::from_secs(60), task).await.expect("it goes on").unwrap();
     assert_eq!(*world.moves.lock().unwrap(), ["1.4"]);
+    let tags = world.status.lock().unwrap().steps[1].images[0].tags.clone();
+    let told: Vec<_> = world.events.lock().unwrap().iter().map(|event| event.note.clone()).collect();
+    let digest = format!("sha256:{:064x}", 1);
+    let note = format!("pushed registry.example.com/team/app: tag 1.4 ({digest}), but the run had ended");
+    // The status of a run that is over says no more; its events do.
+    assert_eq!((tags.as_slice() == ["1.4"], told.contains(&note)), (!over, over), "{tags:?} {told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_gone_in_mid_push_is_left_for_good() {
+    let world = Arc::new(World { hangs: true, ..World::default() });
+    let pod = Pod::new();
+    pod.mount();
+    pod.record(&[started(0), exited(0, 0)]);
+    pod.ask();
+    let (_wish, wished) = watch::channel(Wish::Go);
+    let task = agent(&post(&pod.kubelet, &world), &world, &wished);
+    until(|| world.moves.lock().unwrap().len() == 1).await;
+    world.gone.store(true, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_secs(60), task).await.expect("it goes on").unwrap();
+    assert_eq!(*world.moves.lock().unwrap(), ["1.4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_put_does_not_keep_a_push_from_being_heard() {
+    let world = Arc::new(World { hangs: true, ..World::default() });
+    let pod = Pod::new();
+    pod.mount();
+    pod.record(&[started(0), exited(0, 0)]);
+    pod.ask();
+    let (wish, wished) = watch::channel(Wish::Go);
+    let _task = agent(&post(&pod.kubelet, &world), &world, &wished);
+    until(|| world.moves.lock().unwrap().len() == 1).await;
+    // The pod goes: its volume is unmounted.
+    std::fs::remove_dir_all(pod.volumes.in_dir()).unwrap();
+    wish.send_replace(Wish::Cancel);
+    pod.record(&[ended(1, EndReason::Cancelled)]);
+    until(|| world.status.lock().unwrap().steps[1].phase == StepPhase::Cancelled).await;
+    assert_eq!(world.status.lock().unwrap().steps[1].images[0].tags, ["1.4"]);
 }
 
 #[tokio::test]

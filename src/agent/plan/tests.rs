@@ -171,7 +171,7 @@ fn a_push_from_request_to_answer() {
     let mut world = World::new(&asking());
     let changes = world.settle();
     let start = Change::StartWork { step: PUSH, began_ms: 1000, recorded: None };
-    assert!(changes.contains(&start));
+    assert_eq!(changes[0], start, "the work does not wait for the status");
 
     // The digest is written at once, though the last write was just now.
     let before_tags = ImageStatus { tags: Vec::new(), ..image() };
@@ -188,10 +188,7 @@ fn a_push_from_request_to_answer() {
     let answer = Answer {
         version: wire::VERSION,
         passed: true,
-        log: vec![
-            "pushed registry.example.com/team/app:1 (sha256:aa)".into(),
-            "pushed registry.example.com/team/app:latest (sha256:aa)".into(),
-        ],
+        log: vec!["pushed registry.example.com/team/app: tags 1, latest (sha256:aa)".into()],
         message: None,
     };
     assert_eq!(changes[2..], [Change::Answer { step: PUSH, answer }]);

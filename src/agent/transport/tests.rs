@@ -2,19 +2,24 @@ use super::*;
 use crate::{
     agent::fixture::run,
     engine::{EngineFuture, EngineInfo, Leftover, ProgressSink},
+    registry::Trust,
 };
 use futures::FutureExt;
 use rstest::rstest;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// An engine that shows the box only after so many looks.
-struct Starting(AtomicU32);
+/// An engine that shows the box only after so many looks, and counts how often it is asked for an image.
+#[derive(Default)]
+struct Starting {
+    looks: AtomicU32,
+    images_read: AtomicU32,
+}
 
 impl Engine for Starting {
     fn find_box<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> EngineFuture<'a, Option<BoxContainer>> {
         let found =
             BoxContainer { id: "c".into(), image_id: "i".into(), started_at: String::new(), state: BoxState::Running };
-        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(1)));
+        let left = self.looks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(1)));
         async move { Ok((left == Ok(0)).then_some(found)) }.boxed()
     }
 
@@ -22,8 +27,9 @@ impl Engine for Starting {
         unimplemented!()
     }
 
-    fn base_image<'a>(&'a self, _: &'a BoxContainer) -> EngineFuture<'a, BaseImage> {
-        unimplemented!()
+    fn base_image<'a>(&'a self, container: &'a BoxContainer) -> EngineFuture<'a, BaseImage> {
+        self.images_read.fetch_add(1, Ordering::Relaxed);
+        async { Ok(BaseImage { author: container.image_id.clone(), ..Default::default() }) }.boxed()
     }
 
     fn commit<'a>(&'a self, _: &'a BoxContainer, _: &'a CommitKey) -> EngineFuture<'a, CommittedImage> {
@@ -50,9 +56,30 @@ impl Engine for Starting {
 #[tokio::test(start_paused = true)]
 async fn a_box_that_is_only_starting_is_waited_for() {
     let run = run();
-    assert_eq!(find_box(&Starting(AtomicU32::new(20)), &run).await.unwrap().id, "c");
-    let error = find_box(&Starting(AtomicU32::new(u32::MAX)), &run).await.unwrap_err();
+    let after = |looks| Starting { looks: AtomicU32::new(looks), ..Default::default() };
+    assert_eq!(find_box(&after(20), &run).await.unwrap().id, "c");
+    let error = find_box(&after(u32::MAX), &run).await.unwrap_err();
     assert_eq!(error.to_string(), "the box is gone");
+}
+
+#[tokio::test]
+async fn the_config_of_a_box_image_is_read_once() {
+    let engine = Arc::new(Starting::default());
+    let relay = Relay::new(engine.clone(), Client::new(Trust::default()).unwrap());
+    let container = |image: usize| BoxContainer {
+        id: "c".into(),
+        image_id: format!("sha256:{image}"),
+        started_at: String::new(),
+        state: BoxState::Running,
+    };
+    for image in [0, 1, 0] {
+        assert_eq!(relay.base_image(&container(image)).await.unwrap().author, format!("sha256:{image}"));
+    }
+    assert_eq!(engine.images_read.load(Ordering::Relaxed), 2);
+    for image in 2..=BASES + 1 {
+        relay.base_image(&container(image)).await.unwrap();
+    }
+    assert_eq!(relay.known_bases().len(), BASES, "the oldest are forgotten");
 }
 
 #[rstest]
@@ -61,11 +88,4 @@ async fn a_box_that_is_only_starting_is_waited_for() {
 #[case("registry.example.com:5000/team/app:1@sha256:00", "registry.example.com:5000/team/app")]
 fn the_boxs_repository(#[case] image: &str, #[case] expected: &str) {
     assert_eq!(box_repository(image).unwrap().to_string(), expected);
-}
-
-#[test]
-fn progress_in_words() {
-    let progress =
-        Progress { layers_there: 2, layers_sent: 1, layers_left: 5, bytes_done: 12_560_000, bytes_total: None };
-    assert_eq!(words(progress), "pushing: 3 of 8 layers, 12.5 MB sent");
 }

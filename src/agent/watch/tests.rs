@@ -21,6 +21,10 @@ impl StatusSink for Written {
         Box::pin(async { Ok(()) })
     }
 
+    fn write_last<'a>(&'a self, run: &'a Run, status: &'a AgentStatus) -> BoxFuture<'a, Result<bool, WriteError>> {
+        Box::pin(async move { self.write(run, status).await.map(|()| true) })
+    }
+
     fn emit(&self, _run: &Run, _event: &RunEvent) {}
 }
 

@@ -48,8 +48,8 @@ fn numbers_stay_numbers_for_the_server_to_refuse() {
 #[test]
 fn pipelines_are_applied_and_one_run_is_made() {
     let manifest = assembled(&format!("{PIPELINE}---\n{RUN}---\n"), ("team-a", false), &RunArgs::default()).unwrap();
-    assert_eq!(manifest.pipelines.len(), 1);
-    assert_eq!(manifest.pipelines[0]["metadata"]["namespace"], "team-a");
+    assert_eq!(manifest.objects.len(), 1);
+    assert_eq!(manifest.objects[0]["metadata"]["namespace"], "team-a");
     assert_eq!(manifest.run["metadata"], json!({"name": "hello-1", "namespace": "team-a"}));
 }
 
@@ -65,14 +65,14 @@ fn a_lone_pipeline_is_run() {
 fn what_cannot_be_run_is_told() {
     for (text, said) in [
         ("", "holds no PipelineRun and no Pipeline"),
-        ("a: 1", "document 1: no kind; expected Pipeline or PipelineRun"),
+        ("a: 1", "document 1: no kind; expected PipelineRun, Pipeline or what they need"),
         ("{apiVersion: windlass.dev/v1alpha1, kind: PiplineRun}", "kind \"PiplineRun\" cannot be run"),
-        ("{apiVersion: v1, kind: Secret}", "kind \"Secret\" cannot be run"),
+        ("{apiVersion: v1, kind: Secret, metadata: {name: x}}", "hint: kubectl apply -f hello.yaml   for other kinds"),
+        (&format!("{RUN}---\nkind: Secret"), "document 2: kind \"Secret\" without apiVersion"),
         (
             "{apiVersion: windlass.dev/v1, kind: PipelineRun}",
             "apiVersion is \"windlass.dev/v1\", expected \"windlass.dev/v1alpha1\"",
         ),
-        (&format!("{RUN}---\n{RUN}"), "holds 2 PipelineRuns; run starts and follows exactly one"),
         (&format!("{PIPELINE}---\n{PIPELINE}"), "holds 2 Pipelines and no PipelineRun"),
         ("{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun}", "the PipelineRun has no spec"),
     ] {
@@ -115,4 +115,31 @@ fn generated_names_leave_room_for_what_the_server_adds() {
     let name = generate_name(&"a".repeat(80));
     assert!(name.len() + 5 <= 58, "{name}");
     assert_eq!(generate_name("hello-"), "hello-");
+}
+
+const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: login\n  annotations:\n    \
+    kubectl.kubernetes.io/last-applied-configuration: has hunter2\nstringData: {password: hunter2}\n\
+    data: {pin: aHVudGVyMg==}\n";
+
+#[test]
+fn what_a_run_needs_is_applied_before_it_in_the_order_of_the_file() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: c}}\n";
+    let text = format!("{RUN}---\n{SECRET}---\n{list}---\n{PIPELINE}---\n{}", RUN.replace("hello-1", "hello-2"));
+    let manifest = assembled(&text, ("team-a", false), &RunArgs::default()).unwrap();
+    let names: Vec<_> = manifest.objects.iter().map(name_of).collect();
+    assert_eq!(names, ["login", "c", "hello"]);
+    assert_eq!(manifest.runs().map(name_of).collect::<Vec<_>>(), ["hello-1", "hello-2"]);
+    // Whether other kinds are in a namespace is not known here.
+    assert_eq!(manifest.objects[0].pointer("/metadata/namespace"), None);
+    let refused = assembled(&text, ("team-a", false), &RunArgs { revision: Some("v1".into()), ..RunArgs::default() });
+    assert!(format!("{refused:?}").contains("-p, -e and --revision are for a file with one"), "{refused:?}");
+}
+
+#[test]
+fn a_value_of_a_secret_is_never_shown() {
+    let documents = parse("hello.yaml", SECRET).unwrap();
+    let text = shown(&documents[0]).to_string();
+    assert!(text.contains("password") && !text.contains("hunter2") && !text.contains("aHVu"), "{text}");
+    let broken = refused(&format!("{SECRET}password: hunter2: x\n"));
+    assert!(broken.contains("the line is not shown") && !broken.contains("hunter2"), "{broken}");
 }

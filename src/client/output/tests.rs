@@ -86,7 +86,7 @@ async fn heard(logs: Vec<Log>, states: Vec<Option<Value>>, follow: bool, over: O
     let pods = Api::namespaced(Client::new(service, "team-a"), "team-a");
     let (speak, mut listen) = mpsc::channel(16);
     let over = watch::Sender::new(over);
-    tokio::spawn(read(Source { pods, pod: "x-1".into(), follow }, speak, over.subscribe()));
+    tokio::spawn(read(Source { pods, pod: "x-1".into(), container: BOX.into(), follow }, speak, over.subscribe()));
     let mut text = Vec::new();
     loop {
         let patience = Duration::from_secs(600);

@@ -111,3 +111,20 @@ fn other_answers_are_the_worlds_fault() {
     );
     assert_eq!(said(&json!({"code": 401, "message": "Unauthorized"}), &Ask::runs("list")).0, Exit::Denied);
 }
+
+#[test]
+fn a_field_that_somebody_else_has_set_is_named() {
+    let status = json!({
+        "code": 409, "reason": "Conflict",
+        "message": "Apply failed with 1 conflict: conflict with \"kubectl\" using v1: .data.a",
+        "details": {"causes": [{"reason": "FieldManagerConflict", "message": "conflict", "field": ".data.a"}]},
+    });
+    let object = json!({"metadata": {"name": "settings"}});
+    let (exit, text) = said(&status, &Ask::object("patch", "configmaps", &object, "stdin"));
+    assert_eq!(exit, Exit::Usage);
+    assert_eq!(
+        text,
+        "error[FieldConflict]: stdin: configmaps \"settings\": kubectl has set .data.a to something else\n  \
+         no run was started\nhint: kubectl apply --server-side --force-conflicts -f -   or take it out of the file\n"
+    );
+}

@@ -48,7 +48,10 @@ impl Live {
         if whole > 0 {
             texts.push(Text::Data(self.open_line.drain(..whole).collect()));
         }
-        let lines = if self.story.setting.look.quiet > 0 { Vec::new() } else { self.lines(at, event) };
+        let mut lines = self.lines(at, event);
+        if self.story.setting.look.quiet > 0 || self.story.is_old(at, event) {
+            lines.clear();
+        }
         if !lines.is_empty() && !self.open_line.is_empty() && !matches!(event, Event::Log { .. }) {
             self.open_line.push(b'\n');
             texts.push(Text::Data(std::mem::take(&mut self.open_line)));

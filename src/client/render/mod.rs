@@ -44,6 +44,10 @@ pub(super) struct Setting {
     pub only_step: Option<String>,
     /// Each line begins with its time.
     pub timestamps: bool,
+    /// Each line begins with its step.
+    pub prefix: bool,
+    /// Only what is newer is shown.
+    pub since: Option<jiff::Timestamp>,
 }
 
 /// One of the renderers.

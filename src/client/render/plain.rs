@@ -1,7 +1,7 @@
 //! Whole lines: for pipes, CI and screen readers. The state word comes first.
 //!
-//! **Invariant:** a line only when it says something new: waits on change and then every 30 s, a silent
-//! step every 60 s. No carriage return, no escape but colour.
+//! **Invariant:** a line only when it says something new: waits on change and then every 30 s, the progress of a step
+//! every 10 s, a silent step every 60 s. No carriage return, no escape but colour.
 
 use super::{
     Setting, Text,
@@ -16,30 +16,35 @@ use crate::client::{
 
 const REPEAT_WAIT_MS: u64 = 30_000;
 const SILENT_STEP_MS: u64 = 60_000;
+const PROGRESS_MS: u64 = 10_000;
 
 /// See the module.
 #[derive(Debug)]
 pub(in crate::client) struct Plain {
     story: Story,
     waiting: Option<String>,
+    /// Progress that was not told yet.
+    progress: Option<String>,
+    /// When progress of the running step was told last.
+    progress_ms: Option<u64>,
     /// When the last line was given, of whatever kind.
     last_ms: u64,
 }
 
 impl Plain {
     pub(super) fn new(setting: Setting) -> Self {
-        Self { story: Story::new(setting), waiting: None, last_ms: 0 }
+        Self { story: Story::new(setting), waiting: None, progress: None, progress_ms: None, last_ms: 0 }
     }
 
     pub(super) fn event(&mut self, at: At, event: &Event) -> Vec<Text> {
         let mut texts = Vec::new();
         let data = self.story.tell(at.run_ms, event);
         if !data.is_empty() {
-            self.last_ms = at.run_ms;
+            self.last_ms = at.now_ms;
             texts.push(Text::Data(data));
         }
         for line in self.lines(at, event) {
-            self.last_ms = at.run_ms;
+            self.last_ms = at.now_ms;
             texts.push(Text::Message(line + "\n"));
         }
         texts
@@ -48,6 +53,10 @@ impl Plain {
     pub(super) fn tick(&mut self, at: At) -> Vec<Text> {
         if self.is_quiet() {
             return Vec::new();
+        }
+        if let Some(line) = self.progress(at) {
+            self.last_ms = at.run_ms;
+            return vec![Text::Message(line + "\n")];
         }
         let silent_ms = at.run_ms.saturating_sub(self.last_ms);
         let line = match (&self.waiting, &self.story.running) {
@@ -67,6 +76,16 @@ impl Plain {
         self.story.setting.look.mode == Mode::None || self.story.setting.look.quiet > 0
     }
 
+    /// The newest progress, if it is its turn.
+    fn progress(&mut self, at: At) -> Option<String> {
+        if self.progress_ms.is_some_and(|told| at.run_ms.saturating_sub(told) < PROGRESS_MS) {
+            return None;
+        }
+        let words = self.progress.take()?;
+        self.progress_ms = Some(at.run_ms);
+        Some(self.line(at, "run", Sign::Run, &words))
+    }
+
     fn line(&self, at: At, word: &str, tone: Sign, words: &str) -> String {
         format!("> {} [{}] {words}", toned(&self.story, tone, &format!("{word:<5}")), human(at.run_ms))
     }
@@ -77,6 +96,10 @@ impl Plain {
                 Event::RunFinished(end) if end.outcome != Outcome::Succeeded => self.finished(at, end),
                 _ => Vec::new(),
             };
+        }
+        if self.story.is_old(at, event) {
+            self.waiting = None;
+            return Vec::new();
         }
         let only = self.story.setting.only_step.clone();
         let hidden = |name: &str| only.as_deref().is_some_and(|o| o != name);
@@ -99,11 +122,14 @@ impl Plain {
             Event::StepStarted { step } if hidden(&step.name) => Vec::new(),
             Event::StepStarted { step } => {
                 self.waiting = None;
+                self.progress_ms = None;
                 let after = if step.after { " (after)" } else { "" };
                 vec![self.line(at, "step", Sign::Run, &format!("{}{after}", step.label()))]
             }
+            Event::Progress { step, .. } if hidden(&step.name) => Vec::new(),
             Event::Progress { step, message } => {
-                vec![self.line(at, "run", Sign::Run, &format!("{}: {}", step.label(), one_line(message)))]
+                self.progress = Some(format!("{}: {}", step.label(), one_line(message)));
+                self.progress(at).into_iter().collect()
             }
             Event::Image { image, .. } => {
                 let size = image.size.map(|s| format!(" {},", bytes(s))).unwrap_or_default();
@@ -112,6 +138,7 @@ impl Plain {
             }
             Event::StepFinished(end) if hidden(&end.step.name) => Vec::new(),
             Event::StepFinished(end) => {
+                self.progress = None;
                 let mut words = end.step.label();
                 if let Some(took_ms) = end.took_ms {
                     words += &format!(" {}", human(took_ms));

@@ -6,7 +6,7 @@ use super::Setting;
 use crate::api::{condition::reason, duration, status::ImageStatus};
 use crate::client::{
     args::Show,
-    event::{Event, RunEnd, StepEnd, StepResult},
+    event::{At, Event, Pushed, RunEnd, StepEnd, StepResult},
     fault::one_line,
     style::{Sign, paint},
     view::{Outcome, StepInfo},
@@ -15,6 +15,8 @@ use std::{collections::VecDeque, time::Duration};
 
 /// Longest line that is repeated, in bytes.
 const TAIL_LINE_BYTES: usize = 2_000;
+/// More ports than this are not written out in a command.
+const MOST_PORTS: usize = 8;
 /// Most output kept for `--show failed`.
 const KEPT_BYTES: usize = 1 << 20;
 
@@ -88,9 +90,15 @@ impl Story {
             self.remember(part);
         }
         let mut shown = Vec::new();
-        if let (true, Some(stamp)) = (self.setting.timestamps, stamp) {
-            shown.extend_from_slice(stamp.as_bytes());
-            shown.push(b' ');
+        // Only the first piece of a line has a time.
+        if let Some(stamp) = stamp {
+            if let Some(step) = step.filter(|_| self.setting.prefix) {
+                shown.extend_from_slice(format!("[{step}] ").as_bytes());
+            }
+            if self.setting.timestamps {
+                shown.extend_from_slice(stamp.as_bytes());
+                shown.push(b' ');
+            }
         }
         shown.extend_from_slice(bytes);
         match self.setting.show {
@@ -139,7 +147,7 @@ impl Story {
         let (run, program) = (&self.run, &self.setting.program);
         match end.outcome {
             Outcome::Succeeded => {
-                end.images.iter().map(|image| format!("  docker run --rm {}", one_line(&reference(image)))).collect()
+                end.images.iter().map(|pushed| one_line(&docker_run(pushed))).map(|line| format!("  {line}")).collect()
             }
             Outcome::Cancelled => vec![format!("hint: {program} retry {run}")],
             Outcome::Failed => {
@@ -150,20 +158,45 @@ impl Story {
                     lines.extend(self.failed_tail.iter().map(repeat));
                 }
                 let step = end.step.as_ref().filter(|name| self.ran(name));
-                lines.push(match step {
-                    Some(step) => format!(
-                        "hint: all of it: {program} logs {run} --step {step}       again: {program} retry {run}"
-                    ),
-                    None => format!("hint: {program} explain {}", one_line(&end.reason)),
-                });
+                match step {
+                    Some(step) => {
+                        lines.push(format!("hint: all of it: {program} logs {run} --step {step}"));
+                        lines.push(format!("      again:     {program} retry {run}"));
+                    }
+                    None => lines.push(format!("hint: {program} explain {}", one_line(&end.reason))),
+                }
                 lines
             }
         }
     }
 
+    /// Whether lines about this event are left out by `--since`.
+    pub(super) fn is_old(&self, at: At, event: &Event) -> bool {
+        let about_steps = matches!(
+            event,
+            Event::Prepared { .. } | Event::StepStarted { .. } | Event::StepFinished(_) | Event::Image { .. }
+        );
+        about_steps && self.setting.since.is_some_and(|since| at.wall < since)
+    }
+
     fn ran(&self, step: &str) -> bool {
         self.ends.iter().any(|e| e.step.name == step && e.result == StepResult::Failed)
     }
+}
+
+/// The command that starts an image here: with the ports it exposes, each at the same number.
+fn docker_run(pushed: &Pushed) -> String {
+    let flags = match pushed.ports.len() {
+        0..=MOST_PORTS => pushed.ports.iter().map(|port| publish(port)).collect::<String>(),
+        _ => " -P".to_owned(),
+    };
+    format!("docker run --rm{flags} {}", reference(&pushed.image))
+}
+
+fn publish(port: &str) -> String {
+    let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    let protocol = if protocol == "tcp" { String::new() } else { format!("/{protocol}") };
+    format!(" -p {number}:{number}{protocol}")
 }
 
 /// `12.3s`.

@@ -4,13 +4,14 @@ use super::*;
 use crate::{
     api::status::ImageStatus,
     client::{
-        event::{RunEnd, StepEnd, StepResult},
+        event::{Pushed, RunEnd, StepEnd, StepResult},
         view::{Outcome, StepInfo},
     },
 };
 
 fn step(name: &str, kind: &str, after: bool, index: usize, of: usize) -> StepInfo {
-    StepInfo { name: name.into(), kind: kind.into(), after, index, of }
+    let ports = if kind == "dockerPush" { vec!["5000/tcp".into()] } else { Vec::new() };
+    StepInfo { name: name.into(), kind: kind.into(), after, index, of, ports }
 }
 
 fn steps() -> Vec<StepInfo> {
@@ -32,7 +33,7 @@ fn image() -> ImageStatus {
 }
 
 fn at(run_ms: u64) -> At {
-    At { run_ms, wall: "2026-11-21T13:03:07.120Z".parse().unwrap() }
+    At { run_ms, now_ms: run_ms, wall: "2026-11-21T13:03:07.120Z".parse().unwrap() }
 }
 
 fn created() -> Event {
@@ -83,7 +84,8 @@ fn finished(i: usize, result: StepResult, took_ms: Option<u64>, exit_code: Optio
 }
 
 fn over(outcome: Outcome, reason: &str, took_ms: u64, step: Option<&str>) -> Event {
-    let images = if outcome == Outcome::Succeeded { vec![image()] } else { Vec::new() };
+    let pushed = Pushed { image: image(), ports: vec!["5000/tcp".into(), "53/udp".into()] };
+    let images = if outcome == Outcome::Succeeded { vec![pushed] } else { Vec::new() };
     let (reason, message, step) = (reason.into(), "m".into(), step.map(str::to_owned));
     Event::RunFinished(RunEnd { outcome, reason, message, took_ms, step, exit_code: None, images })
 }
@@ -153,7 +155,7 @@ cc -O2 -o hello hello.c
 > step  [32.7s] tell (after)
 > ok    [32.9s] tell 0.2s (after)
 > ok    [32.9s] hello-7 succeeded in 32.9s
-  docker run --rm registry.example.com/team/hello@{digest}
+  docker run --rm -p 5000:5000 -p 53:53/udp registry.example.com/team/hello@{digest}
 "
         )
     );
@@ -175,7 +177,8 @@ make: *** [Makefile:9: test] Error 2
 > FAIL  [21.6s] hello-7 failed in 21.6s: step test, exit code 2
   | greet_test.c:31: expected \"hello\", got \"helo\"
   | make: *** [Makefile:9: test] Error 2
-hint: all of it: windlass logs hello-7 --step test       again: windlass retry hello-7
+hint: all of it: windlass logs hello-7 --step test
+      again:     windlass retry hello-7
 "
     );
 }
@@ -205,7 +208,7 @@ cc -O2 -o hello hello.c
 ▸ tell  (after)
 ✓ tell       0.2s   (after)
 ✓ hello-7 succeeded in 32.9s
-  docker run --rm registry.example.com/team/hello@{}
+  docker run --rm -p 5000:5000 -p 53:53/udp registry.example.com/team/hello@{}
 ",
             image().digest
         )
@@ -226,7 +229,8 @@ fn live_bad() {
 ✗ hello-7 failed in 21.6s: step test, exit code 2
   | greet_test.c:31: expected \"hello\", got \"helo\"
   | make: *** [Makefile:9: test] Error 2
-hint: all of it: windlass logs hello-7 --step test       again: windlass retry hello-7
+hint: all of it: windlass logs hello-7 --step test
+      again:     windlass retry hello-7
 "
     );
 }
@@ -281,6 +285,15 @@ fn the_footer_says_where_the_run_is() {
 }
 
 #[test]
+fn a_thing_that_is_told_late_has_its_own_time_and_is_not_taken_for_silence() {
+    let mut renderer = Renderer::new(setting(Mode::Plain));
+    renderer.event(at(0), &created());
+    let late = At { run_ms: 3_400, now_ms: 7_200_000, ..at(0) };
+    assert_eq!(renderer.event(late, &started(0)), [Text::Message("> step  [3.4s] 1/3 build\n".into())]);
+    assert_eq!(renderer.tick(At { run_ms: 7_200_100, now_ms: 7_200_100, ..at(0) }), []);
+}
+
+#[test]
 fn a_long_pipeline_shows_the_running_step() {
     let many: Vec<StepInfo> = (1..=40).map(|i| step(&format!("step-{i}"), "script", false, i, 40)).collect();
     let mut renderer = Renderer::new(setting(Mode::Live));
@@ -305,6 +318,30 @@ fn a_wait_is_repeated_after_half_a_minute_and_a_silent_step_after_one() {
     assert_eq!(renderer.tick(at(92_900)), []);
     let line = "> run   [1m33s] 1/3 build, 1m00s, no output for 1m00s\n";
     assert_eq!(renderer.tick(at(93_000)), [Text::Message(line.into())]);
+}
+
+#[test]
+fn progress_of_a_push_is_a_line_every_ten_seconds_and_its_last_word_is_not_lost() {
+    let mut renderer = Renderer::new(setting(Mode::Plain));
+    renderer.event(at(0), &created());
+    renderer.event(at(1_000), &started(2));
+    let mut lines = Vec::new();
+    for second in 1..=40_u64 {
+        if second % 5 == 0 && second <= 25 {
+            let step = steps().remove(2);
+            let message = format!("pushing: 1 of 2 layers, {second}.0 MB sent, 1.0 MB/s");
+            lines.extend(renderer.event(at(second * 1_000), &Event::Progress { step, message }));
+        }
+        lines.extend(renderer.tick(at(second * 1_000)));
+    }
+    let expected = [(5, "5.0s"), (15, "15.0s"), (25, "25.0s")].map(|(sent, when)| {
+        Text::Message(format!("> run   [{when}] 3/3 push: pushing: 1 of 2 layers, {sent}.0 MB sent, 1.0 MB/s\n"))
+    });
+    assert_eq!(lines, expected);
+    let step = steps().remove(2);
+    assert_eq!(renderer.event(at(41_000), &Event::Progress { step: step.clone(), message: "a".into() }).len(), 1);
+    assert_eq!(renderer.event(at(42_000), &Event::Progress { step, message: "trying again in 60s".into() }), []);
+    assert_eq!(renderer.tick(at(51_000)), [Text::Message("> run   [51.0s] 3/3 push: trying again in 60s\n".into())]);
 }
 
 #[test]

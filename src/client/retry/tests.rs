@@ -13,7 +13,7 @@ fn a_retry_runs_what_was_frozen() {
         spec: {pipelineRef: {name: release}, params: [{name: v, value: '1'}], env: [{name: E, value: x}], cancel: Graceful}
         status: {pipelineSpec: {box: {image: 'debian:12'}, params: [{name: v}], steps: []}, params: [{name: v, value: '1'}]}
     ");
-    let new = again(&run).expect("a new run");
+    let new = again(&run);
     assert_eq!(
         new,
         json!({
@@ -35,12 +35,23 @@ fn a_retry_runs_what_was_frozen() {
         spec: {}
         status: {pipelineSpec: {}}
     ");
-    assert_eq!(again(&twice).expect("a new run")["metadata"]["generateName"], "release-retry-");
+    assert_eq!(again(&twice)["metadata"]["generateName"], "release-retry-");
 }
 
 #[test]
-fn a_run_that_was_never_resolved_cannot_be_retried() {
-    let run = old("{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun, metadata: {name: x}, spec: {}}");
-    let Err(stop) = again(&run) else { panic!("retried") };
-    assert_eq!(stop.exit(), Exit::NotFound);
+fn a_run_that_was_never_resolved_is_asked_for_again() {
+    let run = old("
+        apiVersion: windlass.dev/v1alpha1
+        kind: PipelineRun
+        metadata: {name: late, namespace: team-a}
+        spec: {pipelineRef: {name: release}, params: [{name: v, value: '1'}], revision: main, cancel: Graceful}
+        status: {conditions: [{type: Succeeded, status: 'False', reason: PipelineNotFound}]}
+    ");
+    let new = again(&run);
+    assert_eq!(
+        new["spec"],
+        json!({"pipelineRef": {"name": "release"}, "params": [{"name": "v", "value": "1"}], "revision": "main"})
+    );
+    assert_eq!(new["metadata"]["generateName"], "late-retry-");
+    assert_eq!(new["metadata"]["labels"], json!({meta::PIPELINE: "release"}));
 }

@@ -39,10 +39,10 @@ fn a_failed_run() {
         "\
 hello-7   Failed  StepFailed: step test ended with exit code 2                  #7 of pipeline hello
 started 14:03:07 (3m ago), took 21.0s   node node-3   source main@3f9c2d1
-  ✓ build   12.0s
-  ✗ test     5.0s  exit code 2
+  ✓ build     12s
+  ✗ test       5s  exit code 2
   · push        -  skipped
-  ✓ tell     0.0s  after-step
+  ✓ tell      <1s  after-step
 "
     );
     assert_eq!(hint(&run, "windlass").as_deref(), Some("windlass logs hello-7 --step test"));
@@ -52,7 +52,7 @@ started 14:03:07 (3m ago), took 21.0s   node node-3   source main@3f9c2d1
 fn words_without_a_terminal() {
     let text = describe(&a_run(FAILED), &Look::default(), now(), &TimeZone::UTC);
     assert!(text.contains("exit code 2   #7 of pipeline hello\n"), "{text}");
-    assert!(text.contains("\n  FAIL test     5.0s  exit code 2\n  skip push        -  skipped\n"), "{text}");
+    assert!(text.contains("\n  FAIL test       5s  exit code 2\n  skip push        -  skipped\n"), "{text}");
 }
 
 #[test]

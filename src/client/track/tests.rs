@@ -42,8 +42,18 @@ fn say(tracker: &mut Tracker, text: &str, now_ms: u64) {
     }
 }
 
+/// When the run was made.
+fn origin() -> Timestamp {
+    "2026-11-21T13:03:07Z".parse().expect("a time")
+}
+
+/// When each event happened, by the run's own time.
+fn times(t: &Tracker, events: &Told) -> Vec<u64> {
+    events.iter().map(|(ms, _)| t.run_ms(*ms)).collect()
+}
+
 /// One word per event.
-fn words(events: &[Event]) -> Vec<String> {
+fn words(events: &Told) -> Vec<String> {
     let word = |event: &Event| match event {
         Event::RunCreated { .. } => "created".into(),
         Event::Resolved { .. } => "resolved".into(),
@@ -59,7 +69,7 @@ fn words(events: &[Event]) -> Vec<String> {
         Event::RunFinished(end) => format!("over {} {} {:?}", end.outcome.word(), end.took_ms, end.step),
         Event::Notice { message } => format!("notice {message}"),
     };
-    events.iter().map(word).collect()
+    events.iter().map(|(_, event)| word(event)).collect()
 }
 
 const RUNNING: &str = "phase: Running, podName: hello-7-1, nodeName: node-3";
@@ -70,10 +80,10 @@ fn running(words: &str) -> RunView {
 
 #[test]
 fn output_waits_for_the_end_of_the_step_before_it() {
-    let mut t = Tracker::new(true);
+    let mut t = Tracker::new(true, origin(), None);
     t.status(running("build=Running"), 3_000);
     say(&mut t, "2026-11-21T13:03:10.4Z > step  [0.1s] 1/3 build\n2026-11-21T13:03:10.5Z cc\n", 3_400);
-    assert_eq!(words(&t.advance(3_400)), ["prepared 3000", "start build", "log build \"cc\\n\""]);
+    assert_eq!(words(&t.advance(3_400)), ["prepared 3400", "start build", "log build \"cc\\n\""]);
     // The runner is at the next step, and the status does not say so yet.
     say(
         &mut t,
@@ -88,7 +98,7 @@ fn output_waits_for_the_end_of_the_step_before_it() {
 
 #[test]
 fn output_is_not_held_longer_than_the_bound() {
-    let mut t = Tracker::new(true);
+    let mut t = Tracker::new(true, origin(), None);
     t.status(running("build=Running"), 0);
     say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 0);
     t.advance(0);
@@ -97,13 +107,13 @@ fn output_is_not_held_longer_than_the_bound() {
     assert_eq!(words(&t.advance(1_000 + HOLD_MS)), ["start test", "log test \"x\\n\""]);
     // The end that comes late is told all the same, once.
     t.status(running("build=Succeeded:0 test=Running"), 4_000);
-    assert_eq!(words(&t.advance(4_000)), ["finish build succeeded Some(4000)"]);
+    assert_eq!(words(&t.advance(4_000)), ["finish build succeeded Some(1000)"]);
     assert_eq!(words(&t.advance(9_000)), [""; 0]);
 }
 
 #[test]
 fn the_last_output_comes_before_the_end() {
-    let mut t = Tracker::new(true);
+    let mut t = Tracker::new(true, origin(), None);
     t.status(running("build=Running"), 0);
     say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 0);
     t.advance(0);
@@ -124,7 +134,7 @@ fn a_run_that_ended_before_is_told_in_order_however_slow_its_output_is() {
         condition("False", "StepFailed", "step build failed"),
         steps("build=Failed:2 test=Skipped push=Skipped tell=Succeeded:0")
     );
-    let mut t = Tracker::new(false);
+    let mut t = Tracker::new(false, origin(), None);
     t.status(hello(&ended), 60_000);
     assert_eq!(words(&t.advance(60_000)), [""; 0]);
     say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 61_800);
@@ -152,7 +162,7 @@ fn a_run_that_ended_before_is_told_in_order_however_slow_its_output_is() {
 
 #[test]
 fn a_run_without_output_ends_after_the_drain() {
-    let mut t = Tracker::new(true);
+    let mut t = Tracker::new(true, origin(), None);
     let ended = format!("{{{RUNNING}, {}, {}}}", condition("True", "Succeeded", ""), steps("build=Succeeded:0"));
     t.status(hello(&ended), 1_000);
     assert_eq!(words(&t.advance(1_000 + DRAIN_MS - 1)), [""; 0]);
@@ -163,7 +173,7 @@ fn a_run_without_output_ends_after_the_drain() {
 #[test]
 fn a_wait_is_told_on_change_only() {
     let waits = |why: &str, message: &str| hello(&format!("{{{}}}", condition("Unknown", why, message)));
-    let mut t = Tracker::new(true);
+    let mut t = Tracker::new(true, origin(), None);
     t.status(waits("PullingImages", "pulling debian:12"), 100);
     assert_eq!(words(&t.advance(100)), ["waiting PullingImages"]);
     assert_eq!(words(&t.advance(40_000)), [""; 0]);
@@ -177,11 +187,87 @@ fn a_new_attempt_begins_again() {
         let pod = format!("phase: Running, podName: hello-7-{n}, attempt: {n}");
         hello(&format!("{{{pod}, {}, {}}}", condition("Unknown", "Running", "x"), steps(words)))
     };
-    let mut t = Tracker::new(true);
+    let mut t = Tracker::new(true, origin(), None);
     t.status(attempt(1, "build=Running"), 0);
     say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 0);
-    assert_eq!(words(&t.advance(0)), ["prepared 0", "start build"]);
+    assert_eq!(words(&t.advance(0)), ["prepared 3000", "start build"]);
     t.status(attempt(2, "build=Running"), 9_000);
     say(&mut t, "2026-11-21T13:03:20Z > step  [0.1s] 1/3 build\n", 9_500);
-    assert_eq!(words(&t.advance(9_500)), ["prepared 9000", "start build"]);
+    assert_eq!(
+        words(&t.advance(9_500)),
+        ["notice attempt 2, in pod hello-7-2: all steps begin again", "prepared 13000", "start build"]
+    );
+}
+
+#[test]
+fn an_event_has_the_time_of_the_thing() {
+    let mut t = Tracker::new(true, origin(), None);
+    t.status(running("build=Running"), 3_000);
+    say(&mut t, "2026-11-21T13:03:10.4Z > step  [0.1s] 1/3 build\n2026-11-21T13:03:10.5Z cc\n", 4_800);
+    // The time that the status counts from: the pod was made a second after the run.
+    let timed = |rest: &str| format!("{{{RUNNING}, startTime: \"2026-11-21T13:03:08Z\", {rest}}}");
+    t.status(hello(&timed(&format!("{}, {}", condition("Unknown", "Running", "x"), steps("build=Running")))), 5_000);
+    let told = t.advance(5_000);
+    assert_eq!(words(&told), ["prepared 2400", "start build", "log build \"cc\\n\""]);
+    assert_eq!(times(&t, &told), [2_400, 2_400, 2_500]);
+    // The end is told late, and is not before what was told already.
+    say(&mut t, "2026-11-21T13:03:22.7Z > ok    [12.4s] 1/3 build 12.3s\n", 17_900);
+    let end = "completionTime: \"2026-11-21T13:03:23Z\", summary: {duration: 15.4s}";
+    let all = steps("build=Succeeded:0 test=Skipped push=Skipped");
+    t.status(hello(&timed(&format!("{}, {all}, {end}", condition("True", "Succeeded", "3 steps in 15.4s")))), 19_000);
+    t.output_ended();
+    let told = t.advance(19_000);
+    assert_eq!(
+        words(&told),
+        [
+            "finish build succeeded Some(12300)",
+            "finish test skipped None",
+            "finish push skipped None",
+            "over succeeded 15400 None"
+        ]
+    );
+    assert_eq!(times(&t, &told), [14_700, 14_700, 14_700, 15_400]);
+}
+
+#[test]
+fn what_was_printed_before_a_time_is_left_out() {
+    let mut t = Tracker::new(false, origin(), Some("2026-11-21T13:03:11Z".parse().expect("a time")));
+    t.status(running("build=Running"), 9_000);
+    say(
+        &mut t,
+        "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n2026-11-21T13:03:10.9Z old\n2026-11-21T13:03:11Z new\n",
+        9_000,
+    );
+    assert_eq!(words(&t.advance(9_000)), ["prepared 3000", "start build", "log build \"new\\n\""]);
+}
+
+#[test]
+fn a_cancel_is_told_once_and_never_after_what_it_stops() {
+    let cancelling = |words: &str| {
+        hello(&format!(
+            "{{{RUNNING}, {}, {}}}",
+            condition("Unknown", "Cancelling", "stopping step build"),
+            steps(words)
+        ))
+    };
+    let begun = || {
+        let mut t = Tracker::new(true, origin(), None);
+        t.status(running("build=Running"), 3_000);
+        say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 3_100);
+        t.advance(3_100);
+        t
+    };
+    let mut elsewhere = begun();
+    elsewhere.status(cancelling("build=Running"), 5_000);
+    assert_eq!(words(&elsewhere.advance(5_000)), ["waiting Cancelling"]);
+    let mut ours = begun();
+    ours.cancel_was_told();
+    ours.status(cancelling("build=Running"), 5_000);
+    assert_eq!(words(&ours.advance(5_000)), [""; 0]);
+    // The runner's line was there before the status.
+    let mut late = begun();
+    say(&mut late, "2026-11-21T13:03:12Z > FAIL  [2.1s] 1/3 build 2.0s: cancelled\n", 5_000);
+    late.advance(5_000);
+    late.status(cancelling("build=Cancelled"), 5_300);
+    assert_eq!(words(&late.advance(5_300)), ["finish build cancelled Some(2000)"]);
 }

@@ -1,6 +1,6 @@
 //! Publishes an image once all its layers are there: config, manifest, tags.
 //!
-//! **Invariant:** the order is config, missing layers, `before_tags`, tags; nothing is tagged that is not whole.
+//! **Invariant:** the order is missing layers, config and `before_tags`, tags; nothing is tagged that is not whole.
 
 use super::{Prepared, Push, Pushed, blobs::Origin, manifest::Image};
 use crate::{
@@ -61,12 +61,13 @@ pub(super) async fn publish(push: &Push, manifest: &[u8], content_type: &str) ->
     let config = config(push, &image)?;
     let config_digest = Digest::of(&config);
     complete(push, &image).await?;
-    push.session.put_blob(&config_digest, &config, false).await?;
     let (kind, bytes) = image.write(&config_digest, config.len() as u64).map_err(wrong)?;
     let bytes = Bytes::from(bytes);
     let digest = Digest::of(&bytes);
     let size = image.size(config.len() as u64);
-    (push.before_tags)(Prepared { digest: digest.to_string(), size }).await?;
+    // Neither waits for the other: a digest that is recorded and not in the registry has no tag, so a restart begins anew.
+    let recorded = (push.before_tags)(Prepared { digest: digest.to_string(), size });
+    tokio::try_join!(push.session.put_blob(&config_digest, &config, false), recorded)?;
     let mut tags: Vec<String> = Vec::new();
     for tag in &push.tags {
         if tags.contains(tag) {

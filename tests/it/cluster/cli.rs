@@ -150,6 +150,98 @@ fn a_failing_run_is_followed_shown_and_started_again() {
     assert!(list.out.lines().nth(1).is_some_and(|l| l.starts_with("hello-retry-")), "{}", list.out);
 }
 
+/// `took 3.8s` in a text, or what follows another word.
+fn time_after(text: &str, word: &str) -> String {
+    let rest = text.split_once(word).map(|(_, rest)| rest).expect(word);
+    rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '.').collect()
+}
+
+#[test]
+fn a_run_took_as_long_whoever_tells_it() {
+    let place = Place::new();
+    let steps = "    steps: [{name: a, script: sleep 1.2}, {name: b, script: 'echo b'}]";
+    let said = place.say(&["run", "-f", "-"], &run("{name: timed}", steps));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let took = time_after(&said.err, "timed succeeded in ");
+    assert_eq!(time_after(&place.say(&["status", "timed"], "").out, ", took "), took);
+    let summary = place.say(&["status", "timed", "-o", "jsonpath={.status.summary.duration}"], "").out;
+    assert_eq!(summary, took);
+    let followed = place.say(&["logs", "-f", "timed"], "");
+    assert_eq!(time_after(&followed.err, "timed succeeded in "), took);
+    // Both tell the same times of the same things, however long after.
+    let ours = |text: &str| {
+        let lines = text.lines().filter(|l| l.starts_with("> step") || l.starts_with("> ok"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(ours(&said.err), ours(&followed.err));
+    assert!(said.err.lines().any(|l| l.starts_with(&format!("> ok    [{took}] timed"))), "{}", said.err);
+}
+
+#[test]
+fn output_is_chosen_by_time_step_and_service() {
+    let place = Place::new();
+    let text = run("{name: chosen}", "    steps: [{name: a, script: 'echo one; sleep 2; echo two'}]").replace(
+        "    steps",
+        "    services: [{name: db, image: \"busybox:local\", imagePullPolicy: Never, \
+         command: [sh, -c, 'echo from the service; trap exit TERM; while :; do sleep 0.1; done']}]\n    steps",
+    );
+    let said = place.say(&["run", "-f", "-"], &text);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "one\ntwo\n"), "{}", said.err);
+    assert_eq!(place.say(&["logs", "--prefix"], "").out, "[a] one\n[a] two\n");
+    let stamped = place.say(&["logs", "--timestamps"], "").out;
+    let second = stamped.lines().nth(1).and_then(|l| l.split(' ').next()).expect("a time").to_owned();
+    assert_eq!(place.say(&["logs", "--since", &second], "").out, "two\n");
+    assert_eq!(place.say(&["logs", "-f", "--since", &second], "").out, "two\n");
+    assert_eq!(place.say(&["logs", "--service", "db"], "").out, "from the service\n");
+    let wrong = place.say(&["logs", "--service", "dv"], "");
+    assert!(wrong.code == Some(5) && wrong.err.ends_with("hint: did you mean \"db\"?\n"), "{}", wrong.err);
+}
+
+#[test]
+fn a_file_may_hold_what_the_run_needs() {
+    let place = Place::new();
+    let beside = "apiVersion: v1\nkind: Secret\nmetadata: {name: login}\nstringData: {password: hunter2}\n---\n\
+        apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {stage: test}\n---\n";
+    let steps = "    env: [{name: STAGE, configMapKeyRef: {name: settings, key: stage}}]\n    \
+        steps: [{name: a, script: 'echo $STAGE'}]";
+    let (one, two) = (run("{name: one}", steps), run("{name: two}", steps));
+    let said = place.say(&["run", "-f", "-"], &format!("{beside}{one}---\n{two}"));
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "test\n"), "{}", said.err);
+    assert!(said.err.starts_with("secret login applied\nconfigmap settings applied\nrun two started; one is followed"));
+    assert!(!said.err.contains("hunter2"), "{}", said.err);
+    let owner = "jsonpath={.metadata.managedFields[0].manager}";
+    assert_eq!(place.kubectl(&["get", "secret", "login", "-o", owner]).stdout, b"windlass-cli");
+    assert_eq!(place.say(&["status", "two", "--wait", "-q"], "").code, Some(0));
+    let unknown =
+        place.say(&["run", "-f", "-"], &format!("{{apiVersion: v1, kind: Sekret, metadata: {{name: x}}}}\n---\n{one}"));
+    assert!(unknown.code == Some(2) && unknown.err.contains("no kind Sekret in apiVersion v1"), "{}", unknown.err);
+    let typed = "apiVersion: v1\nkind: Secret\nmetadata: {name: other}\nstringData: {pin: 7391}\n---\n";
+    let refused = place.say(&["run", "-f", "-"], &format!("{typed}{one}"));
+    assert!(refused.code == Some(2) && !refused.err.contains("7391"), "{}", refused.err);
+}
+
+#[test]
+fn a_run_is_named_by_its_build_number_and_a_list_goes_on() {
+    let place = Place::new();
+    let text = "apiVersion: windlass.dev/v1alpha1\nkind: Pipeline\nmetadata: {name: greet}\nspec:\n  \
+        box: {image: \"busybox:local\", imagePullPolicy: Never}\n  steps: [{name: hello, script: 'echo hello'}]\n";
+    let mut watching = place.start(&["list", "-w", "--no-headers"]);
+    let mut shown = std::io::BufReader::new(watching.stdout.take().expect("stdout"));
+    assert_eq!(place.say(&["run", "-f", "-", "-q"], text).code, Some(0));
+    let mut line = String::new();
+    while !line.contains(" Succeeded ") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut shown, &mut line).expect("a line") > 0, "it ended");
+        assert!(line.starts_with("greet-"), "{line}");
+    }
+    watching.kill().and_then(|()| watching.wait()).expect("it ends");
+    let named = place.say(&["status", "greet#1", "-o", "name"], "");
+    assert_eq!(named.code, Some(0), "{}", named.err);
+    assert!(named.out.starts_with("pipelinerun.windlass.dev/greet-"), "{}", named.out);
+    let none = place.say(&["logs", "greet#9"], "");
+    assert!(none.code == Some(5) && none.err.contains("no run 9 of pipeline \"greet\""), "{}", none.err);
+}
+
 #[test]
 fn events_are_json_in_sequence_with_all_output() {
     let place = Place::new();
@@ -193,6 +285,9 @@ fn a_run_is_cancelled_from_elsewhere() {
     let said = said(finish(following, ""));
     assert_eq!(said.code, Some(3), "{}", said.err);
     assert!(said.err.contains("long cancelled after "), "{}", said.err);
+    // A wait is not told after what it waited for.
+    let at = |what: &str| said.err.lines().position(|l| l.contains(what));
+    assert!(at("Cancelling").is_none_or(|wait| Some(wait) < at("1/1 sleep ")), "{}", said.err);
 }
 
 #[test]

@@ -182,6 +182,7 @@ fn status() -> PipelineRunStatus {
     PipelineRunStatus {
         observed_generation: Some(1),
         phase: Some("Succeeded".into()),
+        reason_time: Some(time()),
         conditions: vec![serde_json::from_value(condition).unwrap()],
         pipeline_spec: Some(json!({"box": {"image": "a:1"}, "steps": [{"name": "s", "script": "x"}], "later": 1})),
         params: vec![Param { name: "stage".into(), value: "test".into() }],

@@ -5,12 +5,11 @@ use super::{
     push::repository,
     world::{World, step, tool, verdict},
 };
-use http::Request;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant};
 use windlass::api::status::{PipelineRunStatus, StepPhase};
 
-const BUSYBOX: &str = "    box: {image: 'busybox:local'}\n";
+pub(super) const BUSYBOX: &str = "    box: {image: 'busybox:local'}\n";
 
 /// Whether an object is gone, after some waiting.
 fn gone(world: &World, object: &str, patience: Duration) -> Result<(), String> {
@@ -19,14 +18,14 @@ fn gone(world: &World, object: &str, patience: Duration) -> Result<(), String> {
     })
 }
 
-fn cancel(world: &World, run: &str, how: &str) {
+pub(super) fn cancel(world: &World, run: &str, how: &str) {
     world
         .kubectl(&["patch", "plr", run, "--type=merge", "-p", &json!({"spec": {"cancel": how}}).to_string()], "")
         .unwrap();
 }
 
 /// Waits until the first step runs.
-async fn at_work(world: &World, run: &str) {
+pub(super) async fn at_work(world: &World, run: &str) {
     let runs = |s: &PipelineRunStatus| s.steps.first().is_some_and(|s| s.phase == StepPhase::Running);
     world.until(run, "at its first step", runs).await;
 }
@@ -298,47 +297,6 @@ async fn build_numbers_count_by_pipeline() {
     let told = "jsonpath={.status.lastBuildNumber} {.status.lastRun.name} {.status.lastRun.phase}";
     let tells = || (world.kubectl(&["get", "pl", "p", "-o", told], "").unwrap() == "2 p-2 Succeeded").then_some(());
     until("the Pipeline tells of its last run", Duration::from_secs(5), tells).unwrap();
-}
-
-#[tokio::test]
-async fn an_agent_writes_only_runs_of_its_own_node() {
-    let world = World::new().await;
-    world.start("r", &format!("{BUSYBOX}    steps: [{{name: long, script: sleep 300}}]"));
-    at_work(&world, "r").await;
-    let node = std::env::var("WINDLASS_NODE").unwrap();
-    let write = async |node: Option<&str>, subresource: &str, body: Value| {
-        let path = format!("/apis/windlass.dev/v1alpha1/namespaces/{}/pipelineruns/r{subresource}", world.namespace);
-        let mut request = Request::patch(path)
-            .header("Content-Type", "application/merge-patch+json")
-            .header("Impersonate-User", "system:serviceaccount:windlass-system:windlass-agent")
-            .header("Impersonate-Group", "system:serviceaccounts");
-        if let Some(node) = node {
-            request = request.header("Impersonate-Extra-authentication.kubernetes.io%2Fnode-name", node);
-        }
-        let answer = world.client.request_text(request.body(body.to_string().into_bytes()).unwrap()).await;
-        answer.map(drop).map_err(|error| error.to_string())
-    };
-    let harmless = || json!({"status": {"sourceRevision": "abc"}});
-    write(Some(&node), "/status", harmless()).await.unwrap();
-    let denied = [
-        (Some("other"), "/status", harmless(), "the agent of node other may not write a run of node "),
-        (None, "/status", harmless(), "may not write a run of node "),
-        (Some(node.as_str()), "/status", json!({"status": {"nodeName": "other"}}), "may not move a run"),
-        (
-            Some(node.as_str()),
-            "/status",
-            json!({"status": {"completionTime": "2026-01-01T00:00:00Z"}}),
-            "conditions are the controller's",
-        ),
-        (Some(node.as_str()), "/status", json!({"status": {"conditions": []}}), "conditions are the controller's"),
-        (Some(node.as_str()), "", json!({"spec": {"cancel": "Immediate"}}), "cannot patch resource"),
-    ];
-    for (node, subresource, body, words) in denied {
-        let error = write(node, subresource, body.clone()).await.expect_err(&body.to_string());
-        assert!(error.contains(words), "{body}: {error}");
-    }
-    cancel(&world, "r", "Immediate");
-    world.end("r").await;
 }
 
 /// Changes the installation back, also after a panic.

@@ -1,6 +1,7 @@
 //! Tests on the cluster that `make cluster` boots: its API server, engine and registries. They fail without one.
 
 mod agent;
+mod agent_rights;
 mod bad_input;
 mod cli;
 mod crash;
@@ -9,6 +10,7 @@ mod engine;
 mod examples;
 mod formats;
 mod installation;
+mod ledger;
 mod life;
 mod logins;
 mod public;
@@ -23,8 +25,8 @@ use kube::{
 };
 use std::{env, path::Path, time::Duration};
 
-/// A client of the cluster. Without a cluster the test fails: nothing is skipped.
-pub(crate) async fn client() -> Client {
+/// How to reach the cluster, as its administrator.
+async fn config() -> Config {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster/kubeconfig");
     let kubeconfig = if env::var_os("KUBECONFIG").is_some() {
         Kubeconfig::from_env().map(Option::unwrap)
@@ -35,7 +37,12 @@ pub(crate) async fn client() -> Client {
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(Duration::from_secs(60));
-    let client = Client::try_from(config).unwrap();
+    config
+}
+
+/// A client of the cluster. Without a cluster the test fails: nothing is skipped.
+pub(crate) async fn client() -> Client {
+    let client = Client::try_from(config().await).unwrap();
     if let Err(error) = client.apiserver_version().await {
         panic!("the cluster does not answer ({error}): run `make cluster` first");
     }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 use tempfile::TempDir;
@@ -54,13 +55,20 @@ fn said(output: &Output) -> Said {
 #[test]
 fn help_is_on_stdout_and_needs_nothing() {
     let place = Place::new();
-    for arguments in [&["--help"][..], &["help"], &["help", "run"], &["run", "--help"], &["help", "exit-codes"]] {
+    let page = |arguments: &[&str]| {
         let said = place.say(arguments);
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{arguments:?}");
         assert!(said.out.lines().count() > 10 && said.out.lines().count() <= 60, "{}", said.out);
+        said.out
+    };
+    for arguments in [&["--help"][..], &["help"], &["help", "exit-codes"]] {
+        page(arguments);
     }
-    let run = place.say(&["help", "run"]).out;
-    assert!(run.contains("Usage: windlass run"), "{run}");
+    let (short, long) = (page(&["run", "-h"]), page(&["run", "--help"]));
+    assert!(short.lines().count() <= 24 && !short.contains("--on-interrupt"), "{short}");
+    assert!(short.contains("More flags and examples: windlass run --help"), "{short}");
+    assert!(long.contains("Usage: windlass run") && long.contains("--on-interrupt"), "{long}");
+    assert_eq!(long, page(&["help", "run"]));
 }
 
 #[test]
@@ -123,18 +131,114 @@ fn a_kubeconfig_that_is_missing_or_has_no_such_context_is_told() {
     assert!(said.err.contains("no context \"prod\" (it has gone)"), "{}", said.err);
 }
 
+/// What the script of bash is offered for the last of the words.
+fn offered(place: &Place, words: &[&str]) -> String {
+    let mut command = place.command();
+    command.env("COMPLETE", "bash").env("_CLAP_IFS", "\n").env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+    let said = said(&command.arg("--").args(words).output().expect("windlass runs"));
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{words:?}");
+    said.out
+}
+
 #[test]
-fn completion_scripts_are_complete() {
+fn words_are_completed_and_a_cluster_that_is_away_is_no_error() {
+    let place = Place::new();
+    for (words, offers) in [
+        (&["windlass", "re"][..], "retry"),
+        (&["windlass", "run", "--on-"], "--on-interrupt"),
+        (&["windlass", "run", "-o", "dig"], "digest"),
+        (&["windlass", "list", "--status", "f"], "failed"),
+        (&["windlass", "explain", "StepF"], "StepFailed"),
+        // The cluster does not answer: what needs none is offered.
+        (&["windlass", "logs", "@"], "@latest"),
+        (&["windlass", "logs", "--step", ""], ""),
+    ] {
+        assert_eq!(offered(&place, words), offers, "{words:?}");
+    }
+    assert!(!offered(&place, &["windlass", ""]).contains("crds"));
+}
+
+#[test]
+fn completion_scripts_ask_us() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish", "powershell"] {
         let said = place.say(&["completion", shell]);
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{shell}");
-        assert!(said.out.contains("retry") && said.out.contains("on-interrupt"), "{shell}");
-        assert!(!said.out.contains("crds"), "{shell}");
+        assert!(said.out.contains("COMPLETE") && said.out.contains("windlass"), "{shell}: {}", said.out);
     }
+    // The script as bash runs it: sourced, and its function called for an unfinished word.
+    let bin = Path::new(env!("CARGO_BIN_EXE_windlass")).parent().expect("a directory");
     place.write("windlass.bash", &place.say(&["completion", "bash"]).out);
-    let checked = Command::new("bash").arg("-n").arg(place.directory.path().join("windlass.bash")).status();
-    assert!(checked.expect("bash runs").success());
+    let script = "source ./windlass.bash; COMP_WORDS=(windlass canc); COMP_CWORD=1; COMP_TYPE=9; \
+        _clap_complete_windlass windlass canc windlass; echo \"${COMPREPLY[@]}\"";
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let bash = Command::new("bash").args(["-c", script]).env("PATH", path).current_dir(place.directory.path()).output();
+    assert_eq!(said(&bash.expect("bash runs")).out, "cancel\n");
+}
+
+#[test]
+fn kubectl_is_answered_in_its_form() {
+    let place = Place::new();
+    let script = place.say(&["completion", "kubectl"]).out;
+    assert_eq!(script, "#!/bin/sh\nexec kubectl-windlass __complete \"$@\"\n");
+    assert_eq!(place.say(&["__complete", "stat"]).out, "status\tShow one run: steps, images, why it waits\n:4\n");
+    assert_eq!(place.say(&["__complete", "-n", "x", "logs", "--tail", ""]).out, ":0\n");
+}
+
+#[test]
+fn what_is_beside_a_run_is_shown_without_the_values_of_secrets() {
+    let place = Place::new();
+    let secret = "{apiVersion: v1, kind: Secret, metadata: {name: login}, stringData: {password: hunter2}}";
+    let run = "{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun, metadata: {name: x}, spec: {}}";
+    place.write("all.yaml", &format!("{secret}\n---\n{run}\n"));
+    let said = place.say(&["run", "-f", "all.yaml", "--dry-run", "client"]);
+    assert_eq!((said.code, said.err.as_str()), (0, "dry run: nothing was started\n"));
+    assert!(said.out.contains("password: '***'") && !said.out.contains("hunter2"), "{}", said.out);
+    let said = place.say(&["run", "-f", "all.yaml", "--dry-run", "client", "-o", "name"]);
+    assert_eq!(said.out, "secret/login\npipelinerun.windlass.dev/x\n");
+    place.write("broken.yaml", &format!("{secret}\n---\nkind: X\npassword: hunter2: x\n"));
+    let said = place.say(&["run", "-f", "broken.yaml"]);
+    assert!(said.code == 2 && !said.err.contains("hunter2"), "{}", said.err);
+}
+
+#[test]
+fn a_value_that_no_flag_takes_is_told_before_the_cluster_is_asked() {
+    for (arguments, told) in [
+        (&["list", "--status", "faild"][..], "expected one of pending, queued"),
+        (&["logs", "--since", "yesterday"], "neither a time ago such as 5m"),
+        (&["status", "-o", "jsonpath={.a"], "is not closed"),
+        (&["status", "-o", "table"], "expected json, yaml, name or jsonpath=TEMPLATE"),
+        (&["list", "--as-group", "ops"], "--as-group needs --as"),
+        (&["logs", "--service", "db", "--step", "a"], "cannot be used with"),
+    ] {
+        let said = Place::new().say(arguments);
+        assert!(said.code == 2 && said.err.contains(told), "{arguments:?}: {}", said.err);
+    }
+}
+
+#[test]
+fn requests_are_said_without_headers_and_bodies() {
+    let said = Place::new().say(&["-vv", "status", "x"]);
+    assert_eq!(said.code, 6);
+    let start = "* GET /apis/windlass.dev/v1alpha1/namespaces/team-a/pipelineruns/x no answer ";
+    assert!(said.err.lines().any(|line| line.starts_with(start)), "{}", said.err);
+    assert!(!Place::new().say(&["-v", "status", "x"]).err.contains("* GET"));
+}
+
+/// A cluster that takes connections and says nothing.
+#[test]
+fn a_wait_for_the_cluster_is_seen_after_a_second() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address").to_string();
+    let place = Place::new();
+    place.write("kubeconfig", &KUBECONFIG.replace("127.0.0.1:1", &address));
+    let said = place.say(&["status", "x", "--request-timeout", "2s"]);
+    assert_eq!(said.code, 6);
+    let (first, rest) = said.err.split_once('\n').expect("two lines");
+    assert_eq!(first, format!("waiting for http://{address}"));
+    assert!(rest.starts_with("error[ClusterUnreachable]: no answer from "), "{rest}");
+    let said = place.say(&["status", "x", "--request-timeout", "2s", "-q"]);
+    assert!(said.err.starts_with("error["), "{}", said.err);
 }
 
 #[test]
@@ -166,4 +270,6 @@ fn as_a_plugin_it_says_so() {
     assert!(say(&["--help"]).out.contains("Usage: kubectl windlass"));
     assert!(say(&["run", "build"]).err.contains("hint: kubectl windlass run --from pipeline/build\n"));
     assert!(say(&["completion", "bash"]).out.contains("kubectl-windlass"));
+    assert!(say(&["run", "-h"]).out.contains("More flags and examples: kubectl windlass run --help"));
+    assert!(!say(&["run", "--help"]).out.contains("  windlass "));
 }

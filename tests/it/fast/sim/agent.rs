@@ -23,7 +23,7 @@ pub(super) async fn renew(node: Node) {
     let lease = || json!({"metadata": {"name": key.name}, "spec": {"renewTime": MicroTime(clock::now())}});
     node.store.with(|store| store.create(&key, lease())).unwrap();
     loop {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         node.store.with(|store| store.edit(&key, |found| found["spec"] = lease()["spec"].take())).unwrap();
     }
 }
@@ -52,31 +52,47 @@ async fn one(node: &Node, run: &Value) {
             files.cancel = true;
             node.store.touch();
         }
-        files.asked.filter(|index| !files.answers.contains(index))
+        files.asked.filter(|index| !files.pushed.contains(index))
     };
-    if let Some(index) = asked {
-        // Commit and push, then the status, then the answer.
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        write(node, run, uid, Some(index));
-        if let Some(files) = node.boxes.lock().unwrap().get_mut(uid) {
-            files.answers.insert(index);
-        }
-        node.store.touch();
-        return;
+    write(node, run, uid);
+    let Some(index) = asked else { return };
+    // Commit and push, then the status, then the answer. A cancel stops it after the first tag.
+    let stopped = push(node, run).await;
+    if let Some(files) = node.boxes.lock().unwrap().get_mut(uid) {
+        files.pushed.insert(index);
     }
-    write(node, run, uid, None);
+    write(node, run, uid);
+    if let Some(files) = node.boxes.lock().unwrap().get_mut(uid).filter(|_| !stopped) {
+        files.answers.insert(index);
+    }
+    node.store.touch();
 }
 
-fn write(node: &Node, run: &Value, uid: &str, pushed: Option<usize>) {
-    let key = Key::new(
-        "pipelineruns",
-        run["metadata"]["namespace"].as_str().unwrap(),
-        run["metadata"]["name"].as_str().unwrap(),
-    );
-    let boxes = node.boxes.lock().unwrap();
-    let Some(files) = boxes.get(uid) else { return };
-    let status = status(files, run["status"]["attempt"].as_u64().unwrap(), pushed);
-    drop(boxes);
+/// Whether a cancel stopped it.
+async fn push(node: &Node, run: &Value) -> bool {
+    for _ in 0..7 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if node.store.get(&key(run)).is_some_and(|now| now["spec"]["cancel"] == "Immediate") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return true;
+        }
+    }
+    false
+}
+
+fn key(run: &Value) -> Key {
+    let name = |field: &str| run["metadata"][field].as_str().unwrap();
+    Key::new("pipelineruns", name("namespace"), name("name"))
+}
+
+fn write(node: &Node, run: &Value, uid: &str) {
+    let key = key(run);
+    let mut boxes = node.boxes.lock().unwrap();
+    let Some(files) = boxes.get_mut(uid) else { return };
+    let status = status(files, run["status"]["attempt"].as_u64().unwrap());
+    if files.shown.as_ref() == Some(&status) {
+        return;
+    }
     // It may be deleted, ended or retried since it was read.
     let current = node.store.get(&key).is_some_and(|now| {
         now["metadata"]["uid"] == run["metadata"]["uid"]
@@ -84,18 +100,19 @@ fn write(node: &Node, run: &Value, uid: &str, pushed: Option<usize>) {
             && now["status"]["completionTime"].is_null()
     });
     if current {
+        files.shown = Some(status.clone());
         node.store.with(|store| store.apply_status(&key, manager::AGENT, &json!({"status": status}))).unwrap();
     }
 }
 
-fn status(files: &Files, attempt: u64, pushed: Option<usize>) -> Value {
+fn status(files: &Files, attempt: u64) -> Value {
     let steps: Vec<Value> = files
         .steps
         .iter()
         .enumerate()
         .map(|(index, step)| {
             let mut value = step_status(&step.name, files.journal.get(&index));
-            if pushed == Some(index) || (files.answers.contains(&index)) {
+            if files.pushed.contains(&index) {
                 value["images"] =
                     json!([{"repository": "registry.test/app", "tags": ["1"], "digest": "sha256:0123456789abcdef"}]);
             }

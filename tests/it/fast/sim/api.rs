@@ -131,7 +131,7 @@ fn json_reply(code: u16, body: Bytes) -> Reply {
 
 fn reply(answer: Answer) -> Reply {
     match answer {
-        Ok(object) => json_reply(200, object.text().clone()),
+        Ok(object) => json_reply(200, object.json().clone()),
         Err(Refused(code, reason, message)) => {
             let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": message, "reason": reason, "code": code});

@@ -68,13 +68,18 @@ fn a_fault_changes_nothing_in_the_end(
         "script",
         "agent-away",
         "push",
+        "cancel-in-push",
         "cancel-graceful",
         "cancel-immediate",
         "timeout",
         "late-pipeline",
         "no-pipeline",
         "lost-pod",
+        "slow-pull",
+        "quota",
         "delete",
+        "delete-lost-node",
+        "unreadable",
         "ttl"
     )]
     name: &str,

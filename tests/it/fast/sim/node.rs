@@ -6,6 +6,7 @@
 use super::{
     clock,
     store::{Key, Shared},
+    workload::step_two,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::{Value, json};
@@ -34,6 +35,8 @@ pub(super) struct Files {
     pub(super) journal: BTreeMap<usize, Entry>,
     /// The step that waits for the agent.
     pub(super) asked: Option<usize>,
+    /// What the agent pushed, if only a part of it.
+    pub(super) pushed: BTreeSet<usize>,
     /// The agent's answers.
     pub(super) answers: BTreeSet<usize>,
     /// The agent's word to cancel.
@@ -41,6 +44,8 @@ pub(super) struct Files {
     /// The kubelet's TERM.
     term: bool,
     pub(super) finished: Option<Summary>,
+    /// What the agent wrote into the status last.
+    pub(super) shown: Option<Value>,
 }
 
 /// Boxes of the node, by UID of the pod.
@@ -53,6 +58,10 @@ pub(super) struct Manners {
     pub(super) never_starts: bool,
     /// The first attempt's pod vanishes while its second step is shown to run.
     pub(super) loses_first: bool,
+    /// The box's image takes minutes, and then its registry is away for a while.
+    pub(super) pulls_badly: bool,
+    /// Kubelet and agent say nothing any more once the second step is shown to run.
+    pub(super) dies: bool,
 }
 
 /// The node; clones are the same.
@@ -107,6 +116,8 @@ impl Node {
 
     async fn pod(self, key: Key, uid: String) {
         tokio::select! {
+            biased;
+            () = self.dies() => return,
             () = self.live(&key, &uid) => {}
             () = self.deleted(&key, &uid) => self.end(&key, &uid).await,
             () = self.lost(&key) => {}
@@ -124,6 +135,13 @@ impl Node {
         self.status(key, "Pending", &wait, &wait);
         if self.manners.never_starts {
             return std::future::pending().await;
+        }
+        if self.manners.pulls_badly {
+            ms(240_000).await;
+            let failed = json!({"waiting": {"reason": "ErrImagePull", "message": "registry.test: i/o timeout"}});
+            self.status(key, "Pending", &failed, &wait);
+            ms(90_000).await;
+            self.status(key, "Pending", &wait, &wait);
         }
         ms(300).await;
         let (running, started) = (json!({"running": {"startedAt": now()}}), now());
@@ -187,13 +205,15 @@ impl Node {
         if !self.manners.loses_first || !key.name.ends_with("-1") {
             return std::future::pending().await;
         }
-        let mut changes = self.store.changes();
-        loop {
-            if self.store.with(|store| store.list("pipelineruns")).iter().any(|run| is_running(run, "two")) {
-                return;
-            }
-            _ = changes.changed().await;
+        step_two(&self.store).await;
+    }
+
+    /// Returns once the node is gone.
+    pub(super) async fn dies(&self) {
+        if !self.manners.dies {
+            return std::future::pending().await;
         }
+        step_two(&self.store).await;
     }
 
     /// The runner in the box, to its summary.

@@ -66,8 +66,8 @@ pub(super) fn comparable(object: &Value) -> Value {
                     | "buildNumber"
                     | "lastBuildNumber"
                     | "windlass.dev/run-uid" => json!("*"),
-                    "creationTimestamp" | "lastTransitionTime" | "startTime" | "completionTime" | "startedAt"
-                    | "finishedAt" | "duration" => json!("*"),
+                    "creationTimestamp" | "lastTransitionTime" | "reasonTime" | "startTime" | "completionTime"
+                    | "startedAt" | "finishedAt" | "duration" => json!("*"),
                     // The termination message holds times, the order a UID and a deadline.
                     "message" if value.as_str().is_some_and(|m| m.starts_with("w1:")) => json!("*"),
                     "value" if members["name"].as_str().is_some_and(|n| n.starts_with("WINDLASS_ORDER_")) => json!("*"),

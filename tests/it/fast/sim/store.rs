@@ -13,7 +13,7 @@ use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 use tokio::sync::watch;
 
@@ -62,24 +62,41 @@ pub(super) struct Store {
     /// Rises with each change, and when something moves in a box.
     changed: watch::Sender<u64>,
     violations: Vec<String>,
+    /// Whether the pods of the first two attempts are refused.
+    quota: bool,
+    /// The pod that was refused last, and when.
+    refused: Option<(String, SignedDuration)>,
 }
 
-/// An object as one version of it is: written once, as it is sent often.
+/// An object as one version of it is: written as JSON once, as it is sent often, or never.
 #[derive(Debug)]
 pub(super) struct Version {
     value: Value,
-    text: Bytes,
+    json: OnceLock<Bytes>,
 }
 
 impl Version {
     fn new(value: Value) -> Arc<Self> {
-        let text = Bytes::from(value.to_string());
-        Arc::new(Self { value, text })
+        Arc::new(Self { value, json: OnceLock::new() })
     }
 
     /// As JSON.
-    pub(super) fn text(&self) -> &Bytes {
-        &self.text
+    pub(super) fn json(&self) -> &Bytes {
+        self.json.get_or_init(|| Bytes::from(self.value.to_string()))
+    }
+
+    /// Whether any string of it holds `words`.
+    pub(super) fn contains(&self, words: &str) -> bool {
+        contains(&self.value, words)
+    }
+}
+
+fn contains(value: &Value, words: &str) -> bool {
+    match value {
+        Value::String(text) => text.contains(words),
+        Value::Array(items) => items.iter().any(|item| contains(item, words)),
+        Value::Object(members) => members.iter().any(|(name, member)| name.contains(words) || contains(member, words)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -98,8 +115,9 @@ pub(super) struct Shared(Arc<Mutex<Store>>, watch::Receiver<u64>);
 impl Shared {
     pub(super) fn new() -> Self {
         let (changed, receiver) = watch::channel(0);
-        let (objects, history, violations) = Default::default();
-        Self(Arc::new(Mutex::new(Store { objects, version: 0, history, uids: 0, changed, violations })), receiver)
+        let (objects, history, violations, quota, refused) = Default::default();
+        let store = Store { objects, version: 0, history, uids: 0, changed, violations, quota, refused };
+        Self(Arc::new(Mutex::new(store)), receiver)
     }
 
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
@@ -158,6 +176,24 @@ impl Store {
         &self.violations
     }
 
+    pub(super) fn set_quota(&mut self, quota: bool) {
+        self.quota = quota;
+    }
+
+    /// The quota on pods. Another pod is to be asked for only 10 s after one was refused, give or take the
+    /// fraction of a second that times in a status do not have.
+    fn admit(&mut self, name: &str) -> Result<(), Refused> {
+        let now = clock::elapsed();
+        if let Some((last, at)) = self.refused.clone().filter(|(last, at)| last != name && (now - *at).as_secs() < 9) {
+            self.violated(format!("pod {name} was asked for {:#} after {last} was refused", now - at));
+        }
+        if !self.quota || name.ends_with("-3") {
+            return Ok(());
+        }
+        self.refused = Some((name.to_owned(), now));
+        Err(Refused(403, "Forbidden", format!("pods {name:?} is forbidden: exceeded quota: pods")))
+    }
+
     pub(super) fn violated(&mut self, what: String) {
         self.violations.push(what);
     }
@@ -190,6 +226,9 @@ impl Store {
     pub(super) fn create(&mut self, key: &Key, mut object: Value) -> Answer {
         if self.objects.contains_key(key) {
             return Err(Refused(409, "AlreadyExists", format!("{} {:?} already exists", key.kind, key.name)));
+        }
+        if key.kind == "pods" {
+            self.admit(&key.name)?;
         }
         self.uids += 1;
         object["metadata"]["uid"] = json!(format!("uid-{}", self.uids));

@@ -158,7 +158,7 @@ impl Watch {
         for (version, kind, object) in pending.into_iter().take(count) {
             self.at = version;
             for _ in 0..if fault == Fault::Duplicate { 2 } else { 1 } {
-                _ = lines.send(line(kind, object.text()));
+                _ = lines.send(line(kind, object.json()));
             }
             let number = self.shown.events.fetch_add(1, Ordering::Relaxed) + 1;
             if number == n && fault == Fault::Gone {

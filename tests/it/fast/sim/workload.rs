@@ -20,9 +20,13 @@ pub(super) struct Workload {
     spec: &'static str,
     pub(super) manners: Manners,
     pub(super) agent_away: bool,
+    /// Whether the first two pods are refused.
+    pub(super) quota: bool,
     act: Act,
     /// Phase of the run at the end; none: it is gone.
     pub(super) end: Option<&'static str>,
+    /// Whether a tag moves, which the status must tell at the end.
+    pub(super) pushes: bool,
 }
 
 /// What the user does after creating the run.
@@ -35,24 +39,32 @@ enum Act {
     Cancel(&'static str),
     /// Likewise.
     Delete,
+    /// Likewise writes what the controller cannot read, and deletes the run once it has ended.
+    Garble,
 }
 
 const THREE: &str = "pipelineSpec: {box: {image: 'debian:12'}, steps: [{name: one, script: 'true'}, \
     {name: two, script: 'true'}, {name: three, script: 'true'}]}";
 const LONG: &str = "pipelineSpec: {box: {image: 'debian:12'}, steps: [{name: one, script: 'true'}, \
     {name: two, script: 'sleep 900'}, {name: three, script: 'true'}], afterSteps: [{name: tell, script: 'true'}]}";
-const MANNERS: Manners = Manners { never_starts: false, loses_first: false };
+const MANNERS: Manners = Manners { never_starts: false, loses_first: false, pulls_badly: false, dies: false };
+const PUSH: &str = "pipelineSpec: {box: {image: 'debian:12'}, \
+    env: [{name: TOKEN, secretKeyRef: {name: token, key: value}}], steps: [{name: one, script: 'true'}, \
+    {name: two, dockerPush: {repository: registry.test/app, credentials: {secretName: token}}}, \
+    {name: three, script: 'true'}]}";
 const PLAIN: Workload = Workload {
     name: "script",
     spec: THREE,
     manners: MANNERS,
     agent_away: false,
+    quota: false,
     act: Act::Nothing,
     end: Some("Succeeded"),
+    pushes: false,
 };
 
 /// All workloads.
-pub(super) const ALL: [Workload; 11] = [
+pub(super) const ALL: [Workload; 16] = [
     PLAIN,
     Workload {
         name: "agent-away",
@@ -62,12 +74,13 @@ pub(super) const ALL: [Workload; 11] = [
         end: Some("Failed"),
         ..PLAIN
     },
+    Workload { name: "push", spec: PUSH, pushes: true, ..PLAIN },
     Workload {
-        name: "push",
-        spec: "pipelineSpec: {box: {image: 'debian:12'}, \
-            env: [{name: TOKEN, secretKeyRef: {name: token, key: value}}], steps: [{name: one, script: 'true'}, \
-            {name: two, dockerPush: {repository: registry.test/app, credentials: {secretName: token}}}, \
-            {name: three, script: 'true'}]}",
+        name: "cancel-in-push",
+        spec: PUSH,
+        act: Act::Cancel("Immediate"),
+        end: Some("Cancelled"),
+        pushes: true,
         ..PLAIN
     },
     Workload { name: "cancel-graceful", spec: LONG, act: Act::Cancel("Graceful"), end: Some("Cancelled"), ..PLAIN },
@@ -88,7 +101,23 @@ pub(super) const ALL: [Workload; 11] = [
         manners: Manners { loses_first: true, ..MANNERS },
         ..PLAIN
     },
+    Workload { name: "slow-pull", manners: Manners { pulls_badly: true, ..MANNERS }, ..PLAIN },
+    Workload {
+        name: "quota",
+        spec: "pipelineSpec: {box: {image: 'debian:12'}, retries: 2, steps: [{name: one, script: 'true'}]}",
+        quota: true,
+        ..PLAIN
+    },
     Workload { name: "delete", spec: LONG, act: Act::Delete, end: None, ..PLAIN },
+    Workload {
+        name: "delete-lost-node",
+        spec: LONG,
+        manners: Manners { dies: true, ..MANNERS },
+        act: Act::Delete,
+        end: None,
+        ..PLAIN
+    },
+    Workload { name: "unreadable", spec: LONG, act: Act::Garble, end: None, ..PLAIN },
     Workload {
         name: "ttl",
         spec: "{ttlAfterFinished: 40s, podTTLAfterFinished: 15s, \
@@ -137,13 +166,25 @@ impl Workload {
                 step_two(&store).await;
                 store.with(|s| s.delete(&key, &json!({}))).unwrap();
             }
+            Act::Garble => {
+                step_two(&store).await;
+                store.with(|s| s.edit(&key, |run| run["spec"]["pipelineSpec"]["steps"] = json!("garbled"))).unwrap();
+                until(&store, |run| !run["status"]["completionTime"].is_null()).await;
+                store.with(|s| s.delete(&key, &json!({}))).unwrap();
+            }
         }
     }
 }
 
-async fn step_two(store: &Shared) {
+/// Returns once the second step is shown to run.
+pub(super) async fn step_two(store: &Shared) {
+    until(store, |run| is_running(run, "two")).await;
+}
+
+/// Returns once this holds of the run.
+async fn until(store: &Shared, holds: impl Fn(&Value) -> bool) {
     let mut changes = store.changes();
-    while !store.get(&run_key()).is_some_and(|run| is_running(&run, "two")) {
+    while !store.get(&run_key()).is_some_and(|run| holds(&run)) {
         _ = changes.changed().await;
     }
 }

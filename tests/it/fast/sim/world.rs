@@ -59,6 +59,7 @@ struct World {
 impl World {
     fn new(workload: Workload, strike: Strike) -> Self {
         let store = Shared::new();
+        store.with(|s| s.set_quota(workload.quota));
         let door = Door {
             store: store.clone(),
             shown: Arc::default(),
@@ -77,8 +78,14 @@ impl World {
         let node = Node { store: self.store.clone(), boxes: Arc::default(), manners: self.workload.manners };
         tokio::spawn(node.clone().run());
         if !self.workload.agent_away {
-            tokio::spawn(agent::renew(node.clone()));
-            tokio::spawn(agent::follow(node));
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = node.dies() => {}
+                    () = agent::renew(node.clone()) => {}
+                    () = agent::follow(node.clone()) => {}
+                }
+            });
         }
         tokio::spawn(controllers(self.door.clone()));
         let user = tokio::spawn(self.workload.play(self.store.clone()));
@@ -116,6 +123,10 @@ impl World {
         if phase.as_deref() != self.workload.end {
             wrong.push(format!("the run ends as {phase:?} instead of {:?}", self.workload.end));
         }
+        let images = |run: &Value| run["status"]["steps"].to_string().contains("sha256:");
+        if self.workload.pushes && !run.as_deref().is_some_and(|run| images(run)) {
+            wrong.push("the status does not tell of the tag that moved".into());
+        }
         let (mut news, mut pods) = (BTreeMap::new(), BTreeMap::new());
         let end = self.store.with(|store| {
             for change in store.history() {
@@ -126,7 +137,7 @@ impl World {
                     "pods" if change.before.is_none() => *pods.entry(change.key.name.clone()).or_default() += 1,
                     _ => {}
                 }
-                if change.key.kind != "secrets" && object.to_string().contains(CANARY) {
+                if change.key.kind != "secrets" && object.contains(CANARY) {
                     wrong.push(format!("{} {} holds a secret", change.key.kind, change.key.name));
                 }
             }
@@ -140,6 +151,10 @@ impl World {
         });
         if looks > LOOKS_MAX * pods.len().max(1) {
             wrong.push(format!("the run was looked at {looks} times, for {} pods", pods.len()));
+        }
+        let left = self.store.with(|store| store.list("pods").len());
+        if run.is_none() && left > 0 {
+            wrong.push(format!("the run is gone, and {left} pods of it are left"));
         }
         let events = self.door.shown.events.load(Ordering::Relaxed);
         Outcome { end, writes: record.writes.len(), events, news, pods, wrong, trace: record.trace.clone() }

@@ -1,0 +1,160 @@
+//! What a shell may offer for a word: names of runs, steps, services and Pipelines, from the cluster.
+//!
+//! `args` hangs these functions on its arguments; the shell calls us with `COMPLETE` set, kubectl with
+//! `__complete`. **Invariant:** a word at a prompt waits no longer than [`PATIENCE`] and never prints an error: what
+//! cannot be known in time is not offered.
+
+use super::{
+    args::{Display, Global, PHASES, Place},
+    connect::{Cluster, newest_first},
+    explain, topics,
+    view::RunView,
+};
+use clap_complete::engine::CompletionCandidate;
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, ListParams},
+};
+use std::{path::PathBuf, time::Duration};
+
+/// Longest wait for the cluster.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Most names that are offered.
+const MOST: u32 = 200;
+
+/// Names of runs, newest first, each with its phase.
+pub(super) fn runs() -> Vec<CompletionCandidate> {
+    let mut runs = ask(|cluster| async move { cluster.runs().list(&ListParams::default().limit(MOST)).await });
+    runs.sort_by_key(newest_first);
+    let offer = |(order, run): (usize, DynamicObject)| {
+        let view = RunView::read(&run);
+        let help = format!("{} {}", view.phase(), view.pipeline.as_deref().unwrap_or_default());
+        candidate(&view.name, help.trim(), order)
+    };
+    let mut offered: Vec<_> = runs.into_iter().enumerate().map(offer).collect();
+    offered.push(candidate("@latest", "the newest run of the namespace", usize::MAX));
+    offered
+}
+
+/// Names of Pipelines.
+pub(super) fn pipelines() -> Vec<CompletionCandidate> {
+    named_pipelines("")
+}
+
+/// `pipeline/NAME`.
+pub(super) fn sources() -> Vec<CompletionCandidate> {
+    named_pipelines("pipeline/")
+}
+
+/// Steps of the run of this line, else of the latest.
+pub(super) fn steps() -> Vec<CompletionCandidate> {
+    let run = run_of_the_line();
+    let steps = run.iter().flat_map(|run| &run.steps).enumerate();
+    steps.map(|(order, step)| candidate(&step.name, &step.kind, order)).collect()
+}
+
+/// Services of that run.
+pub(super) fn services() -> Vec<CompletionCandidate> {
+    let services = run_of_the_line().map(|run| run.services).unwrap_or_default();
+    services.iter().enumerate().map(|(order, name)| candidate(name, "", order)).collect()
+}
+
+/// Phases, as people write them.
+pub(super) fn phases() -> Vec<CompletionCandidate> {
+    PHASES.iter().enumerate().map(|(order, phase)| candidate(&phase.to_lowercase(), "", order)).collect()
+}
+
+/// Reasons that `explain` knows.
+pub(super) fn reasons() -> Vec<CompletionCandidate> {
+    explain::reasons().enumerate().map(|(order, (name, means))| candidate(name, means, order)).collect()
+}
+
+/// Topics of `help`.
+pub(super) fn topics() -> Vec<CompletionCandidate> {
+    topics::names().enumerate().map(|(order, name)| candidate(name, "", order)).collect()
+}
+
+fn candidate(value: &str, help: &str, order: usize) -> CompletionCandidate {
+    let help = (!help.is_empty()).then(|| help.to_owned().into());
+    CompletionCandidate::new(value).help(help).display_order(Some(order))
+}
+
+fn named_pipelines(prefix: &str) -> Vec<CompletionCandidate> {
+    let found = ask(|cluster| async move {
+        let resource = ApiResource::erase::<crate::api::Pipeline>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource);
+        api.list(&ListParams::default().limit(MOST)).await
+    });
+    let names = found.into_iter().filter_map(|pipeline| pipeline.metadata.name).enumerate();
+    names.map(|(order, name)| candidate(&format!("{prefix}{name}"), "", order)).collect()
+}
+
+fn run_of_the_line() -> Option<RunView> {
+    let mut runs = ask(|cluster| async move { cluster.runs().list(&ListParams::default().limit(MOST)).await });
+    runs.sort_by_key(newest_first);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let written = |run: &&DynamicObject| run.metadata.name.as_ref().is_some_and(|name| words.contains(name));
+    runs.iter().find(written).or(runs.first()).map(RunView::read)
+}
+
+/// Asks the cluster of the line. Whatever goes wrong, nothing is offered.
+fn ask<F, A>(call: F) -> Vec<DynamicObject>
+where
+    F: FnOnce(Cluster) -> A,
+    A: Future<Output = kube::Result<kube::api::ObjectList<DynamicObject>>>,
+{
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+    let place = place(std::env::args().skip(1));
+    let quiet = Display { quiet: 2, ..Display::default() };
+    let found = runtime.block_on(async {
+        let asked = async {
+            let cluster = Cluster::open(&Global { place, display: quiet }, "windlass").await.ok()?;
+            call(cluster).await.ok()
+        };
+        tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
+    });
+    runtime.shutdown_background();
+    found.map(|list| list.items).unwrap_or_default()
+}
+
+/// Where the unfinished line leads. It cannot be parsed as a whole, as it is not whole.
+fn place(words: impl Iterator<Item = String>) -> Place {
+    let mut place = Place { request_timeout: Some(PATIENCE), ..Place::default() };
+    let mut words = words.peekable();
+    while let Some(word) = words.next() {
+        let (flag, value) = match word.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => (flag.to_owned(), Some(value.to_owned())),
+            _ => (word.clone(), None),
+        };
+        let attached = word.strip_prefix("-n").filter(|rest| !rest.is_empty() && !word.starts_with("--"));
+        if let Some(namespace) = attached {
+            place.namespace = Some(namespace.to_owned());
+            continue;
+        }
+        let mut value = || value.clone().or_else(|| words.next());
+        match flag.as_str() {
+            "-n" | "--namespace" => place.namespace = value(),
+            "--context" => place.context = value(),
+            "--kubeconfig" => place.kubeconfig = value().map(PathBuf::from),
+            "--as" => place.as_user = value(),
+            "--as-group" => place.as_group.extend(value()),
+            _ => {}
+        }
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_line_says_where() {
+        let of = |line: &str| place(line.split(' ').map(str::to_owned));
+        let found = of("windlass -n team-a logs --context=prod --kubeconfig k --as ann --step");
+        assert_eq!((found.namespace.as_deref(), found.context.as_deref()), (Some("team-a"), Some("prod")));
+        assert_eq!((found.kubeconfig, found.as_user.as_deref()), (Some("k".into()), Some("ann")));
+        assert_eq!(of("windlass logs -nteam-b").namespace.as_deref(), Some("team-b"));
+        assert_eq!(of("windlass logs -n").namespace, None);
+    }
+}

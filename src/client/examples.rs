@@ -1,0 +1,60 @@
+//! Examples of the verbs, for `--help`.
+//!
+//! `args` puts them into the long help. **Invariant:** each line that begins with `  windlass ` can be pasted; `cli`
+//! rewrites those words for the plugin.
+
+/// `run`.
+pub(super) const RUN: &str = "\
+Examples:
+  windlass run -f hello.yaml                           start, follow, exit with the result
+  windlass run --from pipeline/release -p version=1.4  run a Pipeline of the namespace
+  DIGEST=$(windlass run -f hello.yaml -o digest)       only the pushed image on stdout";
+
+/// `status`.
+pub(super) const STATUS: &str = "\
+Examples:
+  windlass status                              the latest run: why it waits, what failed
+  windlass status release#7 --wait             wait for the end, exit with the result
+  windlass status hello-7 -o jsonpath='{.status.steps[*].images[0].digest}'";
+
+/// `list`.
+pub(super) const LIST: &str = "\
+Examples:
+  windlass list --pipeline release --status failed
+  windlass list -w                             a line for each change
+  windlass list -A -o json                     as kubectl get -o json";
+
+/// `logs`.
+pub(super) const LOGS: &str = "\
+Examples:
+  windlass logs -f                             follow the latest run, exit with its result
+  windlass logs hello-7 --failed --tail 50     the last lines of what failed
+  windlass logs hello-7 --service db --since 5m";
+
+/// `cancel`.
+pub(super) const CANCEL: &str = "\
+Examples:
+  windlass cancel hello-7                      stop the step, run the after-steps
+  windlass cancel hello-7 --now                stop at once
+  windlass cancel hello-7 hello-8 --wait       until they have ended";
+
+/// `retry`.
+pub(super) const RETRY: &str = "\
+Examples:
+  windlass retry hello-7                       the same steps and parameters, as a new run
+  windlass retry @latest -d                    do not follow it
+  windlass retry release#7 -o name             the name of the new run on stdout";
+
+/// `explain`.
+pub(super) const EXPLAIN: &str = "\
+Examples:
+  windlass explain StepFailed
+  windlass explain                             every reason, one line each";
+
+/// `completion`.
+pub(super) const COMPLETION: &str = "\
+Examples:
+  source <(windlass completion bash)           in ~/.bashrc; zsh alike
+  windlass completion fish > ~/.config/fish/completions/windlass.fish
+  kubectl windlass completion kubectl > kubectl_complete-windlass
+                                               executable, and on the PATH beside the plugin";

@@ -1,0 +1,125 @@
+use super::*;
+
+/// A run whose pod is on its node; `now` is 12:00:00.
+fn starting(spec: &str, containers: &str) -> Observed {
+    with_pod(
+        spec,
+        &format!(
+            "{{phase: Pending, startTime: '2026-11-21T11:50:00Z', conditions: [{{type: PodScheduled, status: 'True'}}], {containers}}}"
+        ),
+    )
+}
+
+/// A container of the pod.
+fn container(name: &str, state: &str) -> String {
+    format!("{{name: {name}, image: '{name}:1', imageID: '', ready: false, restartCount: 0, {state}}}")
+}
+
+const CREATING: &str = "state: {waiting: {reason: ContainerCreating}}";
+const FAILS: &str = "state: {waiting: {reason: ErrImagePull, message: 'i/o timeout'}}";
+const DENIED: &str = "state: {waiting: {reason: ImagePullBackOff, message: 'pull access denied'}}";
+
+fn pair(prepare: &str, box_: &str) -> String {
+    format!("containerStatuses: [{}, {}]", container("prepare", prepare), container("box", box_))
+}
+
+#[rstest]
+#[case::world(FAILS, 120)]
+#[case::sure(DENIED, 10)]
+fn a_failing_pull_has_its_grace_from_the_first_failure_on(#[case] state: &str, #[case] grace_s: i64) {
+    // The pod is ten minutes old: the pull took so long.
+    let failing = starting(SPEC, &pair("state: {running: {}}", state));
+    let (status, reason, message) = reason_of(&failing);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "ImagePullFailed"));
+    assert!(message.starts_with("image box:1 cannot be pulled: "), "{message}");
+    assert_eq!(plan(&failing).wake, Some(Duration::from_secs(grace_s.cast_unsigned())));
+    let mut later = failing.clone();
+    later.now += SignedDuration::from_secs(grace_s - 1);
+    assert_eq!(reason_of(&settle(later.clone())).0, "Unknown");
+    later.now += SignedDuration::from_secs(1);
+    let ended = settle(later);
+    assert_eq!((reason_of(&ended).0.as_str(), reason_of(&ended).1.as_str()), ("False", "ImagePullFailed"));
+    // One that mends begins anew.
+    let good = starting(SPEC, &pair("state: {running: {}}", CREATING));
+    let mut mended = failing;
+    mended.now += SignedDuration::from_secs(5);
+    let bad = std::mem::replace(&mut mended.pod, good.pod);
+    let mut again = settle(mended);
+    assert_eq!(reason_of(&again).1, "PullingImages");
+    again.now += SignedDuration::from_secs(300);
+    again.pod = bad;
+    assert_eq!(reason_of(&settle(again)).0, "Unknown");
+}
+
+#[rstest]
+#[case::no_sandbox("False", 60, "PodPending", "node node sets up pod r-1")]
+#[case::images_are_there("True", 1, "PodPending", "node node sets up pod r-1")]
+#[case::takes_longer("True", 2, "PullingImages", "pulling box:1")]
+fn a_pull_is_said_when_the_start_takes_longer_than_without(
+    #[case] sandbox: &str,
+    #[case] age_s: i64,
+    #[case] reason: &str,
+    #[case] message: &str,
+) {
+    let mut seen = starting(SPEC, &pair("state: {running: {}}", CREATING));
+    let conditions = seen.pod.as_mut().unwrap().status.as_mut().unwrap().conditions.as_mut().unwrap();
+    conditions.push(k8s_openapi::api::core::v1::PodCondition {
+        type_: "PodReadyToStartContainers".into(),
+        status: sandbox.into(),
+        last_transition_time: Some(ago(age_s)),
+        ..Default::default()
+    });
+    let seen = settle(seen);
+    assert_eq!(reason_of(&seen), ("Unknown".into(), reason.into(), message.into()));
+    if age_s == 1 {
+        assert_eq!(plan(&seen).wake, Some(Duration::from_secs(1)));
+    }
+}
+
+#[test]
+fn the_image_that_is_pulled_is_the_one_whose_turn_it_is() {
+    let spec = SPEC.replace("{box", "{services: [{name: db, image: 'p:1'}], box");
+    let init =
+        |state: &str| format!("initContainerStatuses: [{}], {}", container("svc-db", state), pair(CREATING, CREATING));
+    for (containers, image) in [
+        (init(CREATING), "svc-db:1"),
+        (init("started: true, state: {running: {}}"), "prepare:1"),
+        (pair("state: {running: {}}", CREATING), "box:1"),
+        (pair(CREATING, "state: {running: {}}"), "prepare:1"),
+    ] {
+        assert_eq!(reason_of(&starting(&spec, &containers)).2, format!("pulling {image}"));
+    }
+    let slow = starting(&spec, &init("started: false, state: {running: {}}"));
+    assert_eq!(
+        (reason_of(&slow).1.as_str(), reason_of(&slow).2.as_str()),
+        ("WaitingForServices", "waiting for db (command)")
+    );
+}
+
+#[rstest]
+#[case::nothing_takes_time("", "Running", "the steps run")]
+#[case::inline("source: {inline: {files: [{path: a, content: b}]}},", "Running", "the steps run")]
+#[case::git("source: {git: {url: 'https://h/a'}},", "FetchingSource", "fetching https://h/a")]
+#[case::checked_by_the_kubelet(
+    "services: [{name: db, image: p, readiness: {exec: {command: [x]}}}],",
+    "Running",
+    "the steps run"
+)]
+#[case::services(
+    "services: [{name: db, image: p, readiness: {tcp: 5432}}, {name: web, image: w, readiness: {http: {port: 80}}}],",
+    "WaitingForServices",
+    "waiting for db (tcp 5432), web (http 80/)"
+)]
+#[case::both(
+    "source: {git: {url: 'https://h/a'}}, services: [{name: db, image: p, readiness: {tcp: 5432}}],",
+    "WaitingForServices",
+    "fetching https://h/a and waiting for db (tcp 5432)"
+)]
+fn what_prepare_is_at(#[case] fields: &str, #[case] reason: &str, #[case] message: &str) {
+    let spec = SPEC.replace("{box", &format!("{{{fields} box"));
+    let running = "state: {running: {}}";
+    let seen = starting(&spec, &pair(running, running));
+    assert_eq!((reason_of(&seen).1.as_str(), reason_of(&seen).2.as_str()), (reason, message));
+    let done = starting(&spec, &pair("state: {terminated: {exitCode: 0}}", running));
+    assert_eq!(reason_of(&done).1, "Running");
+}
