@@ -31,6 +31,7 @@ const STATUS_LINE_BYTES: usize = 1024;
 pub(crate) fn wait(check: &ServiceCheck) -> Result<Duration, Failure> {
     let begin = Instant::now();
     let end = begin + Duration::from_secs(check.within_s);
+    let mut earlier: Option<String> = None;
     loop {
         let now = Instant::now();
         let look_end = end.min(now + LOOK);
@@ -39,10 +40,13 @@ pub(crate) fn wait(check: &ServiceCheck) -> Result<Duration, Failure> {
             Some(path) => http_problem(check.port, path, look_end),
         };
         let Some(problem) = problem else { return Ok(begin.elapsed()) };
+        // A look that the end cut short says less than the one before.
+        let problem = earlier.filter(|_| Instant::now() >= end).unwrap_or(problem);
         if Instant::now() + INTERVAL >= end {
             let message = format!("service {}: {problem} after {}", check.name, span(check.within_s));
             return Err(failure(reason::SERVICE_NOT_READY, message));
         }
+        earlier = Some(problem);
         thread::sleep(INTERVAL);
     }
 }
