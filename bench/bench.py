@@ -203,10 +203,36 @@ def small(options):
         compare(cluster, options, stack, f"1 MiB on a base of {options.mib} MiB", base, 1)
 
 
-def compare(cluster, options, pushed, what, box, mib):
-    """Pushes in turns: docker's own, ours without and with the search for secrets."""
+def memory(options):
+    """The agent's peak memory for one very large file and for very many small ones, with the search for secrets."""
+    contents = {f"one file of {2 * options.mib} MiB": fill(2 * options.mib), "100,000 small files": many(100_000)}
+    with Cluster() as cluster:
+        add_secret(cluster)
+        for i, (what, script) in enumerate(contents.items()):
+            repository = f"{options.registry}/{cluster.namespace}/memory-{i}"
+            seconds, peak = our_push(cluster, f"memory-{i}", BOX, script, repository, "Deny")
+            forget_blobs(repository)
+            assert peak, "the agent is not in /proc"
+            row(f"the agent's peak memory (VmHWM) in a push of {what}", "≤ 64 MiB", f"{peak / 1024:.0f} MiB",
+                peak <= 64 * 1024, f"the push took {seconds:.1f} s")
+
+
+def many(count):
+    """A layer of many small files, a thousand in each folder."""
+    write = 'BEGIN { for (i = 0; i < n; i++) { f = "/bench-files/" int(i / 1000) "/" i; print i > f; close(f) } }'
+    folders = f"for d in $(seq 0 {count // 1000 - 1}); do mkdir -p /bench-files/$d; done"
+    return f"{folders}; awk -v n={count} '{write}'; sync"
+
+
+def add_secret(cluster):
+    """Something to look for in layers."""
     secret = {"metadata": {"name": "keys"}, "stringData": {"key": secrets.token_hex(20)}}
     cluster.send("POST", f"/api/v1/namespaces/{cluster.namespace}/secrets", secret)
+
+
+def compare(cluster, options, pushed, what, box, mib):
+    """Pushes in turns: docker's own, ours without and with the search for secrets."""
+    add_secret(cluster)
     took, peak = {"raw": [], "Allow": [], "Deny": []}, 0
     for i in range(options.rounds):
         for kind in took:
@@ -215,7 +241,7 @@ def compare(cluster, options, pushed, what, box, mib):
                 with contextlib.ExitStack() as gone:
                     seconds = raw_push(box, mib, f"{repository}:1", gone.enter_context)
             else:
-                seconds, memory = our_push(cluster, f"{kind.lower()}-{i}", box, mib, repository, kind)
+                seconds, memory = our_push(cluster, f"{kind.lower()}-{i}", box, fill(mib), repository, kind)
                 peak = max(peak, memory)
             took[kind].append(seconds)
             if mib > 1:
@@ -259,7 +285,7 @@ def raw_push(image, mib, target, keep):
     return time.monotonic() - began
 
 
-def our_push(cluster, name, image, mib, repository, policy):
+def our_push(cluster, name, image, script, repository, policy):
     """Seconds of the push step by the runner's records, and the agent's peak memory in KiB (0: not known)."""
     agent = agent_process()
     if agent:
@@ -268,7 +294,7 @@ def our_push(cluster, name, image, mib, repository, policy):
                                            "secretsInImage": policy}}
     env = [{"name": "KEY", "secretKeyRef": {"name": "keys", "key": "key"}}]
     pipeline = {"box": {"image": image, "imagePullPolicy": "IfNotPresent"}, "env": env,
-                "steps": [{"name": "fill", "script": fill(mib)}, step, SHOW]}
+                "steps": [{"name": "fill", "script": script}, step, SHOW]}
     status, _ = cluster.run(name, pipeline)
     at = cluster.journal(name)
     cluster.forget("pipelineruns", name, status["podName"])
@@ -304,13 +330,13 @@ def tool(*command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", help="latency, handover, writes, small, large; default: all")
+    parser.add_argument("what", nargs="*", help="latency, handover, writes, small, large, memory; default: all")
     parser.add_argument("--rounds", type=int, help="of each side; default: 7, for large 3")
-    parser.add_argument("--mib", type=int, default=1024, help="of the large layer; default: 1024")
+    parser.add_argument("--mib", type=int, default=1024, help="of the large layer, twice that for memory; default: 1024")
     parser.add_argument("--registry", default=os.environ.get("WINDLASS_REGISTRY"), help="open, as the node names it")
     options = parser.parse_args()
     rounds = options.rounds
-    for measure in (latency, handover, writes, small, large):
+    for measure in (latency, handover, writes, small, large, memory):
         if not options.what or measure.__name__ in options.what:
             options.rounds = rounds or (3 if measure is large else 7)
             measure(options)

@@ -8,14 +8,20 @@
 use super::files::{FileError, Volumes};
 use crate::{
     api::{
-        PipelineSpec,
+        PipelineSpec, Step,
         condition::reason,
         env::{EnvFrom, EnvVar, can_be_set},
         push::DockerPush,
     },
-    registry::{Credentials, CredentialsError, NamedSecret, PushError, Repository, Secret},
+    registry::{AwsKeys, Credentials, CredentialsError, NamedSecret, PushError, Repository, Secret},
+    steps::{
+        docker_push::{self, Login},
+        expand,
+        logins::{self, Origin},
+    },
     wire::{push_volume, secret_volume},
 };
+use std::collections::BTreeMap;
 
 /// Largest value of a Secret's key; Kubernetes stores no larger Secret.
 const MAX_VALUE_BYTES: usize = 1024 * 1024;
@@ -30,54 +36,180 @@ const CONFIG: &str = ".dockercfg";
 const USERNAME: &str = "username";
 const PASSWORD: &str = "password";
 
-/// The login of a push step; `None` if it names no Secret.
-pub fn login(
-    volumes: &Volumes,
-    spec: &PipelineSpec,
-    push: &DockerPush,
-    repository: &Repository,
-) -> Result<Option<Credentials>, PushError> {
-    let Some(name) = push.credentials.as_ref().map(|credentials| credentials.secret_name.as_str()) else {
-        return Ok(None);
-    };
-    let missing = |what: String| PushError::new(reason::CREDENTIALS_NOT_FOUND, what);
-    let Some(index) = spec.push_secrets().iter().position(|known| *known == name) else {
-        return Err(missing(format!("Secret {name} is not one of this run")));
-    };
-    let volume = push_volume(index);
-    let unreadable = |error: FileError| missing(format!("Secret {name} cannot be read: {}", told(&error)));
-    let unusable = |key: &str, error: CredentialsError| missing(format!("Secret {name}, key {key}: {error}"));
-    let read = |key: &str| volumes.secret(&volume, key, MAX_VALUE_BYTES).map_err(unreadable);
-    for key in [CONFIG_JSON, CONFIG] {
-        let Some(bytes) = read(key)? else { continue };
-        let bytes = if key == CONFIG { below_auths(&bytes) } else { bytes };
-        let found = Credentials::from_docker_config_json(&bytes, repository).map_err(|error| unusable(key, error))?;
-        return match found {
-            Some(credentials) => Ok(Some(credentials)),
-            None => Err(missing(format!("Secret {name} has no login for {}", repository.host))),
-        };
+/// A push step, and where its Secrets are.
+#[derive(Clone, Copy)]
+pub struct Logins<'a> {
+    /// The volumes of the run's pod.
+    pub volumes: &'a Volumes,
+    /// The frozen pipeline.
+    pub spec: &'a PipelineSpec,
+    /// The step.
+    pub step: &'a Step,
+    /// Its properties.
+    pub push: &'a DockerPush,
+}
+
+impl Logins<'_> {
+    /// Puts the variables that the step logs in with into its environment, where Secrets declare them: what the
+    /// box says of those does not count.
+    ///
+    /// # Errors
+    /// `CredentialsNotFound` when a Secret does not hold what the step names.
+    pub fn fill(&self, env: &mut BTreeMap<String, String>) -> Result<(), PushError> {
+        logins::check("dockerPush", self.spec, self.step, self.push)
+            .map_err(|error| PushError::new(error.reason, error.message))?;
+        for variable in logins::login_variables(self.push) {
+            match self.value(variable)? {
+                Some(value) => {
+                    env.insert(variable.to_owned(), value);
+                }
+                None if self.is_secret(variable) => {
+                    return Err(missing(format!("no Secret that the pipeline names for ${variable} has its key")));
+                }
+                None => {}
+            }
+        }
+        Ok(())
     }
-    match (read(USERNAME)?, read(PASSWORD)?) {
-        (Some(_), Some(_)) if !host_is_fixed(push) => Err(missing(format!(
-            "Secret {name} is a login for no host in particular, and repository takes its host from a variable: \
-             write the host out, or use a Secret of type kubernetes.io/dockerconfigjson"
-        ))),
-        (Some(username), Some(password)) => Credentials::from_basic_auth(&username, &password)
-            .map(Some)
-            .map_err(|error| unusable("username or password", error)),
-        (Some(_), None) => Err(missing(format!("Secret {name} has no key {PASSWORD}"))),
-        (None, Some(_)) => Err(missing(format!("Secret {name} has no key {USERNAME}"))),
-        (None, None) => Err(missing(format!(
-            "Secret {name} does not exist, or has neither {CONFIG_JSON} nor {USERNAME} and {PASSWORD}"
-        ))),
+
+    /// The login of the step; `None` if it has none. `env` has been [filled](Self::fill).
+    ///
+    /// # Errors
+    /// `CredentialsNotFound`, or what is wrong with a property.
+    pub fn login(
+        &self,
+        env: &BTreeMap<String, String>,
+        repository: &Repository,
+    ) -> Result<Option<Credentials>, PushError> {
+        if let Some(credentials) = &self.push.credentials {
+            return self.of_secret(&credentials.secret_name, repository).map(Some);
+        }
+        let login = docker_push::login(self.push, env).map_err(|error| PushError::new(error.reason, error.message))?;
+        match login {
+            None => Ok(None),
+            Some(Login::Password { .. }) if !self.host_is_fixed(repository)? => Err(missing(of_no_host("password"))),
+            Some(Login::Password { username, password }) => {
+                Credentials::from_basic_auth(username.as_bytes(), password.as_bytes())
+                    .map(Some)
+                    .map_err(|error| missing(format!("username and password: {error}")))
+            }
+            Some(Login::Ecr { access_key, secret_key, ecr }) => {
+                let secret_key = Secret::new(secret_key.trim().to_owned());
+                let access_key = access_key.trim().to_owned();
+                let (account, region) = (ecr.account, ecr.region);
+                let keys = AwsKeys { access_key, secret_key, account, region, registry: ecr.registry, api: ecr.api };
+                Ok(Some(Credentials::aws(keys)))
+            }
+        }
+    }
+
+    /// The login in a Secret that `credentials` names.
+    fn of_secret(&self, name: &str, repository: &Repository) -> Result<Credentials, PushError> {
+        let unusable = |key: &str, error: CredentialsError| missing(format!("Secret {name}, key {key}: {error}"));
+        let read = |key: &str| self.push_key(name, key);
+        for key in [CONFIG_JSON, CONFIG] {
+            let Some(bytes) = read(key)? else { continue };
+            let bytes = if key == CONFIG { below_auths(&bytes) } else { bytes };
+            let found = Credentials::from_docker_config_json(&bytes, repository).map_err(|e| unusable(key, e))?;
+            return found.ok_or_else(|| missing(format!("Secret {name} has no login for {}", repository.host)));
+        }
+        match (read(USERNAME)?, read(PASSWORD)?) {
+            (Some(_), Some(_)) if !self.host_is_fixed(repository)? => {
+                Err(missing(of_no_host(&format!("Secret {name}"))))
+            }
+            (Some(username), Some(password)) => Credentials::from_basic_auth(&username, &password)
+                .map_err(|error| unusable("username or password", error)),
+            (Some(_), None) => Err(missing(format!("Secret {name} has no key {PASSWORD}"))),
+            (None, Some(_)) => Err(missing(format!("Secret {name} has no key {USERNAME}"))),
+            (None, None) => Err(missing(format!(
+                "Secret {name} does not exist, or has neither {CONFIG_JSON} nor {USERNAME} and {PASSWORD}"
+            ))),
+        }
+    }
+
+    /// Whether the pipeline itself says which host is pushed to. What the box exports may choose a repository,
+    /// but never who is given a login.
+    fn host_is_fixed(&self, repository: &Repository) -> Result<bool, PushError> {
+        if self.push.registry.as_deref().is_some_and(|text| !text.trim().is_empty() && !expand::has_variables(text)) {
+            return Ok(true);
+        }
+        let mut known = BTreeMap::new();
+        let texts = [Some(self.push.repository.as_str()), self.push.registry.as_deref()];
+        for variable in texts.into_iter().flatten().flat_map(expand::variables) {
+            let value = match logins::origin(self.spec, self.step, variable) {
+                Origin::Literal(value) => Some(value.to_owned()),
+                Origin::Key(_) | Origin::Whole(_) => self.value(variable)?,
+                Origin::Elsewhere => None,
+            };
+            known.extend(value.map(|value| (variable.to_owned(), value)));
+        }
+        Ok(docker_push::host(self.push, &known).as_deref() == Some(repository.host.as_str()))
+    }
+
+    /// The value of a variable that a Secret declares; `None` if none does, or the key may be missing and is.
+    fn value(&self, variable: &str) -> Result<Option<String>, PushError> {
+        let (secret, bytes) = match logins::origin(self.spec, self.step, variable) {
+            Origin::Literal(_) | Origin::Elsewhere => return Ok(None),
+            Origin::Key(key) => {
+                let bytes = match self.push_key(&key.name, &key.key)? {
+                    Some(bytes) => Some(bytes),
+                    None => self.env_key(&key.name, &key.key)?,
+                };
+                if bytes.is_none() && !key.optional {
+                    return Err(missing(format!("Secret {} has no key {}; ${variable} needs it", key.name, key.key)));
+                }
+                (key.name.as_str(), bytes)
+            }
+            Origin::Whole(secrets) => {
+                let mut found = ("", None);
+                for (name, key) in secrets {
+                    if let Some(bytes) = self.env_key(name, &key)? {
+                        found = (name, Some(bytes));
+                        break;
+                    }
+                }
+                found
+            }
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
+        let text = String::from_utf8(bytes);
+        text.map(Some).map_err(|_| missing(format!("the value of ${variable} in Secret {secret} is not text")))
+    }
+
+    /// Whether a variable stands for a password.
+    fn is_secret(&self, variable: &str) -> bool {
+        let secret = [&self.push.password, &self.push.aws_secret_key].into_iter().flatten();
+        secret.flat_map(|text| expand::variables(text)).any(|name| name == variable)
+    }
+
+    /// A key of a Secret that is mounted for logins.
+    fn push_key(&self, name: &str, key: &str) -> Result<Option<Vec<u8>>, PushError> {
+        let index = logins::push_secrets(self.spec).iter().position(|known| *known == name);
+        self.key(name, key, index.map(push_volume))
+    }
+
+    /// A key of a Secret that is mounted for the environment.
+    fn env_key(&self, name: &str, key: &str) -> Result<Option<Vec<u8>>, PushError> {
+        let index = logins::env_objects(self.spec).0.iter().position(|known| *known == name);
+        self.key(name, key, index.map(secret_volume))
+    }
+
+    fn key(&self, name: &str, key: &str, volume: Option<String>) -> Result<Option<Vec<u8>>, PushError> {
+        let Some(volume) = volume else { return Ok(None) };
+        let unreadable = |error: FileError| missing(format!("Secret {name} cannot be read: {}", told(&error)));
+        self.volumes.secret(&volume, key, MAX_VALUE_BYTES).map_err(unreadable)
     }
 }
 
-/// Whether the pipeline itself says which host is pushed to. What the box exports may choose a repository,
-/// but never who is given a login.
-fn host_is_fixed(push: &DockerPush) -> bool {
-    let literal = |text: &str| !text.contains('$');
-    push.registry.as_deref().is_some_and(literal) || push.repository.split('/').next().is_some_and(literal)
+fn missing(what: String) -> PushError {
+    PushError::new(reason::CREDENTIALS_NOT_FOUND, what)
+}
+
+fn of_no_host(what: &str) -> String {
+    format!(
+        "{what} is a login for no host in particular, and the host of repository comes from a variable that steps can \
+         export: write the host out, in repository or registry, or use a Secret of type kubernetes.io/dockerconfigjson"
+    )
 }
 
 /// What an image is searched for.
@@ -95,7 +227,7 @@ pub struct Sought {
 pub fn sought(volumes: &Volumes, spec: &PipelineSpec, login: Option<&Credentials>) -> Sought {
     let mut sought = Sought::default();
     let mut room = MAX_ALL_BYTES;
-    let (secrets, _) = spec.env_objects();
+    let (secrets, _) = logins::env_objects(spec);
     for (index, secret) in secrets.into_iter().enumerate() {
         let volume = secret_volume(index);
         let keys = volumes.secret_keys(&volume).unwrap_or_else(|error| {

@@ -43,6 +43,9 @@ pub struct Options {
     /// A host that may be given a registry's login to hand out tokens, as REGISTRY=HOST (repeat for more)
     #[arg(long = "token-host", value_name = "REGISTRY=HOST")]
     pub token_hosts: Vec<String>,
+    /// Where a host is reached, instead of what its name resolves to, as HOST=IP:PORT (repeat for more)
+    #[arg(long = "registry-address", value_name = "HOST=IP:PORT", value_parser = address)]
+    pub registry_addresses: Vec<(String, SocketAddr)>,
     /// Where health is served; loopback, as the agent is on the node's network
     #[arg(long, default_value = "127.0.0.1:8081", value_parser = loopback)]
     pub listen_health: SocketAddr,
@@ -58,7 +61,11 @@ impl Options {
 
     /// What the administrator allows of registries.
     pub(super) fn trust(&self) -> anyhow::Result<Trust> {
-        let mut trust = Trust { insecure_hosts: self.insecure_registries.clone(), ..Trust::default() };
+        let mut trust = Trust {
+            insecure_hosts: self.insecure_registries.clone(),
+            addresses: self.registry_addresses.clone(),
+            ..Trust::default()
+        };
         for setting in &self.registry_cas {
             match setting.split_once('=') {
                 Some((host, file)) => trust.ca_pem.push((host.to_owned(), read(Path::new(file))?)),
@@ -101,6 +108,12 @@ fn read(file: &Path) -> anyhow::Result<String> {
     let length = fs::metadata(file).with_context(|| format!("read {}", file.display()))?.len();
     anyhow::ensure!(length <= MAX_CA_BYTES, "read {}: larger than {MAX_CA_BYTES} bytes", file.display());
     fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
+}
+
+fn address(text: &str) -> Result<(String, SocketAddr), String> {
+    let pair = text.split_once('=').filter(|(host, _)| !host.is_empty());
+    let pair = pair.and_then(|(host, address)| Some((host.to_owned(), address.parse().ok()?)));
+    pair.ok_or_else(|| "expected HOST=IP:PORT".into())
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -149,6 +162,16 @@ mod tests {
         let options = parse(&["--token-host", "a.io=login.a.io"]).unwrap();
         assert_eq!(options.trust().unwrap().token_hosts, [("a.io".to_owned(), "login.a.io".to_owned())]);
         assert!(parse(&["--token-host", "a.io="]).unwrap().trust().is_err());
+    }
+
+    #[test]
+    fn addresses_of_hosts() {
+        let options = parse(&["--registry-address", "registry.corp=10.0.0.7:5000"]).unwrap();
+        let expected = ("registry.corp".to_owned(), "10.0.0.7:5000".parse().unwrap());
+        assert_eq!(options.trust().unwrap().addresses, [expected]);
+        for wrong in ["registry.corp", "=10.0.0.7:5000", "registry.corp=10.0.0.7", "registry.corp=other.corp:5000"] {
+            assert!(parse(&["--registry-address", wrong]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! environment is taken, to expand them.
 
 use super::{
-    credentials::{self, Sought},
+    credentials::{self, Logins, Sought},
     files::{FileError, Volumes},
     line::Line,
     run::Run,
@@ -242,12 +242,14 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
         | None => return Err(unknown()),
     };
     let request = request(volumes, job.step)?;
-    let env = if properties.disable_sync { &request.run_env } else { &request.env };
-    let plan = docker_push::plan(properties, env, job.run.build_number)
+    let mut env = if properties.disable_sync { request.run_env } else { request.env };
+    let logins = Logins { volumes, spec, step, push: properties };
+    logins.fill(&mut env)?;
+    let plan = docker_push::plan(properties, &env, job.run.build_number)
         .map_err(|error| PushError::new(error.reason, error.message))?;
     let repository = Repository::parse(&plan.repository, plan.registry.as_deref())
         .map_err(|error| PushError::new(error.reason(), error.to_string()))?;
-    let credentials = credentials::login(volumes, spec, properties, &repository)?;
+    let credentials = logins.login(&env, &repository)?;
     let sought = sought(volumes, job, properties, credentials.as_ref())?;
     let created = i64::try_from(job.began_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     Ok(Push {

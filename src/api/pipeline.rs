@@ -265,43 +265,4 @@ impl PipelineSpec {
     pub fn all_steps(&self) -> impl Iterator<Item = (bool, &Step)> {
         self.steps.iter().map(|s| (false, s)).chain(self.after_steps.iter().map(|s| (true, s)))
     }
-
-    /// Names of the Secrets that push steps log in with, each once, in order of first use.
-    /// The index in this list names the volume that carries it (`wire::push_volume`).
-    #[must_use]
-    pub fn push_secrets(&self) -> Vec<&str> {
-        let mut names = Vec::new();
-        for (_, step) in self.all_steps() {
-            let push = step.docker_push.as_ref().or(step.docker_scratch_push.as_ref().map(|s| &s.push));
-            if let Some(c) = push.and_then(|p| p.credentials.as_ref())
-                && !names.contains(&c.secret_name.as_str())
-            {
-                names.push(c.secret_name.as_str());
-            }
-        }
-        names
-    }
-
-    /// Names of the Secrets and of the ConfigMaps that feed the environment, each once, in order of first use.
-    /// The index of a Secret names the volume that carries it (`wire::secret_volume`).
-    #[must_use]
-    pub fn env_objects(&self) -> (Vec<&str>, Vec<&str>) {
-        let (mut secrets, mut config_maps) = (Vec::new(), Vec::new());
-        let mut add = |list: bool, name| {
-            let names: &mut Vec<&str> = if list { &mut secrets } else { &mut config_maps };
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        };
-        for from in &self.env_from {
-            from.secret_ref.iter().for_each(|r| add(true, &r.name));
-            from.config_map_ref.iter().for_each(|r| add(false, &r.name));
-        }
-        let steps = self.all_steps().flat_map(|(_, s)| &s.env);
-        for var in self.box_.env.iter().chain(&self.env).chain(steps) {
-            var.secret_key_ref.iter().for_each(|r| add(true, &r.name));
-            var.config_map_key_ref.iter().for_each(|r| add(false, &r.name));
-        }
-        (secrets, config_maps)
-    }
 }

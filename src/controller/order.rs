@@ -8,16 +8,21 @@ use crate::{
         pipeline::{EnvFrom, EnvVar, Source, Submodules},
         step::OnFailure,
     },
+    steps::logins,
     wire::{
-        self, EnvFromSource, EnvItem, EnvValue, GitOrder, Order, OrderStep, RunInfo, ServiceCheck, SourceOrder,
-        StepWork,
+        self, EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, RunInfo, ServiceCheck,
+        SourceOrder, StepWork,
     },
 };
+use std::collections::BTreeSet;
 
 /// Writes the order of a run whose pipeline is frozen.
 #[must_use]
 pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
-    let box_env = spec.box_.env.iter().map(env_item);
+    let withheld = logins::withheld(spec);
+    let given = |vars: &[EnvVar]| -> Vec<EnvItem> {
+        vars.iter().filter(|var| logins::is_given(var, &withheld)).map(env_item).collect()
+    };
     let from = spec.env_from.iter().filter_map(env_from_item);
     Order {
         version: wire::VERSION,
@@ -26,18 +31,14 @@ pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
         shell: spec.box_.shell.clone(),
         deadline_ms,
         timeout_s: seconds(&spec.timeout),
-        env: box_env.chain(from).chain(spec.env.iter().map(env_item)).collect(),
+        env: given(&spec.box_.env).into_iter().chain(from).chain(given(&spec.env)).collect(),
         source: source(spec.source.as_ref()),
         services: spec.services.iter().filter_map(service_check).collect(),
         push_secrets: push_secrets(spec),
-        steps: spec.all_steps().map(|(after, step)| order_step(spec, after, step)).collect(),
+        login_keys: login_keys(spec),
+        steps: spec.all_steps().map(|(after, step)| order_step(spec, after, step, &withheld)).collect(),
+        withheld: withheld.iter().map(|name| (*name).to_owned()).collect(),
     }
-}
-
-/// Names of the Secrets and of the ConfigMaps that feed the environment, each once, in order of first use.
-#[must_use]
-pub fn env_objects(spec: &PipelineSpec) -> (Vec<&str>, Vec<&str>) {
-    spec.env_objects()
 }
 
 fn env_item(var: &EnvVar) -> EnvItem {
@@ -96,18 +97,31 @@ fn service_check(service: &crate::api::pipeline::Service) -> Option<ServiceCheck
     Some(ServiceCheck { name: service.name.clone(), port, http_path, within_s })
 }
 
+/// Whole Secrets that steps log in with; each with the first step that does.
 fn push_secrets(spec: &PipelineSpec) -> Vec<(String, String)> {
-    let step_of = |secret: &str| {
-        let uses = |s: &&crate::api::Step| {
-            let push = s.docker_push.as_ref().or(s.docker_scratch_push.as_ref().map(|p| &p.push));
-            push.and_then(|p| p.credentials.as_ref()).is_some_and(|c| c.secret_name == secret)
-        };
-        spec.all_steps().map(|(_, s)| s).find(uses).map(|s| s.name.clone()).unwrap_or_default()
-    };
-    spec.push_secrets().into_iter().map(|secret| (step_of(secret), secret.to_owned())).collect()
+    let mut found: Vec<(String, String)> = Vec::new();
+    for (_, step) in spec.all_steps() {
+        let secret = logins::push_of(step).and_then(|push| push.credentials.as_ref()).map(|c| &c.secret_name);
+        if let Some(secret) = secret.filter(|secret| found.iter().all(|(_, known)| known != *secret)) {
+            found.push((step.name.clone(), secret.clone()));
+        }
+    }
+    found
 }
 
-fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step) -> OrderStep {
+/// Keys that must be there.
+fn login_keys(spec: &PipelineSpec) -> Vec<LoginKey> {
+    let needed = logins::login_keys(spec).into_iter().filter(|login| !login.key.optional);
+    let key = |login: logins::LoginKey<'_>| LoginKey {
+        step: login.step.to_owned(),
+        variable: login.variable.to_owned(),
+        secret: login.key.name.clone(),
+        key: login.key.key.clone(),
+    };
+    needed.map(key).collect()
+}
+
+fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step, withheld: &BTreeSet<&str>) -> OrderStep {
     let kind = step.kind();
     let script = matches!(kind, Some(StepKind::Script(_)));
     let interactive = matches!(kind, Some(StepKind::Watch(_) | StepKind::Shell(_)));
@@ -117,7 +131,7 @@ fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step) -> Orde
         title: step.title().to_owned(),
         after,
         cwd: step.cwd.clone(),
-        env: step.env.iter().map(env_item).collect(),
+        env: logins::step_env(step, withheld).map(env_item).collect(),
         work: match kind {
             Some(StepKind::Script(code)) => StepWork::Script(code.to_owned()),
             _ => StepWork::Agent,

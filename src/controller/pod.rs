@@ -10,6 +10,7 @@ use crate::{
         pipeline::{BoxSpec, EnvVar, ImagePullPolicy, Resources, Service},
         run::pod_name,
     },
+    steps::logins,
     wire::{self, RunInfo},
 };
 use k8s_openapi::{
@@ -147,7 +148,7 @@ fn box_security(spec: &BoxSpec) -> SecurityContext {
 }
 
 fn prepare(spec: &PipelineSpec, order: &wire::Order, settings: &PodSettings) -> Container {
-    let (secrets, config_maps) = order::env_objects(spec);
+    let (secrets, config_maps) = logins::env_objects(spec);
     let read_only = |volume: String, path: String| VolumeMount { read_only: Some(true), ..mount(&volume, &path) };
     let mut mounts = vec![
         mount(wire::IN_VOLUME, wire::IN_DIR),
@@ -168,7 +169,7 @@ fn prepare(spec: &PipelineSpec, order: &wire::Order, settings: &PodSettings) -> 
             .map(|(i, name)| read_only(config_map_volume(i), format!("{}/{name}", wire::CONFIG_MAPS_DIR))),
     );
     mounts.extend(
-        spec.push_secrets()
+        logins::push_secrets(spec)
             .iter()
             .enumerate()
             .map(|(i, name)| read_only(wire::push_volume(i), format!("{}/{name}", wire::PUSH_SECRETS_DIR))),
@@ -295,7 +296,7 @@ fn volumes(spec: &PipelineSpec) -> Vec<Volume> {
         }),
         ..Default::default()
     };
-    let (secrets, config_maps) = order::env_objects(spec);
+    let (secrets, config_maps) = logins::env_objects(spec);
     let mut volumes = vec![
         empty_dir(wire::IN_VOLUME, true, Some("16Mi")),
         empty_dir(wire::OUT_VOLUME, true, Some("32Mi")),
@@ -315,7 +316,8 @@ fn volumes(spec: &PipelineSpec) -> Vec<Volume> {
         ..Default::default()
     }));
     // Mode 0: `prepare` runs git on foreign repositories; it may list the names, and the agent (root) reads.
-    volumes.extend(spec.push_secrets().iter().enumerate().map(|(i, name)| secret(wire::push_volume(i), name, 0)));
+    volumes
+        .extend(logins::push_secrets(spec).iter().enumerate().map(|(i, name)| secret(wire::push_volume(i), name, 0)));
     volumes.extend(git_secret(spec).map(|name| secret("git".into(), name, 0o444)));
     volumes
 }

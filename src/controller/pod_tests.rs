@@ -56,6 +56,29 @@ fn no_secret_reaches_the_box() {
 }
 
 #[test]
+fn what_a_push_logs_in_with_is_for_the_agent_alone() {
+    let spec = spec(
+        "{box: {image: 'a:1'}, env: [{name: U, secretKeyRef: {name: login, key: user}}, {name: P, secretKeyRef: {name: login, key: pass}},
+            {name: O, secretKeyRef: {name: other, key: o}}],
+          steps: [{name: s, script: 'echo $O'}, {name: p, dockerPush: {repository: $U/a, username: $U, password: $P}}]}",
+    );
+    let pod = pod(&run(), &spec, 1, &settings(), 0);
+    let order = order_of(&pod);
+    let given: Vec<_> =
+        order.env.iter().map(|item| format!("{item:?}").split('"').nth(1).unwrap().to_owned()).collect();
+    assert_eq!((given, order.withheld), (vec!["U".to_owned(), "O".into()], vec!["P".to_owned()]));
+    let keys: Vec<_> = order.login_keys.iter().map(|login| (login.variable.as_str(), login.key.as_str())).collect();
+    assert_eq!(keys, [("P", "pass"), ("U", "user")]);
+    let volumes = pod.spec.as_ref().unwrap().volumes.iter().flatten();
+    let secrets: Vec<_> = volumes
+        .filter_map(|v| {
+            Some((v.name.as_str(), v.secret.as_ref()?.secret_name.as_deref()?, v.secret.as_ref()?.default_mode?))
+        })
+        .collect();
+    assert_eq!(secrets, [("secret-0", "login", 0o444), ("secret-1", "other", 0o444), ("push-0", "login", 0)]);
+}
+
+#[test]
 fn services_are_native_sidecars_with_names_on_localhost() {
     let spec = spec(
         "{box: {image: 'a:1'}, steps: [{name: s, script: x}], services: [

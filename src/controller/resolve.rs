@@ -4,12 +4,15 @@
 //! **Invariant:** pure and total. A fault is a [`Refusal`] with a reason, a path and what to do; it is
 //! found before a pod exists. A field that this version cannot carry out is refused, never ignored.
 
-use crate::api::{
-    PipelineSpec, StepKind,
-    condition::reason,
-    duration,
-    pipeline::{EnvVar, Source},
-    run::{Param, PipelineRunSpec},
+use crate::{
+    api::{
+        PipelineSpec, StepKind,
+        condition::reason,
+        duration,
+        pipeline::{EnvVar, Source},
+        run::{Param, PipelineRunSpec},
+    },
+    steps,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -172,7 +175,7 @@ pub fn check(spec: &PipelineSpec) -> Result<(), Refusal> {
     check_not_yet(spec)?;
     for (after, index, step) in indexed_steps(spec) {
         let path = format!("{}[{index}]", if after { "afterSteps" } else { "steps" });
-        check_step(&path, step)?;
+        check_step(&path, spec, step)?;
     }
     Ok(())
 }
@@ -182,7 +185,7 @@ fn indexed_steps(spec: &PipelineSpec) -> impl Iterator<Item = (bool, usize, &cra
     steps.chain(spec.after_steps.iter().enumerate().map(|(i, s)| (true, i, s)))
 }
 
-fn check_step(path: &str, step: &crate::api::Step) -> Result<(), Refusal> {
+fn check_step(path: &str, spec: &PipelineSpec, step: &crate::api::Step) -> Result<(), Refusal> {
     let not_yet = |field: &str| {
         Refusal::new(
             reason::INVALID_PIPELINE,
@@ -198,18 +201,9 @@ fn check_step(path: &str, step: &crate::api::Step) -> Result<(), Refusal> {
         )),
         Some(StepKind::Script(_)) => Ok(()),
         Some(StepKind::DockerPush(push)) => {
-            for (set, field) in [(push.username.is_some(), "username"), (push.aws_access_key.is_some(), "awsAccessKey")]
-            {
-                if set {
-                    return Err(Refusal::new(
-                        reason::INVALID_PIPELINE,
-                        format!(
-                            "{path}.dockerPush.{field}: this version of Windlass logs in by credentials.secretName only; put the login into a Secret"
-                        ),
-                    ));
-                }
-            }
-            crate::steps::docker_push::check(&format!("{path}.dockerPush"), push)
+            let path = format!("{path}.dockerPush");
+            steps::docker_push::check(&path, push)
+                .and_then(|()| steps::logins::check(&path, spec, step, push))
                 .map_err(|e| Refusal::new(e.reason, e.message))
         }
         Some(

@@ -111,6 +111,21 @@ fn services_cannot_share_a_port() {
 }
 
 #[test]
+fn a_password_comes_from_a_secret() {
+    let spec = |env: &str| {
+        format!(
+            "{{box: {{image: 'a:1'}}, env: [{env}], steps: [{{name: p, dockerPush: {{repository: a/b, username: u, password: $P}}}}]}}"
+        )
+    };
+    let message = "steps[0].dockerPush.password: $P does not come from a Secret; declare it in env with secretKeyRef, or use credentials";
+    refused("{}", &spec("{name: P, value: x}"), "InvalidProperty", message);
+    let declared = spec("{name: P, secretKeyRef: {name: s, key: k}}");
+    assert!(resolve(&run("{}"), &pipeline(&declared)).is_ok());
+    // The run may replace the Secret, but not by a literal.
+    refused("{env: [{name: P, value: x}]}", &declared, "InvalidProperty", message);
+}
+
+#[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (member, path) in [
         ("steps: [{name: s, watch: {code: x}}]", "steps[0].watch"),

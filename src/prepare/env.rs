@@ -7,9 +7,9 @@
 use super::failure::failure;
 use crate::{
     api::{condition::reason, env::can_be_set},
-    wire::{EnvFromSource, EnvItem, EnvValue, Failure, Order, Variable},
+    wire::{EnvFromSource, EnvItem, EnvValue, Failure, LoginKey, Order, Variable},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Most that all variables together may hold, names included.
 const LIMIT_BYTES: usize = 1024 * 1024;
@@ -32,8 +32,8 @@ pub(crate) type Objects = BTreeMap<String, Object>;
 pub(crate) struct Mounted {
     pub(crate) secrets: Objects,
     pub(crate) config_maps: Objects,
-    /// Push credentials that exist.
-    pub(crate) push_secrets: BTreeSet<String>,
+    /// Names of the keys of push credentials that exist.
+    pub(crate) push_secrets: BTreeMap<String, Vec<String>>,
 }
 
 /// The variables of a run.
@@ -53,18 +53,34 @@ pub(crate) struct Environment {
 /// What is missing, is not text or is too large.
 pub(crate) fn resolve(order: &Order, mounted: &Mounted) -> Result<Environment, Failure> {
     let mut skipped = Vec::new();
-    let run = variables(order, &order.env, None, mounted, &mut skipped)?;
+    let mut run = variables(order, &order.env, None, mounted, &mut skipped)?;
+    run.retain(|variable| !variable.secret || !order.withheld.contains(&variable.name));
     let mut steps = Vec::with_capacity(order.steps.len());
     for step in &order.steps {
         steps.push(variables(order, &step.env, Some(&step.name), mounted, &mut skipped)?);
     }
+    check_logins(order, mounted)?;
+    check_size(run.iter().chain(steps.iter().flatten()))?;
+    Ok(Environment { run, steps, skipped })
+}
+
+/// Whether what push steps log in with is there; the values are the agent's to read.
+fn check_logins(order: &Order, mounted: &Mounted) -> Result<(), Failure> {
     for (step, name) in &order.push_secrets {
-        if !mounted.push_secrets.contains(name) {
+        if !mounted.push_secrets.contains_key(name) {
             return Err(missing(&SECRET, name, order, &format!("step {step} needs it")));
         }
     }
-    check_size(run.iter().chain(steps.iter().flatten()))?;
-    Ok(Environment { run, steps, skipped })
+    for LoginKey { step, variable, secret, key } in &order.login_keys {
+        let Some(keys) = mounted.push_secrets.get(secret) else {
+            return Err(missing(&SECRET, secret, order, &format!("{variable} of step {step} needs it")));
+        };
+        if !keys.contains(key) {
+            let message = no_key(SECRET.name, secret, key, keys.iter().map(String::as_str));
+            return Err(failure(SECRET.key_not_found, message));
+        }
+    }
+    Ok(())
 }
 
 /// What differs between Secrets and ConfigMaps.

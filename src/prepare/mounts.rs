@@ -76,10 +76,12 @@ pub(crate) fn read(order: &Order, layout: &Layout) -> Result<Mounted, Failure> {
     let mut budget = READ_BYTES;
     let secrets = objects(&secrets, |name| layout.secret(name), "Secret", &mut budget)?;
     let config_maps = objects(&config_maps, |name| layout.config_map(name), "ConfigMap", &mut budget)?;
-    let mut push_secrets = BTreeSet::new();
-    for (_, name) in &order.push_secrets {
-        if !keys(&layout.push_secret(name))?.is_empty() {
-            push_secrets.insert(name.clone());
+    let mut push_secrets = BTreeMap::new();
+    let names = order.push_secrets.iter().map(|(_, name)| name);
+    for name in names.chain(order.login_keys.iter().map(|login| &login.secret)) {
+        let keys = keys(&layout.push_secret(name))?;
+        if !keys.is_empty() {
+            push_secrets.insert(name.clone(), keys);
         }
     }
     Ok(Mounted { secrets, config_maps, push_secrets })

@@ -44,8 +44,8 @@ pub(super) enum Challenge {
 pub(super) enum Login {
     /// Nothing was asked yet.
     Unasked,
-    /// User name and password.
-    Basic(HeaderValue),
+    /// User name and password; what was exchanged for them ends at a time.
+    Basic { header: HeaderValue, renew_at: Option<Instant> },
     /// A token, until it is time for the next.
     Bearer { header: HeaderValue, renew_at: Instant, challenge: Challenge },
 }
@@ -67,6 +67,8 @@ pub(super) struct Account<'a> {
     pub(super) credentials: Option<&'a Credentials>,
     /// Other repositories of the registry to read from.
     pub(super) sources: &'a [String],
+    /// What a login was exchanged for.
+    pub(super) issued: Option<Secret<String>>,
 }
 
 impl Account<'_> {
@@ -75,7 +77,8 @@ impl Account<'_> {
         match &challenge {
             Challenge::Basic => {
                 let credentials = self.credentials.ok_or_else(|| self.refused(StatusCode::UNAUTHORIZED, ""))?;
-                Ok(Login::Basic(sensitive(credentials.basic().expose())?))
+                let (basic, life) = self.basic(credentials).await?;
+                Ok(Login::Basic { header: sensitive(basic.expose())?, renew_at: life.map(renewal) })
             }
             Challenge::Bearer { realm, service, .. } => {
                 let token = match self.fetch(realm, service.as_deref(), self.sources).await {
@@ -88,26 +91,35 @@ impl Account<'_> {
                 let life = token.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, 24 * 3600);
                 let text = token.token.or(token.access_token).unwrap_or_default();
                 let header = sensitive(&format!("Bearer {text}"))?;
-                // Early enough that an upload which begins now begins with a good token.
-                let renew_at = Instant::now() + Duration::from_secs(life) * 3 / 4;
-                Ok(Login::Bearer { header, renew_at, challenge })
+                Ok(Login::Bearer { header, renew_at: renewal(Duration::from_secs(life)), challenge })
             }
         }
+    }
+
+    /// User name and password as a header, and how long they last if they were exchanged for something.
+    async fn basic(&self, credentials: &Credentials) -> Result<(Secret<String>, Option<Duration>), PushError> {
+        let Some(keys) = credentials.aws_keys() else { return Ok((credentials.basic(), None)) };
+        if keys.registry != self.repository.host {
+            let text = format!("the aws properties are for {}, not for {}", keys.registry, self.repository.host);
+            return Err(PushError::new(reason::REGISTRY_MISMATCH, text));
+        }
+        let issued = keys.exchange(self.client).await?;
+        Ok((issued.basic, Some(issued.life)))
     }
 
     async fn fetch(&self, realm: &str, service: Option<&str>, sources: &[String]) -> Result<Token, PushError> {
         let registry = self.repository.api_host();
         let url = self.realm(realm)?;
         let host = authority(&url);
-        let (url, request) = self.token_request(url, service, &self.scopes(sources))?;
+        let (url, request) = self.token_request(url, service, &self.scopes(sources)).await?;
         let response = self.client.send(&url, request, self.client.patience().answer).await?;
         let answer = self.client.read(&host, response, MAX_TOKEN).await?;
         match answer.status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(self.refused(answer.status, &words(&answer.body)));
+                return Err(self.refused(answer.status, &self.words(&answer.body)));
             }
-            _ => return Err(refusal(&host, &answer, &self.scrub(&words(&answer.body)))),
+            _ => return Err(refusal(&host, &answer, &self.words(&answer.body))),
         }
         // The parser's message may quote the token.
         let token: Token = serde_json::from_slice(&answer.body)
@@ -140,7 +152,7 @@ impl Account<'_> {
         Ok(url)
     }
 
-    fn token_request(
+    async fn token_request(
         &self,
         mut url: Url,
         service: Option<&str>,
@@ -169,7 +181,8 @@ impl Account<'_> {
             }
         }
         if let Some(credentials) = self.credentials {
-            request.headers_mut().insert(header::AUTHORIZATION, sensitive(credentials.basic().expose())?);
+            let (basic, _) = self.basic(credentials).await?;
+            request.headers_mut().insert(header::AUTHORIZATION, sensitive(basic.expose())?);
         }
         Ok((url, request))
     }
@@ -185,7 +198,7 @@ impl Account<'_> {
             return self.forbidden(status, said);
         }
         let Repository { host, path } = self.repository;
-        let (code, said) = (status.as_u16(), self.quoted(said));
+        let (code, said) = (status.as_u16(), quoted(said));
         let text = match self.credentials {
             None => {
                 format!("{host} asks for a login for {path}, and the step has no credentials for it ({code}){said}")
@@ -198,7 +211,7 @@ impl Account<'_> {
     /// A login that is good, and not enough, whatever the status.
     pub(super) fn forbidden(&self, status: StatusCode, said: &str) -> PushError {
         let Repository { host, path } = self.repository;
-        let (code, said) = (status.as_u16(), self.quoted(said));
+        let (code, said) = (status.as_u16(), quoted(said));
         let text = match self.credentials {
             None => format!("{host} refused to take {path} without a login ({code}){said}"),
             Some(login) => format!("user \"{}\" may not push to {host}/{path} ({code}){said}", plain(login.username())),
@@ -206,26 +219,25 @@ impl Account<'_> {
         PushError::new(reason::REGISTRY_FORBIDDEN, text)
     }
 
-    /// The other side's words at the end of a message.
-    fn quoted(&self, said: &str) -> String {
-        let said = self.scrub(said);
-        if said.is_empty() { String::new() } else { format!(": \"{said}\"") }
+    /// A registry's words, without credentials.
+    pub(super) fn words(&self, body: &[u8]) -> String {
+        let basic = self.credentials.map(Credentials::basic);
+        let pair = basic.as_ref().and_then(|basic| basic.expose().strip_prefix("Basic "));
+        let identity = self.credentials.and_then(Credentials::identity_token);
+        let password = self.credentials.map(Credentials::password);
+        let texts = [identity, password, self.issued.as_ref()].into_iter().flatten().map(|s| s.expose().as_str());
+        words(body, &pair.into_iter().chain(texts).collect::<Vec<_>>())
     }
+}
 
-    /// Takes credentials out of a registry's words: some quote the request.
-    pub(super) fn scrub(&self, said: &str) -> String {
-        let Some(credentials) = self.credentials else { return said.to_owned() };
-        let basic = credentials.basic();
-        let mut said = said.to_owned();
-        let pair = basic.expose().strip_prefix("Basic ");
-        let token = credentials.identity_token().map(|token| token.expose().as_str());
-        for secret in [pair, token, Some(credentials.password().expose().as_str())].into_iter().flatten() {
-            if !secret.is_empty() {
-                said = said.replace(secret, "***");
-            }
-        }
-        said
-    }
+/// The other side's words at the end of a message.
+fn quoted(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": \"{said}\"") }
+}
+
+/// When to ask for the next: early enough that an upload which begins now begins with a good login.
+fn renewal(life: Duration) -> Instant {
+    Instant::now() + life * 3 / 4
 }
 
 /// A header value that is not shown by `Debug`.
@@ -306,11 +318,18 @@ fn finish((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Chall
     }
 }
 
+/// What stands behind `Basic` or `Bearer`.
+pub(super) fn issued_by(login: &Login) -> Option<Secret<String>> {
+    let header = header_of(login)?;
+    let text = header.expose().to_str().ok()?;
+    text.split_once(' ').map(|(_, token)| Secret::new(token.to_owned()))
+}
+
 /// A token in a `Secret`, so that it can be handed about.
 pub(super) fn header_of(login: &Login) -> Option<Secret<HeaderValue>> {
     match login {
         Login::Unasked => None,
-        Login::Basic(header) | Login::Bearer { header, .. } => Some(Secret::new(header.clone())),
+        Login::Basic { header, .. } | Login::Bearer { header, .. } => Some(Secret::new(header.clone())),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`super::session`] and [`super::auth`] send their requests through it.
 //!
-//! **Invariant:** every wait and every read is bounded; redirects are never followed; plain HTTP goes only to hosts
+//! **Invariant:** every wait and every read is bounded; no redirect is followed here; plain HTTP goes only to hosts
 //! that are listed as insecure.
 
 use super::{
@@ -109,7 +109,7 @@ impl Client {
 
     /// The same with other time limits.
     pub fn with_patience(trust: Trust, patience: Patience) -> Result<Self, TrustError> {
-        let resolver = Resolver::new(trust.listed_names());
+        let resolver = Resolver::new(trust.listed_names(), trust.address_of());
         let public = http_client(public_tls()?, &resolver, patience);
         let with_ca = trust.tls_by_host()?;
         let with_ca = with_ca.into_iter().map(|(host, tls)| (host, http_client(tls, &resolver, patience))).collect();

@@ -4,13 +4,20 @@
 //!
 //! **Invariant:** no value of a secret is in any `Debug`, `Display`, serialised form or error.
 
-use super::reference::{Repository, canonical_host};
+use super::{
+    ecr::AwsKeys,
+    reference::{Repository, canonical_host},
+};
 use base64::{Engine, engine::general_purpose};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Largest Secret that Kubernetes stores.
 const MAX_CONFIG: usize = 1024 * 1024;
+/// The user name that stands for a key file of Google: the password is a JSON document of many lines.
+const KEY_FILE_USER: &str = "_json_key";
+/// The user name that ECR knows.
+const AWS_USER: &str = "AWS";
 
 /// A value that must not be shown. Without `Debug`, `Display` and `Serialize` on purpose.
 #[derive(Clone)]
@@ -55,12 +62,13 @@ pub enum CredentialsError {
     Value(&'static str),
 }
 
-/// User name and password, or a token that stands for them.
+/// User name and password, or what is exchanged for them.
 #[derive(Clone)]
 pub struct Credentials {
     username: String,
     password: Secret<String>,
     identity_token: Option<Secret<String>>,
+    aws: Option<AwsKeys>,
 }
 
 #[derive(Deserialize)]
@@ -85,17 +93,26 @@ impl Credentials {
     /// User name and password.
     #[must_use]
     pub fn new(username: String, password: Secret<String>) -> Self {
-        Self { username, password, identity_token: None }
+        Self { username, password, identity_token: None, aws: None }
+    }
+
+    /// The keys of an AWS account, for its ECR registry. The secret key counts as the password.
+    #[must_use]
+    pub fn aws(keys: AwsKeys) -> Self {
+        let password = keys.secret_key.clone();
+        Self { username: AWS_USER.to_owned(), password, identity_token: None, aws: Some(keys) }
     }
 
     /// The values of a `kubernetes.io/basic-auth` Secret. A newline at the end is dropped: it is there by mistake,
     /// as nobody can log in with one.
     pub fn from_basic_auth(username: &[u8], password: &[u8]) -> Result<Self, CredentialsError> {
         let username = text(username).ok_or(CredentialsError::Value("username is not text on one line"))?;
-        let password = text(password).ok_or(CredentialsError::Value("password is not text on one line"))?;
         if username.is_empty() || username.contains(':') {
             return Err(CredentialsError::Value("username is empty or has a colon"));
         }
+        let password = std::str::from_utf8(password).ok().map(|text| text.trim_end_matches(['\r', '\n']));
+        let password = password.filter(|password| is_password(&username, password));
+        let password = password.ok_or(CredentialsError::Value("password is not text on one line"))?.to_owned();
         Ok(Self::new(username, Secret::new(password)))
     }
 
@@ -137,7 +154,13 @@ impl Credentials {
         self.identity_token.as_ref()
     }
 
-    /// The value of an `Authorization` header.
+    /// The keys that are exchanged for a login first.
+    #[must_use]
+    pub fn aws_keys(&self) -> Option<&AwsKeys> {
+        self.aws.as_ref()
+    }
+
+    /// The value of an `Authorization` header, if nothing is to be exchanged for it.
     pub(super) fn basic(&self) -> Secret<String> {
         let pair = format!("{}:{}", self.username, self.password.expose());
         Secret::new(format!("Basic {}", general_purpose::STANDARD.encode(pair)))
@@ -155,10 +178,10 @@ impl Entry {
         if username.is_empty() && identity_token.is_none() {
             return if password.is_empty() { Ok(None) } else { Err(wrong("it has no username")) };
         }
-        if [&username, &password].iter().any(|text| text.chars().any(char::is_control)) {
+        if username.chars().any(char::is_control) || !is_password(&username, &password) {
             return Err(wrong("username or password has control characters"));
         }
-        Ok(Some(Credentials { username, password: Secret::new(password), identity_token }))
+        Ok(Some(Credentials { username, password: Secret::new(password), identity_token, aws: None }))
     }
 }
 
@@ -185,6 +208,12 @@ fn decode(auth: &str) -> Option<(String, String)> {
     let pair = String::from_utf8(bytes).ok()?;
     let (username, password) = pair.split_once(':')?;
     Some((username.to_owned(), password.trim_end_matches('\0').to_owned()))
+}
+
+/// Whether a password can be one. Only key files have lines, and theirs stay as they are.
+fn is_password(username: &str, password: &str) -> bool {
+    let allowed = |c: char| username == KEY_FILE_USER && matches!(c, '\n' | '\r' | '\t');
+    password.chars().all(|c| !c.is_control() || allowed(c))
 }
 
 fn text(bytes: &[u8]) -> Option<String> {
@@ -241,6 +270,15 @@ mod tests {
         assert_eq!(found(json, "turing/bar"), pair("u", "p"));
     }
 
+    /// As `kubectl create secret docker-registry --docker-password="$(cat key.json)"` writes it.
+    #[test]
+    fn a_key_file_keeps_its_lines() {
+        let key = "{\n  \"type\": \"service_account\",\n\t\"private_key\": \"a\\nb\"\n}";
+        let auth = general_purpose::STANDARD.encode(format!("_json_key:{key}"));
+        let json = serde_json::json!({"auths": {"gcr.io": {"username": "_json_key", "password": key, "auth": auth}}});
+        assert_eq!(found(&json.to_string(), "gcr.io/project/app"), pair("_json_key", key));
+    }
+
     #[test]
     fn the_longest_path_wins() {
         let json =
@@ -271,6 +309,9 @@ mod tests {
         let Ok(login) = Credentials::from_basic_auth(b"ci\n", b"p\xc3\xa4ss\r\n") else { panic!("refused") };
         assert_eq!((login.username(), login.password().expose().as_str()), ("ci", "päss"));
         assert_eq!(login.basic().expose(), "Basic Y2k6cMOkc3M=");
+        let key = "{\n  \"private_key\": \"-----BEGIN PRIVATE KEY-----\\nMIIE\\n\"\n}";
+        let Ok(login) = Credentials::from_basic_auth(b"_json_key", key.as_bytes()) else { panic!("refused") };
+        assert_eq!(login.password().expose(), key);
         assert!(Credentials::from_basic_auth(b"", b"x").is_err());
         assert!(Credentials::from_basic_auth(b"a:b", b"x").is_err());
         assert!(Credentials::from_basic_auth(b"a", b"x\ny").is_err());

@@ -59,10 +59,16 @@ impl PushError {
     }
 }
 
-/// What a registry says of an error: `CODE: message` of its JSON, or the text itself.
-pub(super) fn words(body: &[u8]) -> String {
+/// What a registry says of an error: `CODE: message` of its JSON, or the text itself. `secrets` are taken out before
+/// anything is cut off, as some registries quote the request.
+pub(super) fn words(body: &[u8], secrets: &[&str]) -> String {
     let said = serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|json| from_json(&json));
-    plain(&said.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()))
+    let mut said = said.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        let quoted = serde_json::Value::from(*secret).to_string();
+        said = said.replace(secret, "***").replace(quoted.trim_matches('"'), "***");
+    }
+    plain(&said)
 }
 
 /// Text of another party: one line, bounded, no control characters.
@@ -109,17 +115,29 @@ mod tests {
     fn words_of_a_registry() {
         let json =
             br#"{"errors":[{"code":"DENIED","message":"requested access\nto the resource is denied","detail":1}]}"#;
-        assert_eq!(words(json), "DENIED: requested access to the resource is denied");
-        assert_eq!(words(br#"{"details":"incorrect username or password"}"#), "incorrect username or password");
-        assert_eq!(words(b"<h1>502</h1>\x1b[31m\r\n\0bad"), "<h1>502</h1> [31m bad");
-        assert_eq!(words("a\u{202e}b".as_bytes()), "ab");
-        assert_eq!(words(b""), "");
+        assert_eq!(words(json, &[]), "DENIED: requested access to the resource is denied");
+        assert_eq!(words(br#"{"details":"incorrect username or password"}"#, &[]), "incorrect username or password");
+        assert_eq!(words(b"<h1>502</h1>\x1b[31m\r\n\0bad", &[]), "<h1>502</h1> [31m bad");
+        assert_eq!(words("a\u{202e}b".as_bytes(), &[]), "ab");
+        assert_eq!(words(b"", &[]), "");
+    }
+
+    /// Also one that is longer than what is shown, and one with line breaks.
+    #[test]
+    fn words_without_secrets() {
+        let long = "k".repeat(1000);
+        assert_eq!(words(format!("bad token {long}").as_bytes(), &[&long]), "bad token ***");
+        let lines = "{\n  \"key\": 1\n}";
+        let json = serde_json::json!({"message": format!("no {lines} here")}).to_string();
+        assert_eq!(words(json.as_bytes(), &[lines]), "no *** here");
+        let inside = format!("<p>{}</p>", serde_json::json!({"password": lines}));
+        assert_eq!(words(inside.as_bytes(), &[lines, ""]), "<p>{\"password\":\"***\"}</p>");
     }
 
     #[test]
     fn words_are_bounded() {
-        assert_eq!(words(&[b'x'; 5000]).chars().count(), 300);
+        assert_eq!(words(&[b'x'; 5000], &[]).chars().count(), 300);
         let many = "word ".repeat(500);
-        assert_eq!(words(many.as_bytes()).chars().count(), 301);
+        assert_eq!(words(many.as_bytes(), &[]).chars().count(), 301);
     }
 }

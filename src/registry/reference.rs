@@ -10,7 +10,7 @@ use oci_spec::distribution::{ParseError, Reference};
 use std::fmt;
 
 /// Canonical name of Docker Hub.
-const HUB: &str = "docker.io";
+pub(crate) const HUB: &str = "docker.io";
 /// Where the API of Docker Hub is served.
 const HUB_API: &str = "registry-1.docker.io";
 /// Other names of Docker Hub that people write.
@@ -117,7 +117,7 @@ pub fn parse_tag(tag: &str) -> Result<String, RefError> {
 }
 
 /// Docker Hub's one name for its aliases, any other host in lower case.
-pub(super) fn canonical_host(host: &str) -> String {
+pub(crate) fn canonical_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let bare = host.strip_suffix(":443").unwrap_or(&host);
     if HUB_ALIASES.contains(&bare) || bare == HUB { HUB.to_owned() } else { host }

@@ -6,11 +6,11 @@
 //! repeated while the registry is overloaded or away, for a bounded time; a streamed body is sent once.
 
 use super::{
-    auth::{Account, Login, challenge, header_of},
+    auth::{Account, Login, challenge, header_of, issued_by},
     client::{Answer, Client, OutBody, authority, full},
     credentials::{Credentials, Secret},
     digest::Digest,
-    error::{PushError, plain, words},
+    error::{PushError, plain},
     reference::Repository,
     refusal::refusal,
     retry::Retries,
@@ -18,7 +18,10 @@ use super::{
 use crate::{api::condition::reason, registry::auth::Challenge};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
-use std::time::{Duration, Instant};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -41,6 +44,8 @@ pub struct Session {
     sources: Vec<String>,
     stop: CancellationToken,
     login: Mutex<(u64, Login)>,
+    /// What the last login was exchanged for, to take it out of a registry's words.
+    issued: std::sync::Mutex<Option<Secret<String>>>,
 }
 
 /// A request that can be sent again.
@@ -63,7 +68,8 @@ impl Session {
         stop: CancellationToken,
     ) -> Self {
         let login = Mutex::new((0, Login::Unasked));
-        Self { client, repository, credentials, sources: Vec::new(), stop, login }
+        let issued = std::sync::Mutex::new(None);
+        Self { client, repository, credentials, sources: Vec::new(), stop, login, issued }
     }
 
     /// Lets the session read other repositories of the same registry, to mount blobs from.
@@ -152,12 +158,31 @@ impl Session {
         if stored.as_ref() == Some(digest) { Ok(()) } else { Err(self.mismatch(tag, digest)) }
     }
 
-    /// Whether a blob is there. The size is what the registry says, if it keeps the blob itself: some point to a store.
+    /// Whether a blob is there. The size is what the registry says.
+    ///
+    /// Registries whose blobs lie in a store of their own (Docker Hub, many on S3) answer with the way there once they
+    /// have found one. The store is asked for the size, without a login; a blob of unknown size is sent again.
     pub(super) async fn head_blob(&self, digest: &Digest) -> Result<Option<Option<u64>>, PushError> {
-        let call = self.get(Method::HEAD, &format!("blobs/{digest}"), &[200, 302, 307, 404])?;
+        let call = self.get(Method::HEAD, &format!("blobs/{digest}"), &[200, 302, 303, 307, 404])?;
         let answer = self.call(&call).await?;
+        if answer.status.is_redirection() {
+            return Ok(Some(self.size_behind(&call.url, &answer).await));
+        }
         let size = answer.header(header::CONTENT_LENGTH).and_then(|size| size.parse().ok());
-        Ok((answer.status != StatusCode::NOT_FOUND).then_some(size.filter(|_| answer.status == StatusCode::OK)))
+        Ok((answer.status == StatusCode::OK).then_some(size))
+    }
+
+    /// The size of what a redirect leads to, if it is told.
+    async fn size_behind(&self, base: &Url, answer: &Answer) -> Option<u64> {
+        let url = base.join(answer.header(header::LOCATION)?).ok()?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return None;
+        }
+        let mut request = Request::new(full(Bytes::new()));
+        *request.method_mut() = Method::HEAD;
+        let found = self.client.send(&url, request, self.client.patience().answer).await.ok()?;
+        let length = found.headers().get(header::CONTENT_LENGTH).filter(|_| found.status() == StatusCode::OK)?;
+        length.to_str().ok()?.parse().ok()
     }
 
     /// Asks the registry to take a blob over from another of its repositories.
@@ -351,10 +376,13 @@ impl Session {
     /// Adds the login to a request. Gives its number, for [`Self::renew`].
     async fn authorize(&self, request: &mut Request<OutBody>) -> Result<u64, PushError> {
         let mut login = self.login.lock().await;
-        if let Login::Bearer { renew_at, challenge, .. } = &login.1
-            && *renew_at <= Instant::now()
-        {
-            let next = self.account().log_in(challenge.clone()).await?;
+        let due = match &login.1 {
+            Login::Bearer { renew_at, challenge, .. } => Some((*renew_at, challenge.clone())),
+            Login::Basic { renew_at, .. } => renew_at.map(|at| (at, Challenge::Basic)),
+            Login::Unasked => None,
+        };
+        if let Some((_, challenge)) = due.filter(|(at, _)| *at <= Instant::now()) {
+            let next = self.log_in(challenge).await?;
             *login = (login.0 + 1, next);
         }
         if let Some(header) = header_of(&login.1) {
@@ -370,12 +398,19 @@ impl Session {
             return Ok(());
         }
         let Some(challenge) = challenge(&answer.headers) else { return Err(self.refusal(answer)) };
-        if matches!(&login.1, Login::Basic(_)) && challenge == Challenge::Basic {
+        // A password that did not do will not do again; what was exchanged for keys may have ended.
+        if matches!(&login.1, Login::Basic { renew_at: None, .. }) && challenge == Challenge::Basic {
             return Err(self.refusal(answer));
         }
-        let next = self.account().log_in(challenge).await?;
+        let next = self.log_in(challenge).await?;
         *login = (used + 1, next);
         Ok(())
+    }
+
+    async fn log_in(&self, challenge: Challenge) -> Result<Login, PushError> {
+        let login = self.account().log_in(challenge).await?;
+        *self.issued.lock().unwrap_or_else(PoisonError::into_inner) = issued_by(&login);
+        Ok(login)
     }
 
     fn account(&self) -> Account<'_> {
@@ -384,13 +419,14 @@ impl Session {
             repository: &self.repository,
             credentials: self.credentials.as_ref(),
             sources: &self.sources,
+            issued: self.issued.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
     /// What an answer that is no success means.
     fn refusal(&self, answer: &Answer) -> PushError {
         let account = self.account();
-        let said = account.scrub(&words(&answer.body));
+        let said = account.words(&answer.body);
         match answer.status {
             // Registries with tokens, as Docker Hub, say so of a valid login that may not push.
             StatusCode::UNAUTHORIZED if self.credentials.is_some() && is_scope(answer) => {

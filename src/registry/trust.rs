@@ -6,7 +6,11 @@
 
 use super::reference::canonical_host;
 use rustls::{ClientConfig, RootCertStore};
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 /// Login hosts of registries that have one under another name, and the registry's API host.
 const KNOWN_TOKEN_HOSTS: [(&str, &str); 3] = [
@@ -24,6 +28,9 @@ pub struct Trust {
     pub ca_pem: Vec<(String, String)>,
     /// Pairs of a registry's host and the host where its tokens come from.
     pub token_hosts: Vec<(String, String)>,
+    /// Hosts that are reached at an address of their own instead of what their name resolves to. The port counts
+    /// for a host without one. Such a host may be on loopback.
+    pub addresses: Vec<(String, SocketAddr)>,
 }
 
 /// Why the administrator's settings are refused.
@@ -66,7 +73,14 @@ impl Trust {
     /// Names that may resolve to loopback and link-local addresses.
     pub(super) fn listed_names(&self) -> HashSet<String> {
         let hosts = self.insecure_hosts.iter().chain(self.ca_pem.iter().map(|(host, _)| host));
+        let hosts = hosts.chain(self.addresses.iter().map(|(host, _)| host));
         hosts.map(|host| name_of(&host.to_ascii_lowercase()).to_owned()).collect()
+    }
+
+    /// Addresses of names, by the administrator's word.
+    pub(super) fn address_of(&self) -> HashMap<String, SocketAddr> {
+        let name = |host: &str| name_of(&host.to_ascii_lowercase()).to_owned();
+        self.addresses.iter().map(|(host, address)| (name(host), *address)).collect()
     }
 
     /// The hosts with an own CA, each with a TLS configuration that trusts it besides the public ones.
@@ -130,7 +144,7 @@ mod tests {
         Trust {
             insecure_hosts: vec!["127.0.0.1:5000".into(), "plain.example.com".into()],
             token_hosts: vec![("registry.example.com".into(), "login.example.com".into())],
-            ca_pem: Vec::new(),
+            ..Trust::default()
         }
     }
 

@@ -4,10 +4,12 @@
 //! exists; the agent calls [`plan`] with the step's environment when the push is due. Both run the same
 //! code: `check` passes over what it cannot judge before variables are known.
 //!
-//! **Invariant:** `plan` refuses whatever `check` refuses. Credentials are not read here.
+//! **Invariant:** `plan` refuses whatever `check` refuses. Where the values of logins come from is not judged here.
 
 mod destination;
 mod reader;
+
+pub use destination::Ecr;
 
 use super::{StepError, grammar};
 use crate::api::{
@@ -36,6 +38,26 @@ pub struct PushPlan {
     pub changes: ImageChanges,
     /// What to do about Secret values in a layer.
     pub secrets_in_image: SecretsInImage,
+}
+
+/// A login by properties, with all variables expanded. Without `Debug` on purpose.
+pub enum Login {
+    /// `username` and `password`.
+    Password {
+        /// `username`.
+        username: String,
+        /// `password`.
+        password: String,
+    },
+    /// The aws properties.
+    Ecr {
+        /// `awsAccessKey`.
+        access_key: String,
+        /// `awsSecretKey`.
+        secret_key: String,
+        /// The registry.
+        ecr: Ecr,
+    },
 }
 
 /// What a step changes in the config of the box image. `None` and empty mean "as in the box image".
@@ -85,6 +107,38 @@ pub fn plan(push: &DockerPush, env: &BTreeMap<String, String>, build_number: i64
     let plan = read(&mut reader, push, build_number);
     reader.finish()?;
     Ok(plan)
+}
+
+/// The login of a push step by its properties; `None` if it has none. The caller has put the values of Secrets
+/// into `env`.
+///
+/// # Errors
+/// As [`plan`].
+pub fn login(push: &DockerPush, env: &BTreeMap<String, String>) -> Result<Option<Login>, StepError> {
+    let mut reader = Reader::with_env(env);
+    let login = match (&push.username, &push.password, &push.aws_access_key, &push.aws_secret_key) {
+        (Some(username), Some(password), ..) => {
+            let username = reader.expand_non_empty("username", username, "a user name");
+            let password = reader.expand_non_empty("password", password, "a password");
+            username.zip(password).map(|(username, password)| Login::Password { username, password })
+        }
+        (_, _, Some(access_key), Some(secret_key)) => {
+            let access_key = reader.expand_non_empty("awsAccessKey", access_key, "an access key");
+            let secret_key = reader.expand_non_empty("awsSecretKey", secret_key, "a secret key");
+            let ecr = destination::ecr(&mut reader, push).flatten();
+            let keys = access_key.zip(secret_key).zip(ecr);
+            keys.map(|((access_key, secret_key), ecr)| Login::Ecr { access_key, secret_key, ecr })
+        }
+        _ => None,
+    };
+    reader.finish()?;
+    Ok(login)
+}
+
+/// The host that a step pushes to, if these variables alone tell it: then nothing that steps export has a say.
+#[must_use]
+pub fn host(push: &DockerPush, env: &BTreeMap<String, String>) -> Option<String> {
+    destination::host(env, push)
 }
 
 /// Reads everything; what is wrong is left in the reader.

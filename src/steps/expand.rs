@@ -1,7 +1,6 @@
 //! `$VAR` and `${VAR}` in the properties of internal steps.
 //!
-//! Called by [`super::docker_push`] for every property, and by the agent for the property that names
-//! the variable of a password ([`sole_variable`]).
+//! Called by [`super::docker_push`] for every property, and by [`super::logins`] for the variables that log in.
 //!
 //! The rules: `$NAME` and `${NAME}` are replaced, `$$` is a dollar, and a dollar before anything else
 //! (`$1`, `$(`, at the end) stays as it is, as no shell reads these strings. `${` that is not closed or
@@ -37,7 +36,15 @@ enum Piece<'a> {
 /// Whether a text names at least one variable. `$$` names none.
 #[must_use]
 pub fn has_variables(text: &str) -> bool {
-    pieces(text).iter().any(|piece| matches!(piece, Piece::Variable(_)))
+    variables(text).next().is_some()
+}
+
+/// The names of a text's variables.
+pub fn variables(text: &str) -> impl Iterator<Item = &str> {
+    pieces(text).into_iter().filter_map(|piece| match piece {
+        Piece::Variable(name) => Some(name),
+        Piece::Text(_) | Piece::Malformed(_) => None,
+    })
 }
 
 /// The variable's name, if the text is one variable and nothing else: `$PASSWORD`, `${PASSWORD}`.

@@ -17,7 +17,7 @@ mod plan;
 mod record;
 mod summary;
 
-pub use order::{EnvFromSource, EnvItem, EnvValue, GitOrder, Order, OrderStep, ServiceCheck, SourceOrder};
+pub use order::{EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, ServiceCheck, SourceOrder};
 pub use plan::{Plan, PlanStep, RunInfo, StepOf, StepWork, Variable};
 pub use record::{Answer, EndReason, Failure, Record, Request};
 pub use summary::{StepEnd, Summary};
@@ -91,7 +91,7 @@ pub fn log_file(step: &str) -> String {
     format!("{LOGS_DIR}/{step}.log")
 }
 
-/// The volume of the `index`th of `PipelineSpec::push_secrets`.
+/// The volume of the `index`th of `steps::logins::push_secrets`.
 #[must_use]
 pub fn push_volume(index: usize) -> String {
     format!("push-{index}")

@@ -29,6 +29,12 @@ pub struct Order {
     pub services: Vec<ServiceCheck>,
     /// Push credentials that must be there: name of the step, name of the Secret.
     pub push_secrets: Vec<(String, String)>,
+    /// Keys of push credentials that must be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub login_keys: Vec<LoginKey>,
+    /// Variables of Secrets that only the agent may see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<String>,
     /// Steps, then after-steps.
     pub steps: Vec<OrderStep>,
 }
@@ -75,6 +81,19 @@ pub enum EnvValue {
         /// Whether it may be missing.
         optional: bool,
     },
+}
+
+/// A key of a Secret that a push step logs in with, by a variable.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct LoginKey {
+    /// Name of the step.
+    pub step: String,
+    /// The variable.
+    pub variable: String,
+    /// Name of the Secret.
+    pub secret: String,
+    /// Key in it.
+    pub key: String,
 }
 
 /// All keys of an object.

@@ -14,6 +14,11 @@ trap 'rm -f "$values"' EXIT
   printf -- '- {host: "%s", insecure: true, tokenHost: "%s"}\n' "$WINDLASS_TOKEN_REGISTRY" "$WINDLASS_TOKEN_SERVICE"
   printf -- '- host: "%s"\n  ca: |\n' "$WINDLASS_TLS_REGISTRY"
   sed 's/^/    /' "$WINDLASS_TLS_REGISTRY_CA"
+  # Public registries by their own names: tests answer for them on loopback.
+  for host in registry-1.docker.io quay.io gcr.io 123456789012.dkr.ecr.eu-west-1.amazonaws.com; do
+    printf -- '- {host: %s, insecure: true, address: "127.0.0.1:5011"}\n' "$host"
+  done
+  printf -- '- {host: api.ecr.eu-west-1.amazonaws.com, insecure: true, address: "127.0.0.1:5010"}\n'
 } >"$values"
 kubectl apply --server-side --force-conflicts -f crds/ >/dev/null
 kubectl wait --for=condition=Established --timeout=30s crd/pipelines.windlass.dev crd/pipelineruns.windlass.dev >/dev/null

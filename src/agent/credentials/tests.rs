@@ -1,6 +1,7 @@
 use super::*;
-use crate::agent::fixture::{POD_UID, run};
+use crate::agent::fixture::{POD_UID, run, run_of};
 use rstest::rstest;
+use serde_json::json;
 use std::path::PathBuf;
 
 fn volumes(files: &[(&str, &str)]) -> (tempfile::TempDir, Volumes) {
@@ -15,19 +16,45 @@ fn volumes(files: &[(&str, &str)]) -> (tempfile::TempDir, Volumes) {
     (kubelet, volumes)
 }
 
-fn read(files: &[(&str, &str)]) -> Result<Option<Credentials>, PushError> {
+/// The login of the second step of a run, which pushes; `env` is what the box says.
+fn login_of(
+    run: &crate::agent::run::Run,
+    files: &[(&str, &str)],
+    env: &[(&str, &str)],
+) -> Result<Option<Credentials>, PushError> {
     let (_kubelet, volumes) = volumes(files);
-    let run = run();
-    let push = run.spec.steps[1].docker_push.clone().unwrap();
-    let repository = Repository::parse(&push.repository, None).unwrap();
-    login(&volumes, &run.spec, &push, &repository)
+    let step = &run.spec.steps[1];
+    let push = step.docker_push.as_ref().unwrap();
+    let logins = Logins { volumes: &volumes, spec: &run.spec, step, push };
+    let mut env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    logins.fill(&mut env)?;
+    let plan = docker_push::plan(push, &env, 7).map_err(|error| PushError::new(error.reason, error.message))?;
+    let repository = Repository::parse(&plan.repository, plan.registry.as_deref()).unwrap();
+    logins.login(&env, &repository)
+}
+
+fn read(files: &[(&str, &str)]) -> Result<Option<Credentials>, PushError> {
+    login_of(&run(), files, &[("VERSION", "1")])
+}
+
+/// A run that pushes with these properties, in a pipeline with these variables.
+fn pushing(env: serde_json::Value, push: serde_json::Value) -> crate::agent::run::Run {
+    run_of(json!({
+        "box": {"image": "debian"}, "env": env,
+        "envFrom": [{"secretRef": {"name": "first"}}, {"prefix": "X_", "secretRef": {"name": "whole"}}],
+        "steps": [{"name": "build", "script": "make $USED"}, {"name": "push", "dockerPush": push}],
+    }))
+}
+
+fn key(variable: &str, secret: &str, key: &str) -> serde_json::Value {
+    json!({"name": variable, "secretKeyRef": {"name": secret, "key": key}})
 }
 
 #[rstest]
 #[case::config_json(&[("push-0/.dockerconfigjson", r#"{"auths":{"registry.example.com":{"username":"demo","password":"pw"}}}"#)])]
 #[case::older_form(&[("push-0/.dockercfg", r#"{"registry.example.com":{"username":"demo","password":"pw"}}"#)])]
 #[case::basic_auth(&[("push-0/username", "demo"), ("push-0/password", "pw\n")])]
-fn logins(#[case] files: &[(&str, &str)]) {
+fn logins_of_secrets(#[case] files: &[(&str, &str)]) {
     let login = read(files).unwrap_or_else(|error| panic!("{error}")).unwrap();
     assert_eq!((login.username(), login.password().expose().as_str()), ("demo", "pw"));
 }
@@ -47,12 +74,10 @@ fn no_login(#[case] files: &[(&str, &str)], #[case] expected: &str) {
 
 #[test]
 fn a_step_without_credentials_logs_in_nowhere() {
-    let (_kubelet, volumes) = volumes(&[("push-0/username", "demo"), ("push-0/password", "pw")]);
-    let run = run();
-    let mut push = run.spec.steps[1].docker_push.clone().unwrap();
-    push.credentials = None;
-    let repository = Repository::parse(&push.repository, None).unwrap();
-    assert!(login(&volumes, &run.spec, &push, &repository).is_ok_and(|login| login.is_none()));
+    let files = [("push-0/username", "demo"), ("push-0/password", "pw")];
+    let mut run = run();
+    run.spec.steps[1].docker_push.as_mut().unwrap().credentials = None;
+    assert!(login_of(&run, &files, &[("VERSION", "1")]).is_ok_and(|login| login.is_none()));
 }
 
 fn named(sought: &Sought) -> Vec<(&str, &str)> {
@@ -94,7 +119,7 @@ fn with_secrets() -> PipelineSpec {
 #[test]
 fn only_keys_that_feed_a_variable_are_looked_for() {
     let spec = with_secrets();
-    assert_eq!(spec.env_objects().0, ["whole", "one", "mine"]);
+    assert_eq!(logins::env_objects(&spec).0, ["whole", "one", "mine"]);
     let files = [
         ("secret-1/a", "value of a"),
         ("secret-1/never", "value of never"),
@@ -149,27 +174,119 @@ fn too_many_values_are_not_looked_for_in_silence() {
     assert_eq!(sought.missed, [text]);
 }
 
-#[test]
-fn the_box_cannot_choose_who_is_given_a_bare_login() {
-    let (_kubelet, volumes) = volumes(&[("push-0/username", "demo"), ("push-0/password", "hunter2")]);
-    let run = run();
-    let mut push = run.spec.steps[1].docker_push.clone().unwrap();
-    push.repository = "$REPO".into();
-    let chosen = Repository::parse("evil.example.com/x", None).unwrap();
-    let Err(error) = login(&volumes, &run.spec, &push, &chosen) else { panic!("a login was given away") };
-    assert_eq!(error.reason, reason::CREDENTIALS_NOT_FOUND);
-    assert!(!error.message.contains("hunter2"));
+const FILES: [(&str, &str); 6] = [
+    ("push-0/user", "turing\n"),
+    ("push-0/pass", "pa$$ word\n"),
+    ("secret-0/TOKEN", "from-first"),
+    ("secret-1/TOKEN", "from-whole"),
+    ("secret-1/USED", "seen"),
+    ("secret-1/latin", "x"),
+];
+
+/// The word of the box does not count where a Secret declares the variable.
+#[rstest]
+#[case::both(json!({"username": "$NAME", "password": "$PASS"}), ("turing", "pa$$ word"))]
+#[case::a_literal_user(json!({"username": "ci", "password": "${PASS}"}), ("ci", "pa$$ word"))]
+#[case::a_user_that_a_step_exports(json!({"username": "$EXPORTED", "password": "$PASS"}), ("exported", "pa$$ word"))]
+#[case::a_user_of_parts(json!({"username": "$NAME+$EXPORTED", "password": "$PASS"}), ("turing\n+exported", ""))]
+#[case::a_whole_secret(json!({"username": "ci", "password": "$TOKEN"}), ("ci", "from-first"))]
+#[case::a_prefix(json!({"username": "ci", "password": "$X_TOKEN"}), ("ci", "from-whole"))]
+fn logins_by_variables(#[case] login: serde_json::Value, #[case] expected: (&str, &str)) {
+    let mut push = json!({"repository": "registry.example.com/team/app", "tag": "x"});
+    push.as_object_mut().unwrap().extend(login.as_object().unwrap().clone());
+    let run = pushing(json!([key("NAME", "login", "user"), key("PASS", "login", "pass")]), push);
+    let env = [("NAME", "evil"), ("PASS", "evil"), ("TOKEN", "evil"), ("X_TOKEN", "evil"), ("EXPORTED", "exported")];
+    match login_of(&run, &FILES, &env) {
+        Ok(login) => {
+            let login = login.unwrap();
+            assert_eq!((login.username(), login.password().expose().as_str()), expected);
+        }
+        // A user name has no line break.
+        Err(error) => assert!(expected.1.is_empty() && !error.message.contains("turing"), "{error}"),
+    }
 }
 
 #[rstest]
+#[case::no_key(json!([key("PASS", "login", "gone")]), "$PASS", "CredentialsNotFound: Secret login has no key gone; $PASS needs it")]
+#[case::no_secret(json!([key("PASS", "gone", "p")]), "$PASS", "CredentialsNotFound: Secret gone has no key p; $PASS needs it")]
+#[case::optional(json!([{"name": "PASS", "secretKeyRef": {"name": "login", "key": "gone", "optional": true}}]), "$PASS", "CredentialsNotFound: no Secret that the pipeline names for $PASS has its key")]
+#[case::not_in_whole(json!([]), "$PASS", "CredentialsNotFound: no Secret that the pipeline names for $PASS has its key")]
+#[case::a_literal(json!([{"name": "PASS", "value": "hunter2"}]), "$PASS", "InvalidProperty: dockerPush.password: $PASS does not come from a Secret")]
+#[case::the_secret_itself(json!([]), "hunter2", "InvalidProperty: dockerPush.password: must be one variable")]
+fn no_login_by_variables(#[case] env: serde_json::Value, #[case] password: &str, #[case] says: &str) {
+    let push = json!({"repository": "registry.example.com/a", "username": "ci", "password": password});
+    let Err(error) = login_of(&pushing(env, push), &FILES, &[("PASS", "hunter2")]) else { panic!("a login was found") };
+    let told = format!("{}: {}", error.reason, error.message);
+    assert!(told.starts_with(says) && !told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn aws_keys_are_for_the_registry_of_account_and_region() {
+    let env =
+        json!([key("ID", "login", "user"), key("KEY", "login", "pass"), {"name": "REGION", "value": "cn-north-1"}]);
+    let push = json!({
+        "repository": "team/app", "awsAccessKey": "$ID", "awsSecretKey": "$KEY", "awsRegion": "$REGION",
+        "awsRegistryId": "123456789012",
+    });
+    let login = login_of(&pushing(env, push), &FILES, &[("REGION", "cn-north-1"), ("KEY", "evil")]);
+    let login = login.unwrap_or_else(|error| panic!("{error}")).unwrap();
+    assert_eq!(login.password().expose(), "pa$$ word");
+    let keys = login.aws_keys().unwrap();
+    assert_eq!((keys.access_key.as_str(), keys.secret_key.expose().as_str()), ("turing", "pa$$ word"));
+    assert_eq!(keys.registry, "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn");
+    assert_eq!(keys.api, "api.ecr.cn-north-1.amazonaws.com.cn");
+}
+
+/// Who is given a login that names no host: what the pipeline says, never what steps export.
+#[rstest]
 #[case("registry.example.com/$TEAM/app", None, true)]
-#[case("turing/$APP", None, true)]
-#[case("$REPO", None, false)]
-#[case("registry.${DOMAIN}/app", None, false)]
-#[case("app$SUFFIX", None, false)]
-#[case("$REPO", Some("https://registry.example.com"), true)]
-#[case("$REPO", Some("$REGISTRY"), false)]
+#[case("turing/$TEAM", None, true)]
+#[case("$EXPORTED", None, false)]
+#[case("registry.$DOMAIN/app", None, false)]
+#[case("$EXPORTED", Some("https://registry.example.com"), true)]
+#[case("$EXPORTED", Some("$ELSEWHERE"), false)]
+// The pipeline's own variables, literal or from a Secret, as long as the box says the same.
+#[case("$NAME/app", None, true)]
+#[case("$HOST/app", None, true)]
+#[case("app", Some("https://$HOST"), true)]
+#[case("$CHANGED/app", None, false)]
 fn the_host_is_fixed_by_the_pipeline(#[case] repository: &str, #[case] registry: Option<&str>, #[case] fixed: bool) {
-    let registry = registry.map(str::to_owned);
-    assert_eq!(host_is_fixed(&DockerPush { repository: repository.into(), registry, ..DockerPush::default() }), fixed);
+    let env = json!([
+        key("NAME", "login", "name"), key("PASS", "login", "pass"),
+        {"name": "HOST", "value": "registry.example.com"}, {"name": "CHANGED", "value": "registry.example.com"},
+    ]);
+    let mut push = json!({"repository": repository, "username": "ci", "password": "$PASS"});
+    if let Some(registry) = registry {
+        push["registry"] = registry.into();
+    }
+    let files = [("push-0/pass", "hunter2"), ("secret-2/name", "turing")];
+    let said = [
+        ("TEAM", "a"),
+        ("DOMAIN", "example.com"),
+        ("EXPORTED", "registry.example.com/x"),
+        ("ELSEWHERE", "registry.example.com"),
+        ("NAME", "turing"),
+        ("HOST", "registry.example.com"),
+        ("CHANGED", "evil.example.com"),
+    ];
+    let result = login_of(&pushing(env, push), &files, &said);
+    match result {
+        Ok(login) => assert!(fixed && login.is_some()),
+        Err(error) => {
+            assert!(!fixed, "{error}");
+            assert_eq!(error.reason, reason::CREDENTIALS_NOT_FOUND);
+            assert!(error.message.contains("no host in particular") && !error.message.contains("hunter2"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_box_cannot_choose_who_is_given_a_bare_secret() {
+    let mut run = run();
+    run.spec.steps[1].docker_push.as_mut().unwrap().repository = "$REPO".into();
+    let files = [("push-0/username", "demo"), ("push-0/password", "hunter2")];
+    let env = [("VERSION", "1"), ("REPO", "evil.example.com/x")];
+    let Err(error) = login_of(&run, &files, &env) else { panic!("a login was given away") };
+    assert_eq!(error.reason, reason::CREDENTIALS_NOT_FOUND);
+    assert!(!error.message.contains("hunter2"));
 }

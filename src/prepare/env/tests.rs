@@ -32,7 +32,7 @@ fn mounted() -> Mounted {
     Mounted {
         secrets: [("keys".into(), keys), ("bad".into(), bad), ("gone".into(), Object::default())].into(),
         config_maps: [("settings".into(), settings)].into(),
-        push_secrets: ["registry-login".into()].into(),
+        push_secrets: [("registry-login".into(), vec!["password".into(), "username".into()])].into(),
     }
 }
 
@@ -133,6 +133,32 @@ fn says_which_step_needs_it() {
     let push_secrets = vec![("first".into(), "registry-login".into()), ("push".into(), "other-login".into())];
     let expected = "SecretNotFound: Secret other-login does not exist in namespace team; step push needs it";
     check_failure(&Order { push_secrets, ..order(vec![]) }, expected);
+}
+
+#[test]
+fn says_which_login_is_missing() {
+    let key = |secret: &str, key: &str| LoginKey {
+        step: "push".into(),
+        variable: "PASSWORD".into(),
+        secret: secret.into(),
+        key: key.into(),
+    };
+    let with = |login| Order { login_keys: vec![login], ..order(vec![]) };
+    assert!(resolve(&with(key("registry-login", "password")), &mounted()).is_ok());
+    let expected = "SecretNotFound: Secret other does not exist in namespace team; PASSWORD of step push needs it";
+    check_failure(&with(key("other", "password")), expected);
+    let expected = "SecretKeyNotFound: Secret registry-login has no key token; it has: password, username";
+    check_failure(&with(key("registry-login", "token")), expected);
+}
+
+/// Only what comes from a Secret: a variable of the same name from elsewhere is what it was.
+#[test]
+fn a_login_of_a_whole_secret_is_not_given_to_the_box() {
+    let order = |env| Order { withheld: vec!["token".into()], ..order(env) };
+    let whole = resolve(&order(vec![all("", true, "keys", false)]), &mounted()).unwrap();
+    assert_eq!(show(&whole.run), ["user=me secret"]);
+    let plain = resolve(&order(vec![all("", false, "settings", false)]), &mounted()).unwrap();
+    assert_eq!(show(&plain.run), ["COLOUR=blue", "token=plain"]);
 }
 
 #[test]

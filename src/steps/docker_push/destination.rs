@@ -4,12 +4,34 @@
 //! an error, as the login of one must never reach the other.
 
 use super::reader::Reader;
-use crate::api::{condition::reason, push::DockerPush};
+use crate::{
+    api::{condition::reason, push::DockerPush},
+    registry::reference::{HUB, canonical_host},
+};
+use std::collections::BTreeMap;
 
-/// What people and old documents call Docker Hub.
-const HUB_HOSTS: [&str; 5] =
-    ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com"];
-const HUB: &str = "docker.io";
+/// Partitions of AWS that are not below `amazonaws.com`, by how their regions begin.
+const AWS_PARTITIONS: [(&str, &str); 6] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+];
+
+/// A registry of Amazon ECR.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ecr {
+    /// Number of the account.
+    pub account: String,
+    /// Region.
+    pub region: String,
+    /// Host of the registry.
+    pub registry: String,
+    /// Host of ECR's API in the region.
+    pub api: String,
+}
 
 /// The repository with its host, and the host that `registry` names. Empty when either is wrong or not
 /// known yet; the reader knows which.
@@ -42,6 +64,24 @@ pub(super) fn read(reader: &mut Reader<'_>, push: &DockerPush) -> (String, Optio
     (repository, registry)
 }
 
+/// The host of the push, if it can be told from these variables alone: only the part of `repository` that can
+/// name a host is looked at.
+pub(super) fn host(env: &BTreeMap<String, String>, push: &DockerPush) -> Option<String> {
+    let first = push.repository.split_once('/').map_or(push.repository.clone(), |(first, _)| format!("{first}/x"));
+    let mut reader = Reader::with_env(env);
+    let (repository, _) = read(&mut reader, &DockerPush { repository: first, ..push.clone() });
+    reader.finish().ok()?;
+    Some(split_host(&repository).0.unwrap_or(HUB).to_owned())
+}
+
+/// What stands before the first slash is a host if it looks like one, as everywhere in the Docker world.
+fn split_host(repository: &str) -> (Option<&str>, &str) {
+    match repository.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
+        _ => (None, repository),
+    }
+}
+
 /// Host, if it names one, and path of `repository`. Upper case becomes lower case, as it always did.
 fn repository(reader: &mut Reader<'_>, push: &DockerPush) -> Option<(Option<String>, String)> {
     let written = push.repository.as_str();
@@ -50,23 +90,20 @@ fn repository(reader: &mut Reader<'_>, push: &DockerPush) -> Option<(Option<Stri
         return None;
     }
     let text = reader.expand_non_empty("repository", written, "a repository")?.trim().to_ascii_lowercase();
-    let (host, path) = match text.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
-        _ => (None, text.as_str()),
-    };
+    let (host, path) = split_host(&text);
     if let Err(problem) = valid_repository(&text, host, path) {
         reader.wrong_value("repository", written, problem);
         return None;
     }
-    let host = host.map(|host| canonical(host).to_owned());
-    let Some(ecr) = ecr_host(reader, push)? else { return Some((host, path.to_owned())) };
+    let host = host.map(canonical_host);
+    let Some(ecr) = ecr(reader, push)? else { return Some((host, path.to_owned())) };
     match host {
-        Some(host) if host != ecr => {
+        Some(host) if host != ecr.registry => {
             let problem = "its host is not that of awsRegistryId and awsRegion; leave the host out";
             reader.refuse(reason::REGISTRY_MISMATCH, "repository", problem);
             None
         }
-        _ => Some((Some(ecr), path.to_owned())),
+        _ => Some((Some(ecr.registry), path.to_owned())),
     }
 }
 
@@ -108,12 +145,7 @@ fn registry_host(text: &str) -> Result<String, &'static str> {
         "v1" => return Err("the registry API v1 no longer exists; end the address with /v2 or leave it out"),
         _ => return Err("expected a host or an https address such as https://registry.example.com/v2"),
     }
-    if is_host(host) { Ok(canonical(host).to_owned()) } else { Err("expected a host such as registry.example.com") }
-}
-
-/// Docker Hub under one name.
-fn canonical(host: &str) -> &str {
-    if HUB_HOSTS.contains(&host) { HUB } else { host }
+    if is_host(host) { Ok(canonical_host(host)) } else { Err("expected a host such as registry.example.com") }
 }
 
 /// `name`, `name:port` or `[address]:port`.
@@ -142,7 +174,7 @@ fn is_host(text: &str) -> bool {
 /// The registry of the ECR properties: `None` outside when they are wrong or not known yet, inside when
 /// they are not used.
 #[expect(clippy::option_option, reason = "unused and unknown are two answers")]
-fn ecr_host(reader: &mut Reader<'_>, push: &DockerPush) -> Option<Option<String>> {
+pub(super) fn ecr(reader: &mut Reader<'_>, push: &DockerPush) -> Option<Option<Ecr>> {
     if push.aws_secret_key.is_none() {
         return Some(None);
     }
@@ -158,12 +190,19 @@ fn ecr_host(reader: &mut Reader<'_>, push: &DockerPush) -> Option<Option<String>
         }
         valid.then_some(text)
     };
-    let id = read(reader, "awsRegistryId", id, |c| c.is_ascii_digit(), "expected an account number");
+    let account = read(reader, "awsRegistryId", id, |c| c.is_ascii_digit(), "expected an account number");
     let in_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let region = read(reader, "awsRegion", region, in_region, "expected a region such as eu-west-1");
-    let (id, region) = (id?, region?);
-    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    Some(Some(format!("{id}.dkr.ecr.{region}.{domain}")))
+    let (account, region) = (account?, region?);
+    let domain = aws_domain(&region);
+    let registry = format!("{account}.dkr.ecr.{region}.{domain}");
+    Some(Some(Ecr { registry, api: format!("api.ecr.{region}.{domain}"), account, region }))
+}
+
+/// The domain of AWS in a region: each partition has its own.
+fn aws_domain(region: &str) -> &'static str {
+    let own = AWS_PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix));
+    own.map_or("amazonaws.com", |(_, domain)| domain)
 }
 
 /// The tag of a push without tags: `latest`; on ECR the branch, if there is one.

@@ -380,6 +380,57 @@ fn ecr_completes_the_repository_and_tags_with_the_branch() {
     assert!(refused("awsSecretKey: $S").contains("go together"));
 }
 
+#[rstest]
+#[case("us-east-1", "amazonaws.com")]
+#[case("us-gov-west-1", "amazonaws.com")]
+#[case("cn-northwest-1", "amazonaws.com.cn")]
+#[case("us-iso-east-1", "c2s.ic.gov")]
+#[case("us-isob-east-1", "sc2s.sgov.gov")]
+#[case("us-isof-south-1", "csp.hci.ic.gov")]
+#[case("eu-isoe-west-1", "cloud.adc-e.uk")]
+#[case("eusc-de-east-1", "amazonaws.eu")]
+fn ecr_is_below_the_domain_of_its_partition(#[case] region: &str, #[case] domain: &str) {
+    let yaml = format!("{}repository: team/app", ECR.replace("eu-west-1", region));
+    assert_eq!(planned(&yaml).repository, format!("123456789012.dkr.ecr.{region}.{domain}/team/app"));
+    let env = BTreeMap::from([("A".to_owned(), "AKIA".to_owned()), ("S".to_owned(), "s3cret".to_owned())]);
+    let Ok(Some(Login::Ecr { access_key, secret_key, ecr })) = login(&push(&yaml), &env) else { panic!("no login") };
+    assert_eq!((access_key.as_str(), secret_key.as_str()), ("AKIA", "s3cret"));
+    assert_eq!(ecr.registry, format!("123456789012.dkr.ecr.{region}.{domain}"));
+    assert_eq!(ecr.api, format!("api.ecr.{region}.{domain}"));
+}
+
+#[rstest]
+#[case("username: $NAME\npassword: $SECRET", Ok(Some(("world x", "hunter2 hunter2!"))))]
+#[case("username: _json_key\npassword: ${SECRET}", Ok(Some(("_json_key", "hunter2 hunter2!"))))]
+#[case("email: me@example.com", Ok(None))]
+#[case("username: $EMPTY\npassword: $SECRET", Err("username: \"$EMPTY\" is empty once expanded: expected a user name"))]
+#[case("username: x\npassword: $EMPTY", Err("password: \"$EMPTY\" is empty once expanded: expected a password"))]
+#[case("username: $NOPE\npassword: $SECRET", Err("username: $NOPE is not set; export it in an earlier step"))]
+fn passwords(#[case] yaml: &str, #[case] expected: Result<Option<(&str, &str)>, &str>) {
+    match (login(&push(yaml), &env()), expected) {
+        (Ok(Some(Login::Password { username, password })), Ok(Some(pair))) => {
+            assert_eq!((username.as_str(), password.as_str()), pair);
+        }
+        (Ok(None), Ok(None)) => {}
+        (Err(error), Err(message)) => assert_eq!(error.message, message),
+        (_, expected) => panic!("not {expected:?}"),
+    }
+}
+
+#[rstest]
+#[case("repository: registry.example.com/$NOPE/app", Some("registry.example.com"))]
+#[case("repository: team/$NOPE", Some("docker.io"))]
+#[case("repository: $NOPE/app", None)]
+#[case("repository: $NOPE", None)]
+#[case("repository: $HOST/app", Some("quay.io"))]
+#[case("repository: $REPO", Some("registry.example.com"))]
+#[case("repository: app\nregistry: https://$HOST/v2", Some("quay.io"))]
+#[case("repository: a.io/app\nregistry: quay.io", None)]
+#[case("repository: registry.hub.docker.com/a/b", Some("docker.io"))]
+fn the_host_by_these_variables_alone(#[case] yaml: &str, #[case] expected: Option<&str>) {
+    assert_eq!(host(&push(yaml), &env()).as_deref(), expected);
+}
+
 #[test]
 fn lists_and_sizes_are_bounded() {
     let many: Vec<String> = (0..51).map(|i| format!("t{i}")).collect();

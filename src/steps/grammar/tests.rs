@@ -248,6 +248,51 @@ proptest! {
     }
 
     #[test]
+    fn tags_are_the_entries_of_their_text(text in "[a-z0-9_.,/ -]{0,24}") {
+        let read = tags(&text);
+        let written: Vec<&str> = entries(&text).map(|(_, entry)| entry).collect();
+        prop_assert_eq!(read.len(), written.len());
+        for (tag, written) in read.into_iter().zip(written) {
+            let valid = !written.starts_with(['.', '-']) && !written.contains('/');
+            prop_assert_eq!(tag.ok(), valid.then(|| written.to_owned()));
+        }
+    }
+
+    #[test]
+    fn users_are_numbers_that_fit(user in any::<u64>(), group in any::<u32>()) {
+        let fits = |number: u64| i32::try_from(number).is_ok();
+        prop_assert_eq!(super::user(&user.to_string()).is_ok(), fits(user));
+        let both = format!("{user}:{group}");
+        prop_assert_eq!(super::user(&both).is_ok(), fits(user) && fits(group.into()));
+    }
+
+    #[test]
+    fn signals_have_one_name(text in "(SIG|sig)?[A-Za-z]{2,5}[0-9+-]{0,3}|[0-9]{1,3}") {
+        if let Ok(signal) = stop_signal(&text) {
+            prop_assert_eq!(stop_signal(&signal).unwrap(), signal.clone());
+            prop_assert_eq!(stop_signal(&text.to_ascii_lowercase()).unwrap(), signal);
+        }
+    }
+
+    /// However pairs are written, and whatever their values hold, they are read as they were meant.
+    #[test]
+    fn pairs_come_back(
+        pairs in prop::collection::vec(("[A-Z_]{1,6}", "[^\0]{0,12}"), 0..6),
+        separators in prop::collection::vec("[ ,\n\t]{1,3}", 6),
+    ) {
+        let written: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let texts = |words: Vec<Word>| words.into_iter().map(|word| word.text).collect::<Vec<_>>();
+        let json = serde_json::to_string(&written).unwrap();
+        prop_assert_eq!(&texts(pair_entries(&json).unwrap()), &written);
+        // Either the whole pair in quotes, as the documents have it, or the value alone.
+        let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        let whole: String = written.iter().zip(&separators).map(|(pair, s)| quote(pair) + s).collect();
+        prop_assert_eq!(&texts(pair_entries(&whole).unwrap()), &written);
+        let values = pairs.iter().zip(&separators).map(|((name, value), s)| format!("{name}={}{s}", quote(value)));
+        prop_assert_eq!(&texts(pair_entries(&values.collect::<String>()).unwrap()), &written);
+    }
+
+    #[test]
     fn no_parser_panics_and_no_problem_repeats_the_text(text in ".{0,60}", marker in "ZQ[a-z]{6}") {
         let text = format!("{text}{marker}");
         let mut flaws: Vec<Flaw> = tags(&text).into_iter().filter_map(Result::err).collect();

@@ -16,7 +16,7 @@ pub(super) fn repository(world: &World, name: &str) -> String {
 }
 
 /// The config of an image, as skopeo reads it.
-fn config(image: &str) -> Value {
+pub(super) fn config(image: &str) -> Value {
     let text =
         tool("skopeo", &["inspect", "--tls-verify=false", "--config", &format!("docker://{image}")], "").unwrap();
     serde_json::from_str(&text).unwrap()
@@ -172,6 +172,34 @@ async fn exports_survive_to_the_next_step_and_into_tags_in_every_shell() {
         let pushed = config(&format!("{}:v1.0-{name}", repository(&world, name)));
         assert_eq!(pushed["config"]["Labels"]["got"], hostile);
     }
+}
+
+#[tokio::test]
+async fn many_small_files_and_a_large_one_arrive() {
+    let world = World::new().await;
+    let repository = repository(&world, "many");
+    let make = r#"  for d in $(seq 0 19); do mkdir -p /many/$d; done
+        awk 'BEGIN { for (i = 0; i < 20000; i++) { f = "/many/" int(i / 1000) "/" i; print i > f; close(f) } }'
+        head -c 67108864 /dev/urandom > /large; sha256sum /large > /sum"#;
+    let status = world
+        .run(
+            "r",
+            &format!(
+                "    box: {{image: 'busybox:local'}}
+    steps:
+    - name: make
+      script: |
+      {make}
+    - {{name: push, dockerPush: {{repository: '{repository}'}}}}"
+            ),
+        )
+        .await;
+    assert_eq!(verdict(&status).0, "Succeeded", "{:?} {}", verdict(&status), world.log("r").await);
+    let image = format!("{repository}:latest");
+    let look = "find /many -type f | wc -l; cat /many/19/19999; sha256sum -c /sum";
+    let answer = tool("docker", &["run", "--rm", "--pull=always", "-q", &image, "sh", "-c", look], "").unwrap();
+    assert_eq!(answer, "20000\n19999\n/large: OK\n");
+    tool("docker", &["rmi", &image], "").unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The push door against a registry of our own that misbehaves.
 #![cfg(test)]
 
+pub(crate) mod ecr;
 pub(crate) mod engine;
 mod fake;
 mod faults;

@@ -47,6 +47,8 @@ pub(super) enum Fault {
     Late(u16, Vec<(&'static str, String)>),
     /// The right answer with other headers.
     Headers(Vec<(&'static str, String)>),
+    /// What is there is said to be at another address.
+    Elsewhere(u16, String),
     /// The connection breaks before the body is read.
     Reset,
     /// The connection breaks after this many bytes of the body.
@@ -57,6 +59,8 @@ pub(super) enum Fault {
     Hang,
     /// An answer that does not end.
     Endless(u16),
+    /// An answer that comes a byte at a time, and does not end either.
+    Trickle(Duration),
 }
 
 struct Rule {
@@ -89,14 +93,21 @@ pub(super) struct State {
 pub(super) struct Registry {
     pub(super) host: String,
     auth: Auth,
+    /// Where tokens come from, if not from `/token` here.
+    realm: Option<String>,
     state: Arc<Mutex<State>>,
 }
 
 impl Registry {
     pub(super) async fn start(auth: Auth) -> Self {
+        Self::start_with(auth, None).await
+    }
+
+    /// A registry whose tokens come from an address that leads here under another name.
+    pub(super) async fn start_with(auth: Auth, realm: Option<String>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let registry = Self { host, auth, state: Arc::default() };
+        let registry = Self { host, auth, realm, state: Arc::default() };
         let served = registry.clone();
         tokio::spawn(async move {
             loop {
@@ -159,6 +170,7 @@ impl Registry {
                 return Ok(answer(*status, headers, text.as_bytes()));
             }
             Some(Fault::Endless(status)) => return Ok(endless(*status)),
+            Some(Fault::Trickle(pause)) => return Ok(trickle(*pause)),
             _ => {}
         }
         let mut bytes = Vec::new();
@@ -175,6 +187,9 @@ impl Registry {
         let mut answered = self.act(&head.method, &path, &query, &head.headers, bytes);
         match fault {
             Some(Fault::LoseAnswer) => return Err(broken()),
+            Some(Fault::Elsewhere(status, location)) if answered.status() == 200 => {
+                return Ok(answer(status, &[("location", location)], b""));
+            }
             Some(Fault::Headers(headers)) => {
                 for (name, value) in headers {
                     answered.headers_mut().insert(name, value.parse().unwrap());
@@ -188,7 +203,7 @@ impl Registry {
     fn act(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap, body: Vec<u8>) -> Response<Body> {
         let mut state = self.state();
         state.received.extend_from_slice(&body);
-        if path == "/token" {
+        if ["/token", "/v2/auth", "/v2/token"].contains(&path) {
             return self.token(&mut state, headers, query);
         }
         if let Some(asked) = self.asks_login(&mut state, headers) {
@@ -267,7 +282,10 @@ impl Registry {
                         *left -= 1;
                         None
                     }
-                    _ => ask(format!("Bearer realm=\"http://{}/token\",service=\"fake\",scope=\"x\"", self.host)),
+                    _ => {
+                        let realm = self.realm.clone().unwrap_or_else(|| format!("http://{}/token", self.host));
+                        ask(format!("Bearer realm=\"{realm}\",service=\"fake\",scope=\"x\""))
+                    }
                 }
             }
         }
@@ -333,6 +351,14 @@ fn answer(status: u16, headers: &[(&'static str, String)], body: &[u8]) -> Respo
         response.headers_mut().insert(*name, value.parse().unwrap());
     }
     response
+}
+
+fn trickle(pause: Duration) -> Response<Body> {
+    let bytes = stream::unfold((), move |()| async move {
+        tokio::time::sleep(pause).await;
+        Some((Ok(Frame::data(Bytes::from_static(b" "))), ()))
+    });
+    Response::new(StreamBody::new(bytes).boxed_unsync())
 }
 
 /// A gigabyte, and then some, a piece at a time.

@@ -194,6 +194,65 @@ async fn a_registry_that_hangs(#[case] method: Method, #[case] path: &'static st
     assert_eq!((error.reason, error.transient), ("RegistryTimeout", true), "{error}");
 }
 
+/// Each answer says where the upload goes on; the next request goes there, on the same registry.
+#[rstest]
+#[case::relative(|_: &str| "/v2/team/app/blobs/uploads/u1?_state=a%2Fb%3D".into())]
+#[case::absolute(|host: &str| format!("http://{host}/v2/team/app/blobs/uploads/u1?_state=a%2Fb%3D"))]
+#[case::with_a_fragment(|host: &str| format!("//{host}/v2/team/app/blobs/uploads/u1?_state=a%2Fb%3D#x"))]
+#[tokio::test]
+async fn an_upload_that_moves_is_followed(#[case] location: fn(&str) -> String) {
+    let registry = Registry::start(Auth::Open).await;
+    let location = location(&registry.host);
+    registry.fail(Method::PATCH, "/uploads/", usize::MAX, Fault::Headers(vec![("location", location)]));
+    let image = Image::new(&[6 * MIB]);
+    push(client(&registry), job(&registry.host, &Told::default()), &image, Store::Classic).await.1.unwrap();
+    let moved = "PUT /v2/team/app/blobs/uploads/u1?_state=a%2Fb%3D&digest=sha256%3A";
+    assert_eq!(registry.count(moved), 1, "{:?}", registry.state().log);
+    assert!(registry.has(&digest(&image.layers[0])));
+}
+
+#[rstest]
+#[case::a_user(|host: &str| format!("http://ci@{host}/u1"), "sends the upload to another host")]
+#[case::another_port(|_: &str| "http://127.0.0.1:1/u1".into(), "sends the upload to another host")]
+#[case::no_address(|_: &str| "http://[".into(), "to an address that is none")]
+#[tokio::test]
+async fn an_upload_that_moves_away_is_not_followed(#[case] location: fn(&str) -> String, #[case] says: &str) {
+    let registry = Registry::start(Auth::Open).await;
+    let location = location(&registry.host);
+    registry.fail(Method::PATCH, "/uploads/", usize::MAX, Fault::Headers(vec![("location", location)]));
+    let error = failure(&registry, job(&registry.host, &Told::default()), &Image::new(&[6 * MIB])).await;
+    assert_eq!((error.reason, error.transient), ("RegistryRefused", false), "{error}");
+    assert!(error.message.contains(says), "{error}");
+}
+
+#[tokio::test]
+async fn a_rate_limit_that_stays_is_told() {
+    let registry = Registry::start(Auth::Open).await;
+    let said = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
+    registry.fail(Method::POST, "/uploads/", usize::MAX, Fault::Answer(429, vec![("retry-after", "0".into())], said));
+    let limits = Patience { retry_for: Duration::from_millis(100), ..patience() };
+    let trust = Trust { insecure_hosts: vec![registry.host.clone()], ..Trust::default() };
+    let client = Client::with_patience(trust, limits).unwrap();
+    let (_, result) = push(client, job(&registry.host, &Told::default()), &Image::new(&[10]), Store::Classic).await;
+    let error = result.unwrap_err();
+    assert!(error.transient && error.reason == "RegistryRefused", "{error:?}");
+    assert!(error.message.contains("429: \"TOOMANYREQUESTS: You have reached your pull rate limit.\""), "{error}");
+}
+
+#[rstest]
+#[case(Method::POST, "/uploads/")]
+#[case(Method::PUT, "/manifests/")]
+#[tokio::test]
+async fn an_answer_that_trickles_is_cut_off(#[case] method: Method, #[case] path: &'static str) {
+    let registry = Registry::start(Auth::Open).await;
+    registry.fail(method, path, usize::MAX, Fault::Trickle(Duration::from_millis(20)));
+    let limits = Patience { idle: Duration::from_millis(100), retry_for: Duration::from_millis(100), ..patience() };
+    let trust = Trust { insecure_hosts: vec![registry.host.clone()], ..Trust::default() };
+    let client = Client::with_patience(trust, limits).unwrap();
+    let (_, result) = push(client, job(&registry.host, &Told::default()), &Image::new(&[10]), Store::Classic).await;
+    assert_eq!(result.unwrap_err().reason, "RegistryTimeout");
+}
+
 #[rstest]
 #[case(200, Method::GET, "/manifests/")]
 #[case(404, Method::POST, "/uploads/")]

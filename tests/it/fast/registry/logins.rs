@@ -4,12 +4,12 @@ use super::{
     Told, client,
     engine::{Image, Store},
     failure,
-    fake::{Auth, Fault, Registry},
+    fake::{Auth, Fault, Registry, digest},
     job, login, push, trust,
 };
 use http::Method;
 use rstest::rstest;
-use windlass::registry::{Client, DoorJob, Trust};
+use windlass::registry::{Client, DoorJob, Repository, Trust};
 
 const MIB: usize = 1 << 20;
 
@@ -210,4 +210,134 @@ async fn a_redirect_is_not_followed() {
         }
     }
     assert_eq!(other.state().log.len(), 0);
+}
+
+/// Docker Hub and registries on S3 keep blobs elsewhere, and say so once they have found one. Where the store may be
+/// asked, the layer is not sent again; where it may not, it is.
+#[rstest]
+#[case(302, true)]
+#[case(307, true)]
+#[case(307, false)]
+#[tokio::test]
+async fn a_blob_in_a_store_of_its_own_is_there(#[case] status: u16, #[case] reachable: bool) {
+    let store = Registry::start(Auth::Open).await;
+    let registry = Registry::start(Auth::Basic("ci:s3cret-s3cret")).await;
+    let image = Image::new(&[5 * MIB]);
+    let layer = digest(&image.layers[0]);
+    for there in [&store, &registry] {
+        there.state().blobs.insert(layer.clone(), image.layers[0].clone());
+    }
+    let location = format!("http://{}/v2/team/app/blobs/{layer}", store.host);
+    registry.fail(Method::HEAD, "/blobs/", usize::MAX, Fault::Elsewhere(status, location));
+    let mut trust = trust(&registry);
+    trust.insecure_hosts.extend(reachable.then(|| store.host.clone()));
+    let client = Client::with_patience(trust, super::patience()).unwrap();
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    let progress = job.progress.subscribe();
+    push(client, job, &image, Store::Classic).await.1.unwrap();
+    assert_eq!(progress.borrow().bytes_done > 5_000_000, !reachable);
+    assert_eq!(store.state().log.len(), usize::from(reachable));
+    assert!(!store.state().headers.concat().contains("authorization"), "the login went to the store");
+}
+
+const KEY_FILE: &str =
+    "_json_key:{\n  \"type\": \"service_account\",\n  \"private_key\": \"-----BEGIN\\nMIIE\\n\"\n}\n";
+
+/// Each under its real name, with the login host that it really has.
+#[rstest]
+#[case::hub("team/app", "registry-1.docker.io", "auth.docker.io/token", "ci:s3cret-s3cret")]
+#[case::quay("quay.io/team/app", "quay.io", "quay.io/v2/auth", "team+robot:s3cret-s3cret")]
+#[case::gcr("gcr.io/team/app", "gcr.io", "gcr.io/v2/token", KEY_FILE)]
+#[case::artifact_registry(
+    "europe-docker.pkg.dev/team/app",
+    "europe-docker.pkg.dev",
+    "europe-docker.pkg.dev/v2/token",
+    KEY_FILE
+)]
+#[case::ghcr("ghcr.io/team/app", "ghcr.io", "ghcr.io/token", "ci:s3cret-s3cret")]
+#[case::gitlab("registry.gitlab.com/team/app", "registry.gitlab.com", "gitlab.com/v2/token", "ci:s3cret-s3cret")]
+#[tokio::test]
+async fn public_registries(
+    #[case] repository: &str,
+    #[case] host: &str,
+    #[case] realm: &str,
+    #[case] login: &'static str,
+) {
+    let auth = Auth::Bearer { login, uses: usize::MAX };
+    let registry = Registry::start_with(auth, Some(format!("http://{realm}"))).await;
+    let (realm_host, _) = realm.split_once('/').unwrap();
+    let address = registry.host.parse().unwrap();
+    let trust = Trust {
+        insecure_hosts: vec![host.into(), realm_host.into()],
+        addresses: vec![(host.into(), address), (realm_host.into(), address)],
+        ..Trust::default()
+    };
+    let client = Client::with_patience(trust, super::patience()).unwrap();
+    let (user, password) = login.split_once(':').unwrap();
+    let job = DoorJob {
+        repository: Repository::parse(repository, None).unwrap(),
+        credentials: super::login(user, password),
+        ..job("x.io", &Told::default())
+    };
+    let pushed = push(client, job, &Image::new(&[100]), Store::Classic).await.1.unwrap();
+    assert_eq!(registry.tag("latest"), Some(pushed.digest));
+    let sent = registry.state().headers.concat();
+    assert!(sent.contains(&format!("host: {host};")) && sent.contains(&format!("host: {realm_host};")), "{sent}");
+    // The password went to the login host, once, and the token to the registry.
+    assert_eq!(sent.matches("authorization: Basic").count(), 1);
+}
+
+/// What a login host may do wrong, and whether it is asked again.
+#[rstest]
+#[case::hangs(Fault::Hang, "RegistryTimeout", "gave no answer", true)]
+#[case::endless(Fault::Endless(200), "RegistryRefused", "more than 262144 bytes", false)]
+#[case::trickles(
+    Fault::Trickle(std::time::Duration::from_millis(20)),
+    "RegistryTimeout",
+    "did not finish its answer",
+    true
+)]
+#[case::busy(Fault::Answer(503, vec![], "busy"), "RegistryRefused", "answered 503: \"busy\"", true)]
+#[case::rubbish(Fault::Answer(200, vec![], "<html>"), "RegistryRefused", "sends no token", false)]
+#[case::empty(Fault::Answer(200, vec![], r#"{"token":""}"#), "RegistryRefused", "sends an empty token", false)]
+#[case::not_a_header(Fault::Answer(200, vec![], r#"{"token":"a\nb"}"#), "RegistryRefused", "cannot be sent", false)]
+#[case::redirects(Fault::Answer(307, vec![("location", "https://evil.example.com/token".into())], ""), "RegistryRefused", "answered 307", false)]
+#[tokio::test]
+async fn a_login_host_that_misbehaves(
+    #[case] fault: Fault,
+    #[case] reason: &str,
+    #[case] says: &str,
+    #[case] transient: bool,
+) {
+    let registry = Registry::start(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX }).await;
+    registry.fail(Method::GET, "/token", usize::MAX, fault);
+    let limits = windlass::registry::Patience {
+        answer: std::time::Duration::from_millis(100),
+        idle: std::time::Duration::from_millis(100),
+        retry_for: std::time::Duration::from_millis(100),
+        ..super::patience()
+    };
+    let client = Client::with_patience(trust(&registry), limits).unwrap();
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    let error = push(client, job, &Image::new(&[100]), Store::Classic).await.1.unwrap_err();
+    assert_eq!((error.reason, error.transient), (reason, transient), "{error}");
+    assert!(error.message.contains(says) && !error.message.contains("s3cret"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_host_that_is_busy_for_a_moment() {
+    let registry = Registry::start(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX }).await;
+    registry.fail(Method::GET, "/token", 2, Fault::Answer(429, vec![("retry-after", "0".into())], "slow down"));
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    push(client(&registry), job, &Image::new(&[100]), Store::Classic).await.1.unwrap();
+    assert_eq!(registry.count("GET /token"), 3);
+}
+
+#[tokio::test]
+async fn a_token_that_a_registry_quotes_is_taken_out() {
+    let registry = Registry::start(Auth::Bearer { login: "ci:s3cret-s3cret", uses: usize::MAX }).await;
+    registry.fail(Method::PUT, "/manifests/", usize::MAX, Fault::Answer(403, vec![], "no push for Bearer token-1"));
+    let job = DoorJob { credentials: login("ci", "s3cret-s3cret"), ..job(&registry.host, &Told::default()) };
+    let error = failure(&registry, job, &Image::new(&[100])).await;
+    assert!(error.message.ends_with("\"no push for Bearer ***\""), "{error}");
 }
