@@ -165,7 +165,9 @@ impl<R: Read> Reader<R> {
     }
 
     fn entry(&self, header: &[u8; BLOCK], extended: Extended) -> Result<Entry, ReadError> {
-        if field(header, at::MAGIC) != MAGIC || !checksum_holds(header) || !field(header, at::PREFIX).iter().all(|b| *b == 0)
+        if field(header, at::MAGIC) != MAGIC
+            || !checksum_holds(header)
+            || !field(header, at::PREFIX).iter().all(|b| *b == 0)
         {
             return Err(self.malformed("a header that is none"));
         }
@@ -210,9 +212,9 @@ impl<R: Read> Reader<R> {
     fn number(&self, header: &[u8; BLOCK], place: (usize, usize)) -> Result<u64, ReadError> {
         let digits = field(header, place).split_last().filter(|(last, _)| **last == 0).map(|(_, digits)| digits);
         let octal = |digits: &[u8]| {
-            digits.iter().try_fold(0_u64, |sum, digit| {
-                matches!(digit, b'0'..=b'7').then(|| sum * 8 + u64::from(digit - b'0'))
-            })
+            digits
+                .iter()
+                .try_fold(0_u64, |sum, digit| matches!(digit, b'0'..=b'7').then(|| sum * 8 + u64::from(digit - b'0')))
         };
         digits.and_then(octal).ok_or_else(|| self.malformed("a number that is none"))
     }

@@ -72,8 +72,7 @@ impl std::error::Error for Refusal {}
 /// A path or link as a message repeats it: bounded, on one line.
 fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
-    let mut shown: String =
-        text.chars().take(MAX_SHOWN).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut shown: String = text.chars().take(MAX_SHOWN).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(MAX_SHOWN).is_some() {
         shown.push('…');
     }
