@@ -9,8 +9,10 @@ use crate::api::{
     condition::reason,
     duration,
     pipeline::{EnvVar, Source},
+    push::DockerPush,
     run::{Param, PipelineRunSpec},
 };
+use crate::steps::docker_push;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a run cannot start: the reason of its condition, and what to do.
@@ -198,26 +200,32 @@ fn check_step(path: &str, step: &crate::api::Step) -> Result<(), Refusal> {
         )),
         Some(StepKind::Script(_)) => Ok(()),
         Some(StepKind::DockerPush(push)) => {
-            for (set, field) in [(push.username.is_some(), "username"), (push.aws_access_key.is_some(), "awsAccessKey")]
-            {
-                if set {
-                    return Err(Refusal::new(
-                        reason::INVALID_PIPELINE,
-                        format!(
-                            "{path}.dockerPush.{field}: this version of Windlass logs in by credentials.secretName only; put the login into a Secret"
-                        ),
-                    ));
-                }
-            }
-            crate::steps::docker_push::check(&format!("{path}.dockerPush"), push)
-                .map_err(|e| Refusal::new(e.reason, e.message))
+            let path = format!("{path}.dockerPush");
+            check_login(&path, push)?;
+            docker_push::check(&path, push).map_err(|e| Refusal::new(e.reason, e.message))
         }
-        Some(
-            kind @ (StepKind::DockerScratchPush(_)
-            | StepKind::StoreContainer(_)
-            | StepKind::Watch(_)
-            | StepKind::Shell(_)),
-        ) => Err(not_yet(kind.name())),
+        Some(StepKind::DockerScratchPush(scratch)) => {
+            let path = format!("{path}.dockerScratchPush");
+            check_login(&path, &scratch.push)?;
+            docker_push::scratch::check(&path, scratch).map_err(|e| Refusal::new(e.reason, e.message))
+        }
+        Some(kind @ (StepKind::StoreContainer(_) | StepKind::Watch(_) | StepKind::Shell(_))) => {
+            Err(not_yet(kind.name()))
+        }
+    }
+}
+
+/// Ways to log in that are not there yet.
+fn check_login(path: &str, push: &DockerPush) -> Result<(), Refusal> {
+    let fields = [(push.username.is_some(), "username"), (push.aws_access_key.is_some(), "awsAccessKey")];
+    match fields.into_iter().find(|(set, _)| *set) {
+        Some((_, field)) => Err(Refusal::new(
+            reason::INVALID_PIPELINE,
+            format!(
+                "{path}.{field}: this version of Windlass logs in by credentials.secretName only; put the login into a Secret"
+            ),
+        )),
+        None => Ok(()),
     }
 }
 

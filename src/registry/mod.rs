@@ -28,7 +28,7 @@ mod zstd;
 
 pub use client::{Client, Patience};
 pub use credentials::{Credentials, CredentialsError, Secret};
-pub use door::{Door, DoorJob, Prepared, Progress, Pushed};
+pub use door::{Door, DoorJob, Prepared, Progress, Pushed, push_layer};
 pub use error::PushError;
 pub use reference::{RefError, Repository, parse_tag};
 pub use scan::NamedSecret;

@@ -8,6 +8,7 @@
 
 mod destination;
 mod reader;
+pub mod scratch;
 
 use super::{StepError, grammar};
 use crate::api::{

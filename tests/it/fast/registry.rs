@@ -4,6 +4,7 @@
 pub(crate) mod engine;
 mod fake;
 mod faults;
+mod layers;
 mod logins;
 mod pushes;
 mod tls;
