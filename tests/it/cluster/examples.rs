@@ -15,7 +15,7 @@ struct Example {
     tags: &'static [&'static str],
 }
 
-const EXAMPLES: [Example; 8] = [
+const EXAMPLES: [Example; 9] = [
     Example { file: "01-hello.yaml", reason: "Succeeded", prints: &["hello"], tags: &[] },
     Example {
         file: "after-steps.yaml",
@@ -48,6 +48,7 @@ const EXAMPLES: [Example; 8] = [
         tags: &[],
     },
     Example { file: "push-with-credentials.yaml", reason: "Succeeded", prints: &[], tags: &["1.0", "latest"] },
+    Example { file: "scratch.yaml", reason: "Succeeded", prints: &[], tags: &["latest"] },
     Example { file: "services.yaml", reason: "Succeeded", prints: &["web says: hello from a service"], tags: &[] },
 ];
 
