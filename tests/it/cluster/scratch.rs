@@ -49,7 +49,7 @@ async fn a_static_binary_runs_with_the_config_of_the_step() {
         tag: '1.0, latest'
         entrypoint: /app
         cmd: [--help]
-        env: {{A: '1', N: $WERCKER_BUILD_NUMBER}}
+        env: {{A: '1', NUMBER: $WERCKER_BUILD_NUMBER}}
         labels: {{a.b: c}}
         ports: '5000, 8080/udp'
         volumes: /data
@@ -72,7 +72,7 @@ async fn a_static_binary_runs_with_the_config_of_the_step() {
     assert_eq!(
         pushed["config"],
         json!({
-            "Env": ["A=1", "N=1"],
+            "Env": ["A=1", "NUMBER=1"],
             "Entrypoint": ["/app"],
             "Cmd": ["--help"],
             "ExposedPorts": {"5000/tcp": {}, "8080/udp": {}},
@@ -166,7 +166,7 @@ async fn hostile_trees_are_refused_by_name() {
             "UnsafeFile",
             "bytes; 3072 are the most",
         ),
-        ("sparse", "truncate -s 1T s", "", "UnsafeFile", "/s is a sparse file"),
+        ("sparse", "truncate -s 8G s", "", "UnsafeFile", "/s is a sparse file"),
         ("mount", "true", "directory: /", "UnsafeFile", "/dev is a mount of another file system"),
         ("empty", "mkdir none", "directory: none", "EmptyImage", "none holds no file"),
         ("nothing", "true", "directory: /nowhere", "EmptyImage", "/nowhere is no directory"),

@@ -96,10 +96,7 @@ fn every_property_of_a_step_has_a_row_and_every_row_a_property() {
     for (kind, page) in [("dockerPush", "docker-push.md"), ("dockerScratchPush", "docker-scratch-push.md")] {
         let properties = pipeline.pointer(&format!("{steps}/{kind}/properties")).and_then(Value::as_object).unwrap();
         let rows = rows(&read(&format!("docs/reference/steps/{page}")));
-        assert_eq!(
-            unique(rows.into_iter().map(|(name, _)| name), page),
-            unique(properties.keys().cloned(), kind)
-        );
+        assert_eq!(unique(rows.into_iter().map(|(name, _)| name), page), unique(properties.keys().cloned(), kind));
     }
 }
 
