@@ -10,6 +10,7 @@
 //! Roles never import each other: controller and agent meet in [`api`], agent and runner in [`wire`].
 //! The runner builds with `--no-default-features` and cannot name the rest.
 
+pub mod archive;
 pub mod runner;
 pub mod wire;
 

@@ -56,7 +56,8 @@ impl Logins<'_> {
     /// # Errors
     /// `CredentialsNotFound` when a Secret does not hold what the step names.
     pub fn fill(&self, env: &mut BTreeMap<String, String>) -> Result<(), PushError> {
-        logins::check("dockerPush", self.spec, self.step, self.push)
+        let kind = self.step.kind().map_or("", |kind| kind.name());
+        logins::check(kind, self.spec, self.step, self.push)
             .map_err(|error| PushError::new(error.reason, error.message))?;
         for variable in logins::login_variables(self.push) {
             match self.value(variable)? {

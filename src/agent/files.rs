@@ -2,11 +2,11 @@
 //!
 //! `observe` reads the journal here, `push` the request and `credentials` the Secrets; `apply` writes answers.
 //!
-//! **Invariant:** everything in `out` is hostile. It is opened beneath the volume's directory without following
-//! a link, must be a regular file, and is read up to a cap. No descriptor is kept, as an open one would keep the
-//! kubelet from taking the volume down.
+//! **Invariant:** everything in `out` and `disk` is hostile. It is opened beneath the volume's directory without
+//! following a link, must be a regular file, and is read up to a cap. No descriptor of `in` and `out` is kept, as an
+//! open one would keep the kubelet from taking the volume down.
 
-use crate::wire::{IN_VOLUME, OUT_VOLUME};
+use crate::wire::{DISK_VOLUME, IN_VOLUME, OUT_VOLUME};
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, openat2, renameat_with, statat,
@@ -86,6 +86,12 @@ impl Volumes {
         self.root.join("kubernetes.io~empty-dir").join(IN_VOLUME)
     }
 
+    /// What the box writes that is large.
+    #[must_use]
+    pub fn disk_dir(&self) -> PathBuf {
+        self.root.join("kubernetes.io~empty-dir").join(DISK_VOLUME)
+    }
+
     fn secrets_dir(&self) -> PathBuf {
         self.root.join("kubernetes.io~secret")
     }
@@ -102,6 +108,12 @@ impl Volumes {
     /// A whole file in `out`; `None` if there is no such file.
     pub fn read_out(&self, name: &str, cap: usize) -> Result<Option<Vec<u8>>, FileError> {
         read_whole(&self.out_dir(), name, cap)
+    }
+
+    /// Opens a file in `disk` to read it piece by piece; `None` if there is no such file. That volume is a plain
+    /// directory, so an open file does not keep the kubelet from taking it down.
+    pub fn open_disk(&self, name: &str) -> Result<Option<std::fs::File>, FileError> {
+        Ok(open_regular(&self.disk_dir(), name)?.map(std::fs::File::from))
     }
 
     /// Whether a file is in `in`.

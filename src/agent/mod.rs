@@ -28,6 +28,7 @@ pub mod plan;
 mod progress;
 pub mod push;
 pub mod run;
+mod scratch;
 pub mod status;
 pub mod transport;
 mod watch;

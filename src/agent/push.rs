@@ -1,4 +1,4 @@
-//! Carries out `dockerPush`: from the request to a verdict, across crashes of the agent.
+//! Carries out `dockerPush` and `dockerScratchPush`: from the request to a verdict, across crashes of the agent.
 //!
 //! `follow` runs [`carry_out`] as a task; [`Transport`] is the engine and the registry.
 //!
@@ -6,7 +6,7 @@
 //! in order. A manifest is put under tags only, so if the registry has it, a tag was moved.
 //!
 //! **Invariant:** each tag is moved at most once. Properties come from the frozen spec; of the box only the
-//! environment is taken, to expand them.
+//! environment is taken, to expand them, and the files that it packed.
 
 use super::{
     credentials::{self, Logins, Sought},
@@ -23,12 +23,18 @@ use crate::{
         step::StepKind,
     },
     registry::{Credentials, NamedSecret, PushError, Pushed, Repository},
-    steps::docker_push::{self, PushPlan},
-    wire::{self, Request, request_file},
+    steps::{
+        StepError,
+        docker_push::{
+            self, PushPlan,
+            scratch::{self, ScratchPlan, Shape},
+        },
+    },
+    wire::{self, PackFault, Packed, Request, archive_file, request_file},
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use std::{sync::Arc, time::Duration};
+use std::{fs::File, sync::Arc, time::Duration};
 
 /// Largest request: the environment twice.
 const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
@@ -64,6 +70,8 @@ pub struct Push {
     pub step: String,
     /// What it asks for.
     pub plan: PushPlan,
+    /// What becomes the image.
+    pub content: Content,
     /// Where to.
     pub repository: Repository,
     /// The login.
@@ -76,9 +84,37 @@ pub struct Push {
     pub created: String,
 }
 
+/// What becomes the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The box, committed.
+    Box,
+    /// Files that the runner packed, on an image from scratch.
+    Files(Files),
+}
+
+/// Files that the runner packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    volumes: Volumes,
+    step: usize,
+    /// What changes in them.
+    pub shape: Shape,
+}
+
+impl Files {
+    /// Opens the archive. Each try reads it anew: what was judged is what is pushed, even if the box writes to it.
+    pub fn open(&self) -> Result<File, PushError> {
+        let lost = |what: String| PushError::new(reason::COMMIT_FAILED, what);
+        let file = self.volumes.open_disk(&archive_file(self.step));
+        let file = file.map_err(|error| lost(format!("the archive cannot be opened: {error}")))?;
+        file.ok_or_else(|| lost("the archive that the box packed is gone".into()))
+    }
+}
+
 /// The engine and the registry, as a push needs them.
 pub trait Transport: Send + Sync {
-    /// Commits the box and pushes it. Tells the line of the digest before the first tag, and of each tag that moved.
+    /// Makes the image and pushes it. Tells the line of the digest before the first tag, and of each tag that moved.
     fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>>;
 
     /// The digest that a tag has; `None` if there is no such tag. A digest is its own tag.
@@ -235,18 +271,27 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
     let spec = &job.run.spec;
     let step = spec.all_steps().nth(job.step).map(|(_, step)| step);
     let unknown = || PushError::new(reason::INVALID_PROPERTY, "this version of the agent cannot carry out this step");
-    let (step, properties) = match step.and_then(|step| Some((step, step.kind()?))) {
-        Some((step, StepKind::DockerPush(push))) => (step, push),
-        Some((_, StepKind::DockerScratchPush(_) | StepKind::StoreContainer(_)))
+    let (step, (properties, from_scratch)) = match step.and_then(|step| Some((step, step.kind()?))) {
+        Some((step, StepKind::DockerPush(push))) => (step, (push, None)),
+        Some((step, StepKind::DockerScratchPush(scratch))) => (step, (&scratch.push, Some(scratch))),
+        Some((_, StepKind::StoreContainer(_)))
         | Some((_, StepKind::Script(_) | StepKind::Watch(_) | StepKind::Shell(_)))
         | None => return Err(unknown()),
     };
     let request = request(volumes, job.step)?;
+    let packed = packed(&request);
     let mut env = if properties.disable_sync { request.run_env } else { request.env };
     let logins = Logins { volumes, spec, step, push: properties };
     logins.fill(&mut env)?;
-    let plan = docker_push::plan(properties, &env, job.run.build_number)
-        .map_err(|error| PushError::new(error.reason, error.message))?;
+    let wrong = |error: StepError| PushError::new(error.reason, error.message);
+    let (plan, content) = match from_scratch {
+        None => (docker_push::plan(properties, &env, job.run.build_number).map_err(wrong)?, Content::Box),
+        Some(scratch) => {
+            let ScratchPlan { push, shape } = scratch::plan(scratch, &env, job.run.build_number).map_err(wrong)?;
+            packed?;
+            (push, Content::Files(Files { volumes: volumes.clone(), step: job.step, shape }))
+        }
+    };
     let repository = Repository::parse(&plan.repository, plan.registry.as_deref())
         .map_err(|error| PushError::new(error.reason(), error.to_string()))?;
     let credentials = logins.login(&env, &repository)?;
@@ -256,12 +301,30 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
         run: Arc::clone(&job.run),
         step: step.name.clone(),
         plan,
+        content,
         repository,
         credentials,
         secrets: sought.values,
         warnings: sought.missed,
         created: created.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
     })
+}
+
+/// Whether the runner packed the files. What it says is the box's word, and only about its own files.
+fn packed(request: &Request) -> Result<(), PushError> {
+    match &request.packed {
+        Some(Packed::Archive) => Ok(()),
+        Some(Packed::Refused { fault, message }) => {
+            let reason = match fault {
+                PackFault::Unsafe => reason::UNSAFE_FILE,
+                PackFault::Empty => reason::EMPTY_IMAGE,
+                PackFault::TooLarge => reason::IMAGE_TOO_LARGE,
+                PackFault::Failed => reason::COMMIT_FAILED,
+            };
+            Err(PushError::new(reason, message.clone()))
+        }
+        None => Err(PushError::new(reason::COMMIT_FAILED, "the box packed no files")),
+    }
 }
 
 /// What the image is searched for, and what the step says of the rest.

@@ -8,26 +8,28 @@
 use super::{
     line::Line,
     progress::Gauge,
-    push::{Push, Transport},
+    push::{Content, Files, Push, Transport},
     run::Run,
+    scratch,
 };
 use crate::{
     api::{condition::reason, status::ImageStatus},
     engine::{BaseImage, BoxContainer, BoxState, CommitKey, CommittedImage, Engine, EngineError},
-    registry::{Client, Door, DoorJob, Progress, PushError, Pushed, Repository, Session, digest::Digest},
+    registry::{Client, Door, DoorJob, Progress, PushError, Pushed, Repository, Session, digest::Digest, push_layer},
     steps::{
-        docker_push::ImageChanges,
+        docker_push::{ImageChanges, scratch::Shape},
         image_config::{self, Provenance},
     },
 };
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{Semaphore, SemaphorePermit, mpsc, watch},
     time::Instant,
 };
 
@@ -40,6 +42,8 @@ const BOX_PATIENCE: Duration = Duration::from_secs(5);
 const BOX_LOOK: Duration = Duration::from_millis(50);
 /// Box images whose config is remembered.
 const BASES: usize = 16;
+/// Pieces of a layer that wait for the upload.
+const LAYER_QUEUE: usize = 8;
 /// Tag under which the engine pushes to the door; it goes nowhere.
 const DOOR_TAG: &str = "x";
 
@@ -138,7 +142,7 @@ impl Relay {
         image: &CommittedImage,
     ) -> Result<Pushed, PushError> {
         let (progress, shown) = watch::channel(Progress::default());
-        let door = Door::open(self.client.clone(), job(push, line, base, progress)).await?;
+        let door = Door::open(self.client.clone(), job(push, line, Some(&base), progress)).await?;
         let target = format!("{}:{DOOR_TAG}", door.target());
         let pushed = {
             let work = self.engine.push(image, &target, &|_| {});
@@ -160,10 +164,31 @@ impl Relay {
     }
 }
 
+impl Relay {
+    /// Pushes an image from scratch. The engine has no part in it.
+    async fn push_files(&self, push: &Push, line: &Line, files: &Files) -> Result<Pushed, PushError> {
+        let (archive, shape) = (files.open()?, files.shape);
+        let (progress, shown) = watch::channel(Progress::default());
+        let (sender, pieces) = mpsc::channel(LAYER_QUEUE);
+        let making = tokio::task::spawn_blocking(move || scratch::make(archive, shape, sender));
+        let made = async move {
+            let broke_off = |_| PushError::transient(reason::COMMIT_FAILED, "the making of the layer broke off");
+            making.await.map_err(broke_off)?
+        };
+        tokio::select! {
+            pushed = push_layer(self.client.clone(), job(push, line, None, progress), pieces, made) => pushed,
+            () = show(shown, line) => Err(PushError::stopped()),
+        }
+    }
+}
+
 impl Transport for Relay {
     fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>> {
         Box::pin(async move {
             let _turn = self.turn(line).await?;
+            if let Content::Files(files) = &push.content {
+                return self.push_files(push, line, files).await;
+            }
             let began = Instant::now();
             let container = self.live_box(&push.run).await?;
             let key = CommitKey { run_uid: push.run.uid.clone(), step: push.step.clone() };
@@ -234,20 +259,29 @@ async fn discard(engine: Arc<dyn Engine>, image: CommittedImage, run: String) {
     }
 }
 
-/// What the door is to do.
-fn job(push: &Push, line: &Line, base: BaseImage, progress: watch::Sender<Progress>) -> DoorJob {
-    let layers = base.diff_ids.len() + 1;
-    let document = base.document();
-    let changes: ImageChanges = push.plan.changes.clone();
-    let provenance = Provenance {
-        run: format!("{}/{}", push.run.namespace, push.run.name),
-        step: push.step.clone(),
-        created: push.created.clone(),
+/// Who made an image, and when. Of files without times both are left out: the same files give the same image.
+fn provenance(push: &Push) -> Provenance {
+    let from = format!("{}/{} {}", push.run.namespace, push.run.name, push.step);
+    let (created_by, created) = match &push.content {
+        Content::Box => (format!("windlass dockerPush {from}"), push.created.clone()),
+        Content::Files(Files { shape: Shape { zero_times: false, .. }, .. }) => {
+            (format!("windlass dockerScratchPush {from}"), push.created.clone())
+        }
+        Content::Files(_) => ("windlass dockerScratchPush".to_owned(), Timestamp::UNIX_EPOCH.to_string()),
     };
+    Provenance { created_by, created }
+}
+
+/// What the door is to do; without a base image for an image from scratch.
+fn job(push: &Push, line: &Line, base: Option<&BaseImage>, progress: watch::Sender<Progress>) -> DoorJob {
+    let layers = base.map_or(0, |base| base.diff_ids.len()) + 1;
+    let document = base.map(BaseImage::document);
+    let changes: ImageChanges = push.plan.changes.clone();
+    let provenance = provenance(push);
     let config = move |committed: &[u8]| {
         let wrong = |what: String| PushError::new(reason::COMMIT_FAILED, format!("the engine's config: {what}"));
         let committed = serde_json::from_slice(committed).map_err(|error| wrong(error.to_string()))?;
-        let rebuilt = image_config::rebuild(Some(&document), &committed, &changes, &provenance);
+        let rebuilt = image_config::rebuild(document.as_ref(), &committed, &changes, &provenance);
         let rebuilt = rebuilt.map_err(|error| PushError::new(error.reason, error.message))?;
         serde_json::to_vec(&rebuilt).map_err(|error| wrong(error.to_string()))
     };
@@ -260,7 +294,7 @@ fn job(push: &Push, line: &Line, base: BaseImage, progress: watch::Sender<Progre
         config: Box::new(config),
         secrets: push.secrets.clone(),
         secrets_in_image: push.plan.secrets_in_image,
-        mount_from: box_repository(&push.run.spec.box_.image),
+        mount_from: base.and_then(|_| box_repository(&push.run.spec.box_.image)),
         layers: Some(layers),
         progress,
         stop: line.stop().clone(),

@@ -101,6 +101,9 @@ pub mod reason {
     /// Under `secretsInImage: Deny` a layer, or a value, could not be searched.
     pub const SECRETS_NOT_SEARCHED: &str = "SecretsNotSearched";
     pub const FORBIDDEN_LABEL: &str = "ForbiddenLabel";
+    pub const UNSAFE_FILE: &str = "UnsafeFile";
+    pub const EMPTY_IMAGE: &str = "EmptyImage";
+    pub const IMAGE_TOO_LARGE: &str = "ImageTooLarge";
     pub const DIGEST_MISMATCH: &str = "DigestMismatch";
     pub const INTERRUPTED: &str = "Interrupted";
     // Of events only.

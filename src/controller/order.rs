@@ -134,6 +134,9 @@ fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step, withhel
         env: logins::step_env(step, withheld).map(env_item).collect(),
         work: match kind {
             Some(StepKind::Script(code)) => StepWork::Script(code.to_owned()),
+            Some(StepKind::DockerScratchPush(scratch)) => {
+                StepWork::Pack { directory: scratch.directory.clone(), disable_sync: scratch.push.disable_sync }
+            }
             _ => StepWork::Agent,
         },
         timeout_s: timeout.map(|t| seconds(t)),

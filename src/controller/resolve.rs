@@ -206,12 +206,15 @@ fn check_step(path: &str, spec: &PipelineSpec, step: &crate::api::Step) -> Resul
                 .and_then(|()| steps::logins::check(&path, spec, step, push))
                 .map_err(|e| Refusal::new(e.reason, e.message))
         }
-        Some(
-            kind @ (StepKind::DockerScratchPush(_)
-            | StepKind::StoreContainer(_)
-            | StepKind::Watch(_)
-            | StepKind::Shell(_)),
-        ) => Err(not_yet(kind.name())),
+        Some(StepKind::DockerScratchPush(scratch)) => {
+            let path = format!("{path}.dockerScratchPush");
+            steps::docker_push::scratch::check(&path, scratch)
+                .and_then(|()| steps::logins::check(&path, spec, step, &scratch.push))
+                .map_err(|e| Refusal::new(e.reason, e.message))
+        }
+        Some(kind @ (StepKind::StoreContainer(_) | StepKind::Watch(_) | StepKind::Shell(_))) => {
+            Err(not_yet(kind.name()))
+        }
     }
 }
 

@@ -41,14 +41,17 @@ impl fmt::Display for Digest {
 
 /// Computes a digest piece by piece.
 #[derive(Clone, Default)]
-pub(super) struct Hasher(Sha256);
+pub struct Hasher(Sha256);
 
 impl Hasher {
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    pub(super) fn finish(self) -> Digest {
+    /// The digest of all pieces.
+    #[must_use]
+    pub fn finish(self) -> Digest {
         use fmt::Write;
         let mut text = String::with_capacity(71);
         text.push_str("sha256:");

@@ -30,7 +30,7 @@ mod zstd;
 
 pub use client::{Client, Patience};
 pub use credentials::{Credentials, CredentialsError, Secret};
-pub use door::{Door, DoorJob, Prepared, Progress, Pushed};
+pub use door::{Door, DoorJob, Prepared, Progress, Pushed, push_layer};
 pub use ecr::AwsKeys;
 pub use error::PushError;
 pub use reference::{RefError, Repository, parse_tag};

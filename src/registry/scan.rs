@@ -14,9 +14,10 @@
 use super::{
     credentials::Secret,
     error::{PushError, plain},
-    tar::{BLOCK, Entries, is_header},
+    tar::{Entries, is_header},
     zstd::Frames,
 };
+use crate::archive::header::BLOCK;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;

@@ -4,8 +4,8 @@
 //!
 //! **Invariant:** memory is bounded, whatever the stream says; a stream that is no tar gives no names.
 
-/// Size of a tar block.
-pub(super) const BLOCK: usize = 512;
+use crate::archive::header::{BLOCK, at, checksum_holds, field, number, until_nul};
+
 /// Longest extended header that is read; names are far shorter.
 const MAX_EXTENDED: u64 = 64 * 1024;
 /// How many entries are remembered for offsets before the newest piece.
@@ -86,11 +86,11 @@ impl Entries {
         if header.iter().all(|byte| *byte == 0) {
             return;
         }
-        let (Some(size), true) = (number(field(header, 124, 12)), checksum_holds(header)) else {
+        let (Some(size), true) = (number(field(header, at::SIZE)), checksum_holds(header)) else {
             self.lost = true;
             return;
         };
-        let kind = header.get(156).copied().unwrap_or_default();
+        let kind = header.get(at::TYPEFLAG).copied().unwrap_or_default();
         // Links, devices and directories have a size of no content.
         let size = if matches!(kind, b'1'..=b'6') { 0 } else { size };
         self.skip = size.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64);
@@ -114,33 +114,11 @@ pub(super) fn is_header(begin: &[u8]) -> bool {
     begin.len() == BLOCK && (begin.iter().all(|byte| *byte == 0) || checksum_holds(begin))
 }
 
-fn field(header: &[u8], at: usize, length: usize) -> &[u8] {
-    header.get(at..at + length).unwrap_or_default()
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
 fn short_name(header: &[u8]) -> Vec<u8> {
-    let name = until_nul(field(header, 0, 100));
-    let prefix = if field(header, 257, 6) == b"ustar\0" { until_nul(field(header, 345, 155)) } else { &[] };
+    let name = until_nul(field(header, at::NAME));
+    let is_posix = field(header, at::MAGIC).starts_with(b"ustar\0");
+    let prefix = if is_posix { until_nul(field(header, at::PREFIX)) } else { &[] };
     if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
-}
-
-/// An octal number, or a binary one as GNU tar writes for large files.
-fn number(field: &[u8]) -> Option<u64> {
-    if field.first().is_some_and(|byte| byte & 0x80 != 0) {
-        return field.get(4..)?.iter().try_fold(0_u64, |sum, byte| sum.checked_mul(256)?.checked_add(u64::from(*byte)));
-    }
-    let text = std::str::from_utf8(until_nul(field)).ok()?.trim();
-    if text.is_empty() { Some(0) } else { u64::from_str_radix(text, 8).ok() }
-}
-
-fn checksum_holds(header: &[u8]) -> bool {
-    let sum: u64 =
-        header.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u64::from(*b) }).sum();
-    number(field(header, 148, 8)) == Some(sum)
 }
 
 /// The `path` record of an extended header.

@@ -93,6 +93,15 @@ impl Session {
         (run, all)
     }
 
+    /// What one of our variables holds, by its name without `WERCKER_` or `WINDLASS_`. If steps made them
+    /// differ, the one that they changed counts.
+    pub(super) fn of_twins(&self, name: &str, vars: &Vars) -> Option<OsString> {
+        let twins = ["WERCKER", "WINDLASS"].map(|prefix| format!("{prefix}_{name}"));
+        let values = || twins.iter().filter_map(|name| Some((name, vars.get(OsStr::new(name))?)));
+        let changed = values().find(|(name, value)| self.run.get(*name).map(OsStr::new) != Some(value.as_os_str()));
+        changed.or_else(|| values().next()).map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+    }
+
     /// Takes what a step's shell exported at its end, as `NAME=VALUE` with NUL between; `given` is
     /// what it began with.
     pub(super) fn keep(&mut self, given: &Vars, exported: &[u8]) {
@@ -320,6 +329,27 @@ mod tests {
             .filter(|name| ["KUB", "DB_", "WEB"].iter().any(|p| name.starts_with(p)))
             .collect();
         assert_eq!(left, ["DB_USER", "WEB_PORT", "WEB_SERVICE_HOST"]);
+    }
+
+    #[test]
+    fn of_two_twins_the_changed_one_counts() {
+        let session = session(&[], &[]);
+        let step = session.of_step(&[], "s", "u", None);
+        let of = |changes: &[(&str, &str)]| {
+            let mut vars = step.clone();
+            vars.extend(changes.iter().map(|(name, value)| (name.into(), value.into())));
+            session.of_twins("ROOT", &vars).map(|value| value.into_string().unwrap())
+        };
+        for (changes, expected) in [
+            (&[][..], Some("/pipeline/source")),
+            (&[("WERCKER_ROOT", "/a")], Some("/a")),
+            (&[("WINDLASS_ROOT", "/b")], Some("/b")),
+            (&[("WERCKER_ROOT", "/a"), ("WINDLASS_ROOT", "/b")], Some("/a")),
+            (&[("WERCKER_ROOT", "")], None),
+        ] {
+            assert_eq!(of(changes).as_deref(), expected, "{changes:?}");
+        }
+        assert_eq!(session.of_twins("ROOT", &Vars::new()), None);
     }
 
     #[test]

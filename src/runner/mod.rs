@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Called by the executable `windlass-runner`, without arguments in the box; by the shell around
-//! each script as `windlass-runner dump-env FILE`. The options exist for tests, which have other
+//! each script as `windlass-runner dump-env FILE`, and by itself, to pack files beside the loop, as
+//! `windlass-runner pack ARCHIVE REPORT DIRECTORY...`. The options exist for tests, which have other
 //! directories.
 //!
 //! **Invariant:** it holds no credentials and talks to no network. It ends with 0 only after every
@@ -21,6 +22,7 @@ mod mailbox;
 mod mask;
 mod memory;
 mod output;
+mod pack;
 mod plan;
 mod schedule;
 mod script;
@@ -95,6 +97,14 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         && command == script::DUMP_COMMAND
     {
         return match script::dump(Path::new(file)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => broken(&error.to_string(), None),
+        };
+    }
+    if let [command, archive, report, directories @ ..] = args.as_slice()
+        && command == pack::PACK_COMMAND
+    {
+        return match pack::run(Path::new(archive), Path::new(report), directories) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => broken(&error.to_string(), None),
         };

@@ -64,10 +64,15 @@ pub(super) struct Exit {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Act {
-    /// Start a script.
+    /// Start a script, or the packing of files.
     Start { step: usize, attempt: u32 },
     /// Ask the agent.
-    Ask { step: usize },
+    Ask {
+        /// The step.
+        step: usize,
+        /// Why the files that it wants could not be packed.
+        unpacked: Option<String>,
+    },
     /// Send TERM to the attempt's group.
     Terminate,
     /// Send KILL to the attempt's group.
@@ -231,8 +236,13 @@ impl Schedule {
                 }
             }
             Event::NotStarted(message) => {
-                if let State::Running { step, attempt, .. } = self.state {
-                    self.ended(now, step, attempt, End::new(EndReason::NotStarted, None, Some(message)), &mut acts);
+                if let State::Running { step, attempt, limit, .. } = self.state {
+                    if self.packs(step) {
+                        // The agent says what is wrong with the step's properties.
+                        self.ask(step, limit, Some(message), &mut acts);
+                    } else {
+                        self.ended(now, step, attempt, End::new(EndReason::NotStarted, None, Some(message)), &mut acts);
+                    }
                 }
             }
             Event::Answered { passed, message } => {
@@ -320,22 +330,34 @@ impl Schedule {
         let Some(plan) = self.steps.get(step) else { return };
         let limit = plan.timeout_s.map(|seconds| now.saturating_add(seconds.saturating_mul(1000)));
         match plan.work {
-            StepWork::Script(_) => {
+            StepWork::Script(_) | StepWork::Pack { .. } => {
                 self.state = State::Running { step, attempt, limit, heard: now };
                 acts.push(Act::Start { step, attempt });
             }
-            StepWork::Agent => {
-                self.state = State::Asking { step, limit };
-                acts.push(Act::Ask { step });
-            }
+            StepWork::Agent => self.ask(step, limit, None, acts),
         }
+    }
+
+    /// The agent's turn.
+    fn ask(&mut self, step: usize, limit: Option<u64>, unpacked: Option<String>, acts: &mut Vec<Act>) {
+        self.state = State::Asking { step, limit };
+        acts.push(Act::Ask { step, unpacked });
+    }
+
+    /// Whether the step packs files before its turn with the agent.
+    fn packs(&self, step: usize) -> bool {
+        self.steps.get(step).is_some_and(|step| matches!(step.work, StepWork::Pack { .. }))
     }
 
     fn exited(&mut self, now: u64, exit: Exit, acts: &mut Vec<Act>) {
         match &mut self.state {
-            State::Running { step, attempt, .. } => {
-                let (step, attempt) = (*step, *attempt);
-                self.ended(now, step, attempt, by_itself(exit), acts);
+            State::Running { step, attempt, limit, .. } => {
+                let (step, attempt, limit) = (*step, *attempt, *limit);
+                if exit.code == 0 && self.packs(step) {
+                    self.ask(step, limit, None, acts);
+                } else {
+                    self.ended(now, step, attempt, by_itself(exit), acts);
+                }
             }
             State::Stopping { exit: slot, .. } => *slot = Some(exit),
             State::Idle | State::Asking { .. } | State::Backoff { .. } | State::Over => {}
@@ -350,7 +372,7 @@ impl Schedule {
             Why::TimedOut => End::new(EndReason::TimedOut, code, plan.map(words::ran_longer)),
             Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
             // It ended well by itself in the same moment: that is its result.
-            Why::Run if exit == Some(Exit::default()) => End::new(EndReason::ExitCode, code, None),
+            Why::Run if exit == Some(Exit::default()) && !self.packs(step) => End::new(EndReason::ExitCode, code, None),
             Why::Run | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
         };
         if let Why::Stop(signal) = why {

@@ -8,6 +8,7 @@
 
 mod destination;
 mod reader;
+pub mod scratch;
 
 pub use destination::Ecr;
 

@@ -46,10 +46,8 @@ const MAX_LAYERS: usize = 1000;
 /// Where the image comes from, for its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provenance {
-    /// The run, as `namespace/name`.
-    pub run: String,
-    /// The step.
-    pub step: String,
+    /// What made the layer.
+    pub created_by: String,
     /// When, in RFC 3339. The same for every try of a step, so that the digest is too.
     pub created: String,
 }
@@ -191,7 +189,7 @@ fn history(committed: &Value, layers: usize, base_layers: usize, changes: &Image
     }
     let mut own = Map::new();
     own.insert("created".to_owned(), from.created.as_str().into());
-    own.insert("created_by".to_owned(), format!("windlass dockerPush {} {}", from.run, from.step).into());
+    own.insert("created_by".to_owned(), from.created_by.as_str().into());
     if let Some(author) = &changes.author {
         own.insert("author".to_owned(), author.as_str().into());
     }

@@ -19,7 +19,7 @@ mod summary;
 
 pub use order::{EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, ServiceCheck, SourceOrder};
 pub use plan::{Plan, PlanStep, RunInfo, StepOf, StepWork, Variable};
-pub use record::{Answer, EndReason, Failure, Record, Request};
+pub use record::{Answer, EndReason, Failure, PackFault, Packed, Record, Request};
 pub use summary::{StepEnd, Summary};
 
 /// Version of all files here; a reader refuses another.
@@ -89,6 +89,12 @@ pub fn answer_file(step: usize) -> String {
 #[must_use]
 pub fn log_file(step: &str) -> String {
     format!("{LOGS_DIR}/{step}.log")
+}
+
+/// In `disk`: what the runner packed for step `step`, as `archive` has it. It goes when the step is over.
+#[must_use]
+pub fn archive_file(step: usize) -> String {
+    format!("packed-{step}.tar")
 }
 
 /// The volume of the `index`th of `steps::logins::push_secrets`.

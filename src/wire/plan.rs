@@ -122,6 +122,15 @@ pub enum StepWork {
     Script(String),
     /// Work of the agent, which takes the properties from the frozen pipeline: the runner only asks.
     Agent,
+    /// The same, once the runner has packed the files of a directory.
+    Pack {
+        /// The directory, with its variables; none: the output directory if it holds a file, else the root.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        directory: Option<String>,
+        /// Whether only what the run itself defines is expanded, nothing that steps exported.
+        #[serde(default)]
+        disable_sync: bool,
+    },
 }
 
 impl Default for StepWork {

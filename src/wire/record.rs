@@ -103,6 +103,38 @@ pub struct Request {
     pub run_env: BTreeMap<String, String>,
     /// The same with what steps exported.
     pub env: BTreeMap<String, String>,
+    /// Of a `dockerScratchPush`: what was packed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<Packed>,
+}
+
+/// What came of packing the files of a `dockerScratchPush`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Packed {
+    /// They are in [`super::archive_file`].
+    Archive,
+    /// They are not.
+    Refused {
+        /// Why, in a word.
+        fault: PackFault,
+        /// Why, for people.
+        message: String,
+    },
+}
+
+/// Why files were not packed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum PackFault {
+    /// One of them must not be in an image.
+    Unsafe,
+    /// There are none.
+    Empty,
+    /// They are too large, or too many.
+    TooLarge,
+    /// The system refused.
+    Failed,
 }
 
 /// What the agent answers.

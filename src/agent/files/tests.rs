@@ -61,6 +61,25 @@ fn hostile_files_are_not_opened() {
 }
 
 #[test]
+fn an_archive_is_a_regular_file_or_none() {
+    let (kubelet, volumes) = volumes();
+    let (archive, secret) = (volumes.disk_dir().join("packed-1.tar"), kubelet.path().join("secret"));
+    assert!(volumes.open_disk("packed-1.tar").unwrap().is_none(), "there is no volume");
+    std::fs::create_dir_all(volumes.disk_dir()).unwrap();
+    assert!(volumes.open_disk("packed-1.tar").unwrap().is_none());
+    std::fs::write(&secret, b"of the node").unwrap();
+    symlink(&secret, &archive).unwrap();
+    assert!(volumes.open_disk("packed-1.tar").is_err());
+    std::fs::remove_file(&archive).unwrap();
+    nix::unistd::mkfifo(&archive, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+    assert!(volumes.open_disk("packed-1.tar").is_err());
+    std::fs::remove_file(&archive).unwrap();
+    std::fs::write(&archive, b"tar").unwrap();
+    let read = std::io::read_to_string(volumes.open_disk("packed-1.tar").unwrap().unwrap()).unwrap();
+    assert_eq!(read, "tar");
+}
+
+#[test]
 fn a_file_is_put_once_and_for_all_to_read() {
     let (_kubelet, volumes) = volumes();
     assert!(volumes.put_in("answer-1.json", b"first").unwrap());

@@ -1,5 +1,5 @@
 use super::*;
-use crate::agent::fixture::{POD_UID, run};
+use crate::agent::fixture::{POD_UID, run, run_of};
 use rstest::rstest;
 
 const OURS: &str = "sha256:aa";
@@ -104,4 +104,50 @@ fn a_request_that_cannot_be_used(#[case] request: &str, #[case] reason: &str) {
     let Err(error) = prepared(request) else { panic!("it was used") };
     assert_eq!(error.reason, reason);
     assert!(!error.message.contains("hunter2"));
+}
+
+/// The request of a step that packs, with this end.
+fn scratch(properties: serde_json::Value, packed: &str) -> Result<Push, PushError> {
+    let mut push =
+        serde_json::json!({"repository": "registry.example.com/team/app", "credentials": {"secretName": "login"}});
+    push.as_object_mut().unwrap().extend(properties.as_object().unwrap().clone());
+    let spec = serde_json::json!({
+        "box": {"image": "debian"},
+        "steps": [{"name": "build", "script": "make"}, {"name": "push", "dockerScratchPush": push}],
+    });
+    let request = format!(r#"{{"version":1,"step":1,"run_env":{{}},"env":{{"VERSION":"1.4"}}{packed}}}"#);
+    prepared_for(run_of(spec), &request, &[])
+}
+
+const ARCHIVE: &str = r#","packed":"archive""#;
+
+#[test]
+fn a_push_from_scratch_is_made_of_the_spec_and_the_archive() {
+    let push =
+        scratch(serde_json::json!({"tag": "$VERSION", "owner": "7:8", "timestamps": "Zero"}), ARCHIVE).ok().unwrap();
+    assert_eq!(push.plan.tags, ["1.4", "7"]);
+    let Content::Files(files) = push.content else { panic!("it pushes the box") };
+    assert_eq!((files.step, files.shape), (1, Shape { owner: Some((7, 8)), zero_times: true }));
+    assert_eq!(push.credentials.unwrap().username(), "demo");
+    assert_eq!(files.open().unwrap_err().message, "the archive that the box packed is gone");
+}
+
+#[rstest]
+#[case::unsafe_file("unsafe", reason::UNSAFE_FILE)]
+#[case::empty("empty", reason::EMPTY_IMAGE)]
+#[case::too_large("tooLarge", reason::IMAGE_TOO_LARGE)]
+#[case::failed("failed", reason::COMMIT_FAILED)]
+fn what_the_runner_refused_is_the_reason(#[case] fault: &str, #[case] reason: &str) {
+    let packed = format!(r#","packed":{{"refused":{{"fault":"{fault}","message":"/x is a device"}}}}"#);
+    let error = scratch(serde_json::json!({}), &packed).err().unwrap();
+    assert_eq!((error.reason, error.message.as_str(), error.transient), (reason, "/x is a device", false));
+}
+
+#[test]
+fn properties_are_judged_before_the_files() {
+    let packed = r#","packed":{"refused":{"fault":"failed","message":"directory $UNSET is not set"}}"#;
+    let error = scratch(serde_json::json!({"directory": "$UNSET/x"}), packed).err().unwrap();
+    assert_eq!(error.reason, reason::UNDEFINED_VARIABLE, "{error}");
+    let error = scratch(serde_json::json!({}), "").err().unwrap();
+    assert_eq!((error.reason, error.message.as_str()), (reason::COMMIT_FAILED, "the box packed no files"));
 }

@@ -10,9 +10,10 @@ const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 /// Kinds of layers in both families; some tools write Docker's zstd, but registries do not know it.
 const LAYERS: [(&str, &str); 4] = [
-    ("application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
+    (DOCKER_GZIP, "application/vnd.oci.image.layer.v1.tar+gzip"),
     ("application/vnd.docker.image.rootfs.diff.tar", "application/vnd.oci.image.layer.v1.tar"),
     (
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
@@ -112,6 +113,12 @@ impl Image {
         // zstd exists in OCI only.
         let docker = kind == DOCKER && layers.iter().all(|layer| !is_zstd(&layer.kind));
         Ok(Self { config: digest(&config.digest)?, layers, docker })
+    }
+
+    /// An image of one gzipped layer, in Docker's family, which every registry knows.
+    pub(super) fn of_layer(config: Digest, digest: Digest, size: u64) -> Self {
+        let layer = Layer { digest, size, kind: DOCKER_GZIP.to_owned(), urls: Vec::new() };
+        Self { config, layers: vec![layer], docker: true }
     }
 
     /// Writes the manifest with another config. Gives media type and bytes: the same for the same image.

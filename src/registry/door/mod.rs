@@ -8,6 +8,7 @@
 //! moves at most once; memory is bounded, whatever the size of the image.
 
 mod blobs;
+mod layer;
 mod manifest;
 mod publish;
 mod serve;
@@ -47,6 +48,8 @@ const MAX_UPLOADS: usize = 6;
 const HOLD: usize = 4 * 1024 * 1024;
 /// Longest that an engine may take between two requests on a connection.
 const ENGINE_IDLE: Duration = Duration::from_secs(600);
+
+pub use layer::push_layer;
 
 /// Makes the image's config from the engine's.
 pub type Rebuild = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, PushError> + Send + Sync>;

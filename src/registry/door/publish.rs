@@ -55,12 +55,18 @@ impl Push {
 
 /// Publishes the image of the engine's manifest under all tags.
 pub(super) async fn publish(push: &Push, manifest: &[u8], content_type: &str) -> Result<Pushed, PushError> {
-    let wrong =
-        |why: String| PushError::new(reason::COMMIT_FAILED, format!("the engine's image cannot be pushed: {why}"));
-    let image = Image::read(manifest, content_type).map_err(|why| wrong(plain(&why)))?;
-    let config = config(push, &image)?;
+    publish_image(push, &Image::read(manifest, content_type).map_err(|why| wrong(plain(&why)))?).await
+}
+
+fn wrong(why: String) -> PushError {
+    PushError::new(reason::COMMIT_FAILED, format!("the image cannot be pushed: {why}"))
+}
+
+/// Publishes an image whose config is held and whose layers are there or held.
+pub(super) async fn publish_image(push: &Push, image: &Image) -> Result<Pushed, PushError> {
+    let config = config(push, image)?;
     let config_digest = Digest::of(&config);
-    complete(push, &image).await?;
+    complete(push, image).await?;
     let (kind, bytes) = image.write(&config_digest, config.len() as u64).map_err(wrong)?;
     let bytes = Bytes::from(bytes);
     let digest = Digest::of(&bytes);

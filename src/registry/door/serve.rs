@@ -6,7 +6,7 @@ use super::{
     HOLD, Push,
     blobs::Origin,
     digest_of, publish,
-    upload::{Upload, announced},
+    upload::{Source, Upload},
 };
 use crate::{
     api::condition::reason,
@@ -119,7 +119,7 @@ async fn open_upload(push: &Push, request: Request<Incoming>) -> Result<Reply, P
         // Everything in one request.
         upload.expect(push, &digest);
         receive(push, &mut upload, request.into_body()).await?;
-        upload.finish(push, &digest).await?;
+        upload.finish(push, Some(&digest)).await?;
         return Ok(created(push, &digest));
     }
     if !push.state().blobs.open(id.clone(), upload) {
@@ -143,13 +143,13 @@ async fn put(push: &Push, id: &str, request: Request<Incoming>) -> Result<Reply,
     let Some(mut upload) = taken else { return Ok(reply(StatusCode::NOT_FOUND)) };
     upload.expect(push, &digest);
     receive(push, &mut upload, request.into_body()).await?;
-    upload.finish(push, &digest).await?;
+    upload.finish(push, Some(&digest)).await?;
     Ok(created(push, &digest))
 }
 
 /// Takes a body in, showing that it is on its way.
 async fn receive(push: &Push, upload: &mut Upload, body: Incoming) -> Result<(), PushError> {
-    if let Some(length) = announced(&body).filter(|length| *length > 0) {
+    if let Some(length) = body.length().filter(|length| *length > 0) {
         push.progress.send_modify(|progress| *progress.bytes_total.get_or_insert(0) += length);
     }
     let _working = Working::begin(push);

@@ -1,4 +1,4 @@
-//! One blob on its way from the engine to the registry.
+//! One blob on its way to the registry, from the engine or from the agent itself ([`super::layer`]).
 //!
 //! A small blob is taken in whole; a larger one streams through. Beside it runs the search for secrets.
 //!
@@ -20,7 +20,7 @@ use futures::stream;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
-use std::{io, pin::pin, time::Duration};
+use std::{future::Future, io, pin::pin, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::timeout,
@@ -32,7 +32,44 @@ const QUEUE: usize = 8;
 /// Longest that one blob may take.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// A blob that the engine is sending.
+/// Where the bytes of a blob come from.
+pub(super) trait Source: Send {
+    /// The next piece; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, PushError>> + Send;
+
+    /// How many bytes there will be, if that is known.
+    fn length(&self) -> Option<u64>;
+}
+
+impl Source for Incoming {
+    async fn next(&mut self) -> Result<Option<Bytes>, PushError> {
+        let engine =
+            |why: String| PushError::transient(reason::COMMIT_FAILED, format!("the engine broke off its push: {why}"));
+        loop {
+            let frame = timeout(super::ENGINE_IDLE, self.frame()).await;
+            let Some(frame) = frame.map_err(|_| engine("it sent nothing".into()))? else { return Ok(None) };
+            if let Ok(piece) = frame.map_err(|error| engine(error.to_string()))?.into_data() {
+                return Ok(Some(piece));
+            }
+        }
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+}
+
+impl Source for mpsc::Receiver<Bytes> {
+    async fn next(&mut self) -> Result<Option<Bytes>, PushError> {
+        Ok(self.recv().await)
+    }
+
+    fn length(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A blob that is being sent.
 pub(super) struct Upload {
     /// What was taken in, until the upload streams.
     buffer: BytesMut,
@@ -65,9 +102,9 @@ impl Upload {
         self.known = self.received == 0 && push.state().blobs.is_known(digest);
     }
 
-    /// Takes a body of the engine to its end.
-    pub(super) async fn receive(&mut self, push: &Push, mut body: Incoming) -> Result<(), PushError> {
-        let length = announced(&body).and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+    /// Takes a body to its end.
+    pub(super) async fn receive(&mut self, push: &Push, mut body: impl Source) -> Result<(), PushError> {
+        let length = body.length().and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
         self.buffer.reserve(length.min(HOLD));
         while self.url.is_none() {
             let Some(piece) = self.next(push, &mut body).await? else { return Ok(()) };
@@ -81,7 +118,7 @@ impl Upload {
     }
 
     /// Hands the rest of a body on to the registry as it comes.
-    async fn stream(&mut self, push: &Push, mut body: Incoming) -> Result<(), PushError> {
+    async fn stream(&mut self, push: &Push, mut body: impl Source) -> Result<(), PushError> {
         let Some(url) = self.url.clone() else { return Ok(()) };
         let patience = push.session.client().patience();
         let (pieces, queue) = mpsc::channel::<Bytes>(QUEUE);
@@ -121,31 +158,26 @@ impl Upload {
         Ok(())
     }
 
-    /// The next piece from the engine, counted, hashed and given to the search.
-    async fn next(&mut self, push: &Push, body: &mut Incoming) -> Result<Option<Bytes>, PushError> {
-        let engine =
-            |why: String| PushError::transient(reason::COMMIT_FAILED, format!("the engine broke off its push: {why}"));
-        loop {
-            let frame = tokio::select! {
-                biased;
-                () = push.stop.cancelled() => return Err(PushError::stopped()),
-                frame = timeout(super::ENGINE_IDLE, body.frame()) => frame.map_err(|_| engine("it sent nothing".into()))?,
-            };
-            let Some(frame) = frame else { return Ok(None) };
-            let Ok(piece) = frame.map_err(|error| engine(error.to_string()))?.into_data() else { continue };
-            self.hasher.update(&piece);
-            self.received += piece.len() as u64;
-            push.progress.send_modify(|progress| progress.bytes_done += piece.len() as u64);
-            if let Some(needles) = push.needles.as_ref().filter(|_| !self.known) {
-                let scan = self.scan.get_or_insert_with(|| Scan::start(needles.clone()));
-                scan.feed(piece.clone()).await;
-                // No need to send the rest of a layer that will be refused. The engine's config is not judged.
-                if self.url.is_some() && scan.is_decided() && push.deny {
-                    self.judge(push, None).await?;
-                }
+    /// The next piece, counted, hashed and given to the search.
+    async fn next(&mut self, push: &Push, body: &mut impl Source) -> Result<Option<Bytes>, PushError> {
+        let piece = tokio::select! {
+            biased;
+            () = push.stop.cancelled() => return Err(PushError::stopped()),
+            piece = body.next() => piece?,
+        };
+        let Some(piece) = piece else { return Ok(None) };
+        self.hasher.update(&piece);
+        self.received += piece.len() as u64;
+        push.progress.send_modify(|progress| progress.bytes_done += piece.len() as u64);
+        if let Some(needles) = push.needles.as_ref().filter(|_| !self.known) {
+            let scan = self.scan.get_or_insert_with(|| Scan::start(needles.clone()));
+            scan.feed(piece.clone()).await;
+            // No need to send the rest of a layer that will be refused. The engine's config is not judged.
+            if self.url.is_some() && scan.is_decided() && push.deny {
+                self.judge(push, None).await?;
             }
-            return Ok(Some(piece));
         }
+        Ok(Some(piece))
     }
 
     /// Ends the search, and acts on what it found.
@@ -154,17 +186,18 @@ impl Upload {
         push.judge(digest, scan.verdict().await)
     }
 
-    /// The blob is whole: puts it under its name, in the registry or, if it may be the config, on hold.
-    pub(super) async fn finish(mut self, push: &Push, claimed: &Digest) -> Result<(), PushError> {
+    /// The blob is whole: puts it under its name, in the registry or, if it may be the config, on hold. The name must
+    /// be that which was claimed, if one was.
+    pub(super) async fn finish(mut self, push: &Push, claimed: Option<&Digest>) -> Result<Digest, PushError> {
         let digest = std::mem::take(&mut self.hasher).finish();
-        if digest != *claimed {
+        if let Some(claimed) = claimed.filter(|claimed| **claimed != digest) {
             let text = format!("the engine sent {digest} under the name of {claimed}");
             return Err(PushError::transient(reason::DIGEST_MISMATCH, text));
         }
         if self.url.is_none() && self.may_be_config() {
             let bytes = std::mem::take(&mut self.buffer).freeze();
-            if push.state().blobs.hold(digest, bytes) {
-                return Ok(());
+            if push.state().blobs.hold(digest.clone(), bytes) {
+                return Ok(digest);
             }
             return Err(PushError::new(reason::COMMIT_FAILED, "the engine sends too many blobs that are no layers"));
         }
@@ -188,9 +221,16 @@ impl Upload {
             None => push.session.put_blob(&digest, &bytes, !absent).await?,
         }
         let origin = if known { Origin::There } else { Origin::Sent };
-        push.state().blobs.note(digest, origin, true);
+        push.state().blobs.note(digest.clone(), origin, true);
         push.show();
-        Ok(())
+        Ok(digest)
+    }
+
+    /// Gives the blob up.
+    pub(super) async fn abandon(self, push: &Push) {
+        if let Some(url) = &self.url {
+            push.session.abandon(url).await;
+        }
     }
 
     /// A config is JSON, an object: it begins with a brace. No packed layer does.
@@ -219,9 +259,4 @@ fn queue_body(queue: mpsc::Receiver<Bytes>) -> OutBody {
         Some((Ok::<_, io::Error>(Frame::data(piece)), queue))
     });
     StreamBody::new(pieces).boxed_unsync()
-}
-
-/// How much a request says it will send.
-pub(super) fn announced(body: &Incoming) -> Option<u64> {
-    body.size_hint().exact()
 }

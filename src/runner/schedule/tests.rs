@@ -18,6 +18,10 @@ fn agent(name: &str) -> PlanStep {
     PlanStep { work: StepWork::Agent, ..script(name) }
 }
 
+fn pack(name: &str) -> PlanStep {
+    PlanStep { work: StepWork::Pack { directory: None, disable_sync: false }, ..script(name) }
+}
+
 fn exited(code: i32) -> Event {
     Event::Exited(Exit { code, signalled: code > 128, ..Exit::default() })
 }
@@ -33,7 +37,8 @@ fn shown(act: &Act) -> String {
     let code = |end: &End| end.code.map(|code| format!(" {code}")).unwrap_or_default();
     match act {
         Act::Start { step, attempt } => format!("start {step} #{attempt}"),
-        Act::Ask { step } => format!("ask {step}"),
+        Act::Ask { step, unpacked: None } => format!("ask {step}"),
+        Act::Ask { step, unpacked: Some(why) } => format!("ask {step} without files: {why}"),
         Act::Terminate => "term".into(),
         Act::Kill => "kill".into(),
         Act::Repeat { step, end, pause_ms } => format!("repeat {step} {:?}{} in {pause_ms}", end.reason, code(end)),
@@ -100,6 +105,40 @@ fn messages_tell_failures_apart() {
     }
     let answered = Event::Answered { passed: false, message: Some("401".into()) };
     assert_eq!(said(&[agent("p")], &[(1, answered)]).last().unwrap(), "StepFailed Some(0): step p failed: 401");
+}
+
+#[test]
+fn files_are_packed_before_the_agent_is_asked() {
+    let passed = Event::Answered { passed: true, message: None };
+    check(&[pack("p")], &[(1, exited(0)), (2, passed)], &["start 0 #1", "ask 0", "end 0 ExitCode", "passed true"]);
+    let unpacked = Event::NotStarted("directory $X is not set".into());
+    let refused = Event::Answered { passed: false, message: Some("no".into()) };
+    check(
+        &[pack("p")],
+        &[(1, unpacked), (2, refused)],
+        &[
+            "start 0 #1",
+            "ask 0 without files: directory $X is not set",
+            "end 0 Agent",
+            "StepFailed Some(0): step p failed: no",
+        ],
+    );
+    let killed = "StepFailed Some(0): step p (1 of 1) failed with exit code 137, killed (SIGKILL)";
+    check(&[pack("p")], &[(1, exited(137))], &["start 0 #1", "end 0 Signal 137", killed]);
+}
+
+#[test]
+fn packing_ends_with_the_run_and_its_time_counts() {
+    let cancelled = format!("{CANCELLED} None: cancelled (Graceful) at step p");
+    // Files that were packed in the same moment were not pushed.
+    check(
+        &[pack("p")],
+        &[(1, Event::Cancel), (2, exited(0)), (3, Event::GroupGone)],
+        &["start 0 #1", "term", "end 0 Cancelled 0", &cancelled],
+    );
+    let step = PlanStep { timeout_s: Some(10), ..pack("p") };
+    let late = format!("{STEP_TIMED_OUT} Some(0): step p ran longer than 10s; raise its timeout");
+    check(&[step], &[(9_000, exited(0)), (10_000, Event::Tick)], &["start 0 #1", "ask 0", "end 0 TimedOut", &late]);
 }
 
 #[test]

@@ -6,17 +6,23 @@
 use super::{Attempt, Supervisor, epoch_ms};
 use crate::runner::env::{Session, Vars, Verdict};
 use crate::runner::schedule::{Act, End, Event};
-use crate::runner::{EXIT_BROKEN, Error, child, journal, memory, script, words};
-use crate::wire::{PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION, log_file};
+use crate::runner::{EXIT_BROKEN, Error, child, journal, memory, pack, script, words};
+use crate::wire::{
+    PackFault, Packed, PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION, archive_file, log_file,
+};
 use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// Where scripts are, in `disk`.
 pub(super) const SCRIPTS_DIR: &str = "scripts";
 /// Where a shell leaves its environment, in `out`: it is on tmpfs, as it holds secrets.
 const EXPORTS_FILE: &str = "exports";
+/// Where the packing says what came of it, in `out`.
+const PACKED_FILE: &str = "packed";
 
 impl Supervisor<'_> {
     /// Does one thing; the answer is an event if it could not be done.
@@ -27,10 +33,7 @@ impl Supervisor<'_> {
                 self.begin(step, attempt)?;
                 return Ok(self.start(step)?.err().map(|why| Event::NotStarted(self.output.masked(&why))));
             }
-            Act::Ask { step } => {
-                self.begin(step, 1)?;
-                self.ask(step)?;
-            }
+            Act::Ask { step, unpacked } => self.ask(step, unpacked)?,
             Act::Terminate => self.signal(Signal::SIGTERM),
             Act::Kill => self.signal(Signal::SIGKILL),
             Act::Repeat { step, end, pause_ms } => {
@@ -67,10 +70,17 @@ impl Supervisor<'_> {
         self.journal.append(&Record::Started { at: epoch_ms(), step, attempt })
     }
 
-    /// Starts a script; the inner error is for people.
+    /// Starts the process of a step; the inner error is for people.
     fn start(&mut self, step: usize) -> Result<Result<(), String>, Error> {
         let Some(plan) = self.plan.steps.get(step) else { return Ok(Ok(())) };
-        let StepWork::Script(code) = &plan.work else { return Ok(Ok(())) };
+        let code = match &plan.work {
+            StepWork::Script(code) => code,
+            StepWork::Pack { directory, disable_sync } => {
+                let started = self.start_packing(step, plan, directory.as_deref(), *disable_sync);
+                return Ok(started.map(|attempt| self.attempt = Some(attempt)));
+            }
+            StepWork::Agent => return Ok(Ok(())),
+        };
         let file = self.settings.disk.join(SCRIPTS_DIR).join(&plan.name);
         script::write(&file, code)?;
         let given = self.session.of_step(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref());
@@ -78,15 +88,49 @@ impl Supervisor<'_> {
         let _ = fs::remove_file(&exports);
         let begun = self.cwd(plan, &given).and_then(|cwd| {
             child::spawn(&child::Command {
-                shell: &script::shell(self.plan.shell.as_deref())?,
-                code: &script::wrapper(&self.runner, &exports),
-                script: &file,
+                program: &script::shell(self.plan.shell.as_deref())?,
+                args: &[b"-c", &script::wrapper(&self.runner, &exports), file.as_os_str().as_bytes()],
                 cwd: &cwd,
                 env: &given,
                 output: self.to_us.as_fd(),
             })
         });
         Ok(begun.map(|pid| self.attempt = Some(Attempt { pid, given, exit: None })))
+    }
+
+    /// Starts the packing of a step's files: another process, as the loop must not wait for a disk.
+    fn start_packing(
+        &self,
+        step: usize,
+        plan: &PlanStep,
+        directory: Option<&str>,
+        disable_sync: bool,
+    ) -> Result<Attempt, String> {
+        let vars: Vars = if disable_sync {
+            self.environment(step, plan).0.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+        } else {
+            self.session.of_step(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref())
+        };
+        let directories = match directory {
+            Some(directory) => vec![Session::expand(directory, &vars).map_err(|why| format!("directory {why}"))?],
+            None => {
+                ["OUTPUT_DIR", "ROOT"].map(|name| self.session.of_twins(name, &vars)).into_iter().flatten().collect()
+            }
+        };
+        let (archive, report) = (self.settings.disk.join(archive_file(step)), self.settings.outbox.join(PACKED_FILE));
+        let _ = fs::remove_file(&report);
+        let own = [pack::PACK_COMMAND.as_bytes(), archive.as_os_str().as_bytes(), report.as_os_str().as_bytes()];
+        let args: Vec<&[u8]> = own.into_iter().chain(directories.iter().map(|dir| dir.as_bytes())).collect();
+        // It needs no variables, and those of steps must not steer it.
+        let given = Vars::new();
+        let pid = child::spawn(&child::Command {
+            program: &self.runner,
+            args: &args,
+            cwd: &self.cwd(plan, &vars)?,
+            env: &given,
+            output: self.to_us.as_fd(),
+        })?;
+        Ok(Attempt { pid, given, exit: None })
     }
 
     /// Where a step begins. Steps may take the source away; those after it still run.
@@ -100,15 +144,40 @@ impl Supervisor<'_> {
     }
 
     /// Asks the agent.
-    fn ask(&mut self, step: usize) -> Result<(), Error> {
+    fn ask(&mut self, step: usize, unpacked: Option<String>) -> Result<(), Error> {
         let Some(plan) = self.plan.steps.get(step) else { return Ok(()) };
-        let id = self.step_id(step);
-        let (run_env, env) = self.session.of_request(&plan.env, &plan.name, &id, self.verdict(plan).as_ref());
-        self.mailbox.ask(&Request { version: VERSION, step, run_env, env })?;
+        let packs = matches!(plan.work, StepWork::Pack { .. });
+        if !packs {
+            self.begin(step, 1)?;
+        }
+        let packed = packs.then(|| self.packed(unpacked));
+        let Some(plan) = self.plan.steps.get(step) else { return Ok(()) };
+        let (run_env, env) = self.environment(step, plan);
+        self.mailbox.ask(&Request { version: VERSION, step, run_env, env, packed })?;
         self.journal.append(&Record::Asked { at: epoch_ms(), step })?;
         // An answer may be there already; nothing would announce it.
         self.looked = 0;
         Ok(())
+    }
+
+    /// What came of the packing; a path in it may hold what is to be masked.
+    fn packed(&mut self, unpacked: Option<String>) -> Packed {
+        self.attempt = None;
+        let packed = match unpacked {
+            Some(message) => Packed::Refused { fault: PackFault::Failed, message },
+            None => pack::take_report(&self.settings.outbox.join(PACKED_FILE)),
+        };
+        match packed {
+            Packed::Archive => packed,
+            Packed::Refused { fault, message } => {
+                Packed::Refused { fault, message: journal::message(&self.output.masked(&message)) }
+            }
+        }
+    }
+
+    /// What the run itself defines, and the same with what steps exported.
+    fn environment(&self, step: usize, plan: &PlanStep) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+        self.session.of_request(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref())
     }
 
     fn signal(&self, signal: Signal) {
@@ -127,6 +196,8 @@ impl Supervisor<'_> {
         }
         if last {
             self.mailbox.withdraw(step);
+            // What was packed; most steps pack nothing.
+            let _ = fs::remove_file(self.settings.disk.join(archive_file(step)));
             self.output.close_log()
         } else {
             self.output.flush()

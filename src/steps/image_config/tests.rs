@@ -64,7 +64,7 @@ fn committed() -> Value {
 }
 
 fn from() -> Provenance {
-    Provenance { run: "team/hello-1".into(), step: "push".into(), created: "2026-11-21T08:00:00Z".into() }
+    Provenance { created_by: "windlass dockerPush team/hello-1 push".into(), created: "2026-11-21T08:00:00Z".into() }
 }
 
 fn words(list: &[&str]) -> Option<Vec<String>> {

@@ -207,8 +207,7 @@ fn check_rebuilt(base: &Value, engine_config: &Value) {
         ..Default::default()
     };
     let from = Provenance {
-        run: "team/hello-1".to_owned(),
-        step: "push".to_owned(),
+        created_by: "windlass dockerPush team/hello-1 push".to_owned(),
         created: "2026-11-21T00:00:00Z".to_owned(),
     };
     let rebuilt = image_config::rebuild(Some(base), engine_config, &changes, &from).unwrap();

@@ -15,7 +15,7 @@ struct Example {
     tags: &'static [&'static str],
 }
 
-const EXAMPLES: [Example; 9] = [
+const EXAMPLES: [Example; 10] = [
     Example { file: "01-hello.yaml", reason: "Succeeded", prints: &["hello"], tags: &[] },
     Example {
         file: "after-steps.yaml",
@@ -49,6 +49,7 @@ const EXAMPLES: [Example; 9] = [
     },
     Example { file: "push-with-credentials.yaml", reason: "Succeeded", prints: &[], tags: &["1.0", "latest"] },
     Example { file: "push-with-password.yaml", reason: "Succeeded", prints: &[], tags: &["my-amazing-tag"] },
+    Example { file: "scratch.yaml", reason: "Succeeded", prints: &[], tags: &["latest"] },
     Example { file: "services.yaml", reason: "Succeeded", prints: &["web says: hello from a service"], tags: &[] },
 ];
 

@@ -17,6 +17,7 @@ mod public;
 mod push;
 mod registry;
 mod run;
+mod scratch;
 mod world;
 
 use kube::{

@@ -90,15 +90,14 @@ fn every_reason_has_an_entry_and_every_entry_a_reason() {
 }
 
 #[test]
-fn every_property_of_docker_push_has_a_row_and_every_row_a_property() {
-    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/steps/items/properties/dockerPush/properties";
+fn every_property_of_a_step_has_a_row_and_every_row_a_property() {
+    let steps = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/steps/items/properties";
     let pipeline = definitions().iter().find(|crd| crd["spec"]["names"]["kind"] == "Pipeline").unwrap();
-    let properties = pipeline.pointer(path).and_then(Value::as_object).unwrap();
-    let page = rows(&read("docs/reference/steps/docker-push.md"));
-    assert_eq!(
-        unique(page.into_iter().map(|(name, _)| name), "docker-push.md"),
-        unique(properties.keys().cloned(), "dockerPush")
-    );
+    for (kind, page) in [("dockerPush", "docker-push.md"), ("dockerScratchPush", "docker-scratch-push.md")] {
+        let properties = pipeline.pointer(&format!("{steps}/{kind}/properties")).and_then(Value::as_object).unwrap();
+        let rows = rows(&read(&format!("docs/reference/steps/{page}")));
+        assert_eq!(unique(rows.into_iter().map(|(name, _)| name), page), unique(properties.keys().cloned(), kind));
+    }
 }
 
 /// The values of a chart, by their path. Maps that a user fills, and requests and limits, count as one.

@@ -5,6 +5,7 @@ pub(crate) mod ecr;
 pub(crate) mod engine;
 mod fake;
 mod faults;
+mod layers;
 mod logins;
 mod pushes;
 mod tls;
