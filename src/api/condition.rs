@@ -103,6 +103,7 @@ pub mod reason {
     pub const FORBIDDEN_LABEL: &str = "ForbiddenLabel";
     pub const DIGEST_MISMATCH: &str = "DigestMismatch";
     pub const INTERRUPTED: &str = "Interrupted";
+    pub const ATTACH: &str = "Attach";
     // Of events only.
     pub const CREATED: &str = "Created";
     pub const PUSHED: &str = "Pushed";

@@ -236,6 +236,11 @@ const ENTRIES: &[Entry] = &[
         "the agent died in mid-push, and the registry has another digest than expected",
         "look which image the tag names, then retry the run",
     ),
+    (
+        "Attach",
+        "the step waits for a person: it is a shell, or at a breakpoint",
+        "attach with the command that the step's message names",
+    ),
     // Of events.
     ("Created", "the run's pod was made", ""),
     ("Pushed", "an image was pushed", ""),

@@ -4,19 +4,20 @@
 
 use crate::{
     api::{
-        PipelineSpec, StepKind, duration,
+        PipelineRunSpec, PipelineSpec, StepKind, duration,
         pipeline::{EnvFrom, EnvVar, Source, Submodules},
         step::OnFailure,
     },
+    steps,
     wire::{
-        self, EnvFromSource, EnvItem, EnvValue, GitOrder, Order, OrderStep, RunInfo, ServiceCheck, SourceOrder,
-        StepWork,
+        self, Breakpoints, EnvFromSource, EnvItem, EnvValue, GitOrder, Order, OrderStep, RunInfo, ServiceCheck,
+        ShellWork, SourceOrder, StepWork,
     },
 };
 
 /// Writes the order of a run whose pipeline is frozen.
 #[must_use]
-pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
+pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64, breakpoints: Breakpoints) -> Order {
     let box_env = spec.box_.env.iter().map(env_item);
     let from = spec.env_from.iter().filter_map(env_from_item);
     Order {
@@ -31,7 +32,18 @@ pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
         services: spec.services.iter().filter_map(service_check).collect(),
         push_secrets: push_secrets(spec),
         steps: spec.all_steps().map(|(after, step)| order_step(spec, after, step)).collect(),
+        breakpoints,
     }
+}
+
+/// Where a run waits for a person.
+#[must_use]
+pub fn breakpoints(run: &PipelineRunSpec) -> Breakpoints {
+    run.breakpoint.as_ref().map_or_else(Breakpoints::default, |at| Breakpoints {
+        at_failure: at.at_failure,
+        before: at.before.clone(),
+        timeout_s: seconds(&run.breakpoint_timeout),
+    })
 }
 
 /// Names of the Secrets and of the ConfigMaps that feed the environment, each once, in order of first use.
@@ -120,6 +132,11 @@ fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step) -> Orde
         env: step.env.iter().map(env_item).collect(),
         work: match kind {
             Some(StepKind::Script(code)) => StepWork::Script(code.to_owned()),
+            Some(StepKind::Shell(shell)) => StepWork::Shell(ShellWork {
+                // Checked when the run was resolved.
+                cmd: steps::shell::words("", shell).unwrap_or_default(),
+                code: shell.code.clone().filter(|code| !code.is_empty()),
+            }),
             _ => StepWork::Agent,
         },
         timeout_s: timeout.map(|t| seconds(t)),

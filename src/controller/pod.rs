@@ -58,7 +58,8 @@ pub fn pod(run: &PipelineRun, spec: &PipelineSpec, attempt: u32, settings: &PodS
         pipeline: run.spec.pipeline_ref.as_ref().map(|r| r.name.clone()),
         attempt,
     };
-    let order = order::order(spec, info, now_ms + u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let deadline_ms = now_ms + u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    let order = order::order(spec, info, deadline_ms, order::breakpoints(&run.spec));
     let pull_secrets = settings.image_pull_secrets.iter().chain(spec.box_.image_pull_secrets.iter().map(|s| &s.name));
     Pod {
         metadata: metadata(run, attempt),

@@ -67,6 +67,7 @@ pub fn resolve(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Resolve
         spec.timeout.clone_from(timeout);
     }
     check(&spec)?;
+    check_breakpoint(run, &spec)?;
     Ok(Resolved { spec, params })
 }
 
@@ -197,6 +198,9 @@ fn check_step(path: &str, step: &crate::api::Step) -> Result<(), Refusal> {
             ),
         )),
         Some(StepKind::Script(_)) => Ok(()),
+        Some(StepKind::Shell(shell)) => crate::steps::shell::words(&format!("{path}.shell"), shell)
+            .map(|_| ())
+            .map_err(|e| Refusal::new(e.reason, e.message)),
         Some(StepKind::DockerPush(push)) => {
             for (set, field) in [(push.username.is_some(), "username"), (push.aws_access_key.is_some(), "awsAccessKey")]
             {
@@ -212,12 +216,9 @@ fn check_step(path: &str, step: &crate::api::Step) -> Result<(), Refusal> {
             crate::steps::docker_push::check(&format!("{path}.dockerPush"), push)
                 .map_err(|e| Refusal::new(e.reason, e.message))
         }
-        Some(
-            kind @ (StepKind::DockerScratchPush(_)
-            | StepKind::StoreContainer(_)
-            | StepKind::Watch(_)
-            | StepKind::Shell(_)),
-        ) => Err(not_yet(kind.name())),
+        Some(kind @ (StepKind::DockerScratchPush(_) | StepKind::StoreContainer(_) | StepKind::Watch(_))) => {
+            Err(not_yet(kind.name()))
+        }
     }
 }
 
@@ -286,6 +287,19 @@ fn check_services(spec: &PipelineSpec) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Breakpoints are before steps that there are.
+fn check_breakpoint(run: &PipelineRunSpec, spec: &PipelineSpec) -> Result<(), Refusal> {
+    let Some(breakpoint) = &run.breakpoint else { return Ok(()) };
+    let steps: Vec<&str> = spec.steps.iter().map(|s| s.name.as_str()).collect();
+    match breakpoint.before.iter().find(|name| !steps.contains(&name.as_str())) {
+        Some(unknown) => Err(Refusal::new(
+            reason::INVALID_PIPELINE,
+            format!("spec.breakpoint.before: the pipeline has no step {unknown}; it has: {}", steps.join(", ")),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn check_durations(spec: &PipelineSpec) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
-//! Processes: starting a shell in a group of its own, signals to that group, reaping. Called by the
+//! Processes: starting one in a group of its own, signals to that group, reaping. Called by the
 //! supervisor.
 //!
-//! **Invariant:** a shell begins with no signal blocked or ignored, in its own process group, with
+//! **Invariant:** a process begins with no signal blocked or ignored, in its own process group, with
 //! no descriptor but its three; whatever becomes our child is reaped.
 
 use super::env::Vars;
@@ -20,31 +20,28 @@ use std::path::Path;
 
 /// What to start.
 pub(super) struct Command<'a> {
-    /// The shell.
-    pub(super) shell: &'a Path,
-    /// What it runs with `-c`.
-    pub(super) code: &'a [u8],
-    /// Its `$0`.
-    pub(super) script: &'a Path,
+    /// The program.
+    pub(super) program: &'a Path,
+    /// Its arguments.
+    pub(super) args: &'a [&'a [u8]],
     /// Where it begins.
     pub(super) cwd: &'a Path,
     /// Its environment.
     pub(super) env: &'a Vars,
+    /// Its stdin; none: nothing to read.
+    pub(super) input: Option<BorrowedFd<'a>>,
     /// Its stdout and stderr.
     pub(super) output: BorrowedFd<'a>,
 }
 
-/// Starts the shell; it leads its own process group.
+/// Starts the program; it leads its own process group.
 ///
 /// # Errors
 /// Why it could not be started, for people.
 pub(super) fn spawn(command: &Command<'_>) -> Result<Pid, String> {
-    let args = [
-        cstring(command.shell.as_os_str().as_bytes(), "the shell")?,
-        cstring(b"-c", "an option")?,
-        cstring(command.code, "the wrapper")?,
-        cstring(command.script.as_os_str().as_bytes(), "the script")?,
-    ];
+    let program = [command.program.as_os_str().as_bytes()];
+    let args = program.iter().chain(command.args).map(|arg| cstring(arg, "an argument"));
+    let args = args.collect::<Result<Vec<_>, _>>()?;
     let variables = command.env.iter().map(|(name, value)| {
         cstring(&[name.as_bytes(), b"=", value.as_bytes()].concat(), &format!("variable {}", name.display()))
     });
@@ -53,14 +50,17 @@ pub(super) fn spawn(command: &Command<'_>) -> Result<Pid, String> {
     std::env::set_current_dir(command.cwd).map_err(|error| format!("cwd {}: {error}", command.cwd.display()))?;
     let pid = attributes().and_then(|attributes| {
         let mut files = PosixSpawnFileActions::init()?;
-        files.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?;
+        match command.input {
+            Some(input) => files.add_dup2(input.as_raw_fd(), 0)?,
+            None => files.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?,
+        }
         files.add_dup2(command.output.as_raw_fd(), 1)?;
         files.add_dup2(command.output.as_raw_fd(), 2)?;
-        posix_spawn(command.shell, &files, &attributes, &args, &env)
+        posix_spawn(command.program, &files, &attributes, &args, &env)
     });
     // A directory that a step holds could not be unmounted or removed by it.
     let _ = std::env::set_current_dir("/");
-    pid.map_err(|errno| format!("{}: {}", command.shell.display(), errno.desc()))
+    pid.map_err(|errno| format!("{}: {}", command.program.display(), errno.desc()))
 }
 
 fn cstring(bytes: &[u8], what: &str) -> Result<CString, String> {

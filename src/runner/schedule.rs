@@ -4,14 +4,18 @@
 //! ```text
 //! Idle ─> Running ─> Stopping ─┐        time and cancel move Running to Stopping
 //!   ^  └> Asking ──────────────┼─> the next step ─> … ─> Over
-//!   └──── Backoff <────────────┘
+//!   └──── Backoff, Paused <────┘
 //! ```
 //!
 //! **Invariant:** pure: no clock, process or file. Time is milliseconds since the runner began.
 //! Each step gets one end and keeps it, and a run passes by its steps' ends alone.
 
+mod waits;
+
+pub(super) use waits::{REPEATS, Verb};
+
 use super::words;
-use crate::wire::{EndReason, PlanStep, StepWork};
+use crate::wire::{Breakpoints, EndReason, PlanStep, StepWork};
 
 /// Together, after-steps may take this much longer than the run.
 const AFTER_MS: u64 = 5 * 60 * 1000;
@@ -42,6 +46,8 @@ pub(super) enum Event {
     },
     /// A step printed something.
     Output,
+    /// A person asked this; [`Schedule::may`] said that it may be.
+    Asked(Verb),
     /// The run is to be cancelled gracefully.
     Cancel,
     /// This signal asks the box to end now.
@@ -72,6 +78,8 @@ pub(super) enum Act {
     Terminate,
     /// Send KILL to the attempt's group.
     Kill,
+    /// Tell people that the step waits for them: before it begins, or as its attempt ended so.
+    Pause { step: usize, failed: Option<End> },
     /// Tell people that the step will be repeated.
     Repeat { step: usize, end: End, pause_ms: u64 },
     /// Record a step's end.
@@ -129,6 +137,8 @@ enum Why {
     NoOutput,
     /// The run was cancelled or its time is over.
     Run,
+    /// A person ended it, with success.
+    Finished,
     /// The box is to end, by this signal.
     Stop(i32),
 }
@@ -144,10 +154,37 @@ struct Halt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Idle,
-    Running { step: usize, attempt: u32, limit: Option<u64>, heard: u64 },
-    Asking { step: usize, limit: Option<u64> },
-    Backoff { step: usize, attempt: u32, until: u64, end: End },
-    Stopping { step: usize, attempt: u32, why: Why, exit: Option<Exit>, kill_at: u64, killed: bool },
+    Running {
+        step: usize,
+        attempt: u32,
+        limit: Option<u64>,
+        heard: u64,
+    },
+    Asking {
+        step: usize,
+        limit: Option<u64>,
+    },
+    Backoff {
+        step: usize,
+        attempt: u32,
+        until: u64,
+        end: End,
+    },
+    /// Waits for a person before its first attempt (0), or after one that ended badly.
+    Paused {
+        step: usize,
+        attempt: u32,
+        failed: Option<End>,
+        limit: u64,
+    },
+    Stopping {
+        step: usize,
+        attempt: u32,
+        why: Why,
+        exit: Option<Exit>,
+        kill_at: u64,
+        killed: bool,
+    },
     Over,
 }
 
@@ -162,6 +199,9 @@ pub(super) struct Schedule {
     halt: Option<Halt>,
     failed: Option<usize>,
     after_failed: bool,
+    breakpoints: Breakpoints,
+    /// How often a person had a step repeated.
+    repeated: u32,
 }
 
 impl Schedule {
@@ -178,6 +218,8 @@ impl Schedule {
             halt: None,
             failed: None,
             after_failed: false,
+            breakpoints: Breakpoints::default(),
+            repeated: 0,
         }
     }
 
@@ -187,6 +229,7 @@ impl Schedule {
             State::Running { step, .. }
             | State::Asking { step, .. }
             | State::Backoff { step, .. }
+            | State::Paused { step, .. }
             | State::Stopping { step, .. } => Some(step),
             State::Idle | State::Over => None,
         }
@@ -211,7 +254,9 @@ impl Schedule {
                 [*limit, quiet, Some(self.run_limit(*step))].into_iter().flatten().min()
             }
             State::Asking { step, limit } => [*limit, Some(self.run_limit(*step))].into_iter().flatten().min(),
-            State::Backoff { step, until, .. } => Some((*until).min(self.run_limit(*step))),
+            State::Backoff { step, until: limit, .. } | State::Paused { step, limit, .. } => {
+                Some((*limit).min(self.run_limit(*step)))
+            }
             State::Stopping { exit, kill_at, killed, .. } => {
                 let next = if *killed { kill_at + KILLED_MS } else { *kill_at };
                 Some(if exit.is_some() { next.min(now + GROUP_CHECK_MS) } else { next })
@@ -246,6 +291,7 @@ impl Schedule {
                     *heard = now;
                 }
             }
+            Event::Asked(verb) => self.asked(now, verb, &mut acts),
             Event::Cancel => self.cancel(now, &mut acts),
             Event::Stop(signal) => self.stop(now, signal, &mut acts),
             Event::Tick => {}
@@ -290,7 +336,11 @@ impl Schedule {
                 acts.push(Act::End { step: index, end });
                 continue;
             }
-            self.begin(now, index, 1, acts);
+            if self.breaks_before(index) {
+                self.pause(now, index, 0, None, acts);
+            } else {
+                self.begin(now, index, 1, acts);
+            }
             return;
         }
         self.state = State::Over;
@@ -320,7 +370,7 @@ impl Schedule {
         let Some(plan) = self.steps.get(step) else { return };
         let limit = plan.timeout_s.map(|seconds| now.saturating_add(seconds.saturating_mul(1000)));
         match plan.work {
-            StepWork::Script(_) => {
+            StepWork::Script(_) | StepWork::Shell(_) => {
                 self.state = State::Running { step, attempt, limit, heard: now };
                 acts.push(Act::Start { step, attempt });
             }
@@ -338,7 +388,7 @@ impl Schedule {
                 self.ended(now, step, attempt, by_itself(exit), acts);
             }
             State::Stopping { exit: slot, .. } => *slot = Some(exit),
-            State::Idle | State::Asking { .. } | State::Backoff { .. } | State::Over => {}
+            State::Idle | State::Asking { .. } | State::Backoff { .. } | State::Paused { .. } | State::Over => {}
         }
     }
 
@@ -351,6 +401,7 @@ impl Schedule {
             Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
             // It ended well by itself in the same moment: that is its result.
             Why::Run if exit == Some(Exit::default()) => End::new(EndReason::ExitCode, code, None),
+            Why::Finished => End::new(EndReason::ExitCode, Some(0), None),
             Why::Run | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
         };
         if let Why::Stop(signal) = why {
@@ -380,6 +431,15 @@ impl Schedule {
             self.state = State::Backoff { step, attempt: attempt + 1, until: now + pause_ms, end };
             return;
         }
+        if self.breaks_at(step, &end) {
+            self.pause(now, step, attempt, Some(end), acts);
+            return;
+        }
+        self.conclude(now, step, end, acts);
+    }
+
+    /// Records a step's end and goes on.
+    fn conclude(&mut self, now: u64, step: usize, end: End, acts: &mut Vec<Act>) {
         self.close(step, &end);
         acts.push(Act::End { step, end });
         self.next(now, acts);
@@ -419,7 +479,7 @@ impl Schedule {
                 acts.push(Act::Leave(128 + signal));
             }
             State::Stopping { why, .. } => *why = Why::Stop(signal),
-            State::Running { .. } | State::Asking { .. } | State::Backoff { .. } => {
+            State::Running { .. } | State::Asking { .. } | State::Backoff { .. } | State::Paused { .. } => {
                 self.end_current(now, Why::Stop(signal), acts);
             }
         }
@@ -435,12 +495,12 @@ impl Schedule {
             }
             State::Asking { step, .. } => self.stopped(now, step, 1, why, None, acts),
             // Its last attempt failed by itself, and that is its result.
-            State::Backoff { step, end, .. } if why == Why::Run => {
-                self.close(step, &end);
-                acts.push(Act::End { step, end });
-                self.next(now, acts);
+            State::Backoff { step, end, .. } | State::Paused { step, failed: Some(end), .. } if why == Why::Run => {
+                self.conclude(now, step, end, acts);
             }
-            State::Backoff { step, attempt, .. } => self.stopped(now, step, attempt, why, None, acts),
+            State::Backoff { step, attempt, .. } | State::Paused { step, attempt, .. } => {
+                self.stopped(now, step, attempt, why, None, acts);
+            }
             State::Idle | State::Stopping { .. } | State::Over => {}
         }
     }
@@ -463,6 +523,7 @@ impl Schedule {
                     self.begin(now, step, attempt, acts);
                 }
             }
+            State::Paused { step, failed, limit, .. } => self.waited(now, step, failed, limit, acts),
             State::Stopping { step, attempt, why, exit, kill_at, killed } => {
                 if killed && now >= kill_at + KILLED_MS {
                     self.stopped(now, step, attempt, why, exit, acts);

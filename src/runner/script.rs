@@ -104,7 +104,8 @@ pub(super) fn dump(path: &Path) -> Result<(), Error> {
     written.and_then(|()| fs::rename(&unfinished, path)).map_err(failed)
 }
 
-fn quoted(path: &Path) -> Vec<u8> {
+/// A path as a shell's word.
+pub(super) fn quoted(path: &Path) -> Vec<u8> {
     quoted_bytes(path.as_os_str().as_bytes())
 }
 

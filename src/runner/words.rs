@@ -24,6 +24,9 @@ pub(super) const SOURCE_NOT_WRITABLE: &str = "SourceNotWritable";
 /// A run that did not pass though no step failed: cannot be, and must not look green.
 pub(super) const UNKNOWN: &str = STEP_FAILED;
 
+/// What a step is said to have done that nobody let begin.
+const AT_BREAKPOINT: &str = "at its breakpoint";
+
 /// Why a run was ended from outside: reason and message.
 pub(super) fn halted(cancelled: bool, step: &str, timeout_s: u64) -> (&'static str, String) {
     if cancelled {
@@ -38,6 +41,9 @@ pub(super) fn failed(step: &PlanStep, end: &End, number: usize, total: usize) ->
     let name = &step.name;
     let said = end.message.as_deref().unwrap_or("no message");
     match end.reason {
+        EndReason::TimedOut if said.ends_with(AT_BREAKPOINT) => {
+            (STEP_TIMED_OUT, format!("step {name} {said}; raise breakpointTimeout"))
+        }
         EndReason::TimedOut => (STEP_TIMED_OUT, format!("step {name} {said}; raise its timeout")),
         EndReason::NoOutput => (NO_OUTPUT, format!("step {name} {said}; raise noOutputTimeout")),
         EndReason::OutOfMemory => (
@@ -71,6 +77,11 @@ pub(super) fn ended(end: &End) -> String {
 /// What a step did whose time was over.
 pub(super) fn ran_longer(step: &PlanStep) -> String {
     format!("ran longer than {}", duration(step.timeout_s.unwrap_or_default()))
+}
+
+/// What a step did that nobody let begin.
+pub(super) fn waited(timeout_s: u64) -> String {
+    format!("waited longer than {} {AT_BREAKPOINT}", duration(timeout_s))
 }
 
 /// What a step did that printed nothing.

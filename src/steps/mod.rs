@@ -2,7 +2,7 @@
 //!
 //! The controller calls [`docker_push::check`] when it resolves a run; the agent calls
 //! [`docker_push::plan`] when the step's turn comes and [`image_config::rebuild`] when the layers of the
-//! committed box are known.
+//! committed box are known. [`shell::words`] is the controller's alone.
 //!
 //! **Invariant:** no clock, no I/O, no client. A wrong property is a [`StepError`], never a panic, and no
 //! message repeats what a variable expanded to: it may be the value of a Secret.
@@ -11,6 +11,7 @@ pub mod docker_push;
 pub mod expand;
 pub mod grammar;
 pub mod image_config;
+pub mod shell;
 
 use std::fmt;
 

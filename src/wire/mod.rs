@@ -18,8 +18,8 @@ mod record;
 mod summary;
 
 pub use order::{EnvFromSource, EnvItem, EnvValue, GitOrder, Order, OrderStep, ServiceCheck, SourceOrder};
-pub use plan::{Plan, PlanStep, RunInfo, StepOf, StepWork, Variable};
-pub use record::{Answer, EndReason, Failure, Record, Request};
+pub use plan::{Breakpoints, Plan, PlanStep, RunInfo, ShellWork, StepOf, StepWork, Variable};
+pub use record::{Answer, EndReason, Failure, Record, Request, Wait};
 pub use summary::{StepEnd, Summary};
 
 /// Version of all files here; a reader refuses another.

@@ -27,6 +27,28 @@ pub struct Plan {
     pub env: Vec<Variable>,
     /// Steps, then after-steps.
     pub steps: Vec<PlanStep>,
+    /// Where the run waits for a person.
+    #[serde(default, skip_serializing_if = "Breakpoints::is_none")]
+    pub breakpoints: Breakpoints,
+}
+
+/// Where a run waits for a person, beside its `shell` steps: `spec.breakpoint`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Breakpoints {
+    /// When a step fails.
+    pub at_failure: bool,
+    /// Before these steps begin.
+    pub before: Vec<String>,
+    /// Longest wait at one of them, in seconds.
+    pub timeout_s: u64,
+}
+
+impl Breakpoints {
+    /// Whether the run waits nowhere.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        !self.at_failure && self.before.is_empty()
+    }
 }
 
 /// Names and numbers of the run.
@@ -122,6 +144,19 @@ pub enum StepWork {
     Script(String),
     /// Work of the agent, which takes the properties from the frozen pipeline: the runner only asks.
     Agent,
+    /// A terminal for a person; leaving it ends the step.
+    Shell(ShellWork),
+}
+
+/// What a `shell` step opens.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ShellWork {
+    /// The program and its arguments; empty: bash if there, else sh.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    /// Shell code to run in it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 impl Default for StepWork {

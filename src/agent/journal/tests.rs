@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 fn step(name: &str, internal: bool, after: bool, retries: u32) -> StepOutline {
-    StepOutline { name: name.into(), title: name.into(), after, internal, continues: false, retries }
+    StepOutline { name: name.into(), title: name.into(), after, internal, continues: false, retries, waits: Vec::new() }
 }
 
 fn steps() -> Vec<StepOutline> {

@@ -41,7 +41,7 @@ fn in_flight() -> Work {
 fn status(records: &[Record], recorded: &AgentStatus, work: Option<Work>) -> AgentStatus {
     let run = run();
     let works = work.into_iter().map(|work| (PUSH, work)).collect();
-    compose(&run.outline, 1, &fold(records.to_vec(), &run.outline), recorded, &works)
+    compose(&run, &fold(records.to_vec(), &run.outline), recorded, &works)
 }
 
 fn green() -> Vec<Record> {
@@ -189,7 +189,7 @@ fn a_failure_that_may_continue() {
     let mut records = green();
     records[1] = exited(0, 3);
     let works = [(PUSH, pushed())].into();
-    let status = compose(&run.outline, 1, &fold(records, &run.outline), &AgentStatus::default(), &works);
+    let status = compose(&run, &fold(records, &run.outline), &AgentStatus::default(), &works);
     assert_eq!(status.steps[0].phase, StepPhase::Failed);
     assert_eq!(status.report.unwrap().result, ReportResult::Passed);
 }

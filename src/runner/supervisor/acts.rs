@@ -11,6 +11,7 @@ use crate::wire::{PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// Where scripts are, in `disk`.
@@ -27,6 +28,7 @@ impl Supervisor<'_> {
                 self.begin(step, attempt)?;
                 return Ok(self.start(step)?.err().map(|why| Event::NotStarted(self.output.masked(&why))));
             }
+            Act::Pause { step, failed } => self.pause(step, failed.as_ref())?,
             Act::Ask { step } => {
                 self.begin(step, 1)?;
                 self.ask(step)?;
@@ -53,6 +55,7 @@ impl Supervisor<'_> {
     /// Records and shows that a step begins.
     fn begin(&mut self, step: usize, attempt: u32) -> Result<(), Error> {
         let now = self.now();
+        self.exports = None;
         if attempt == 1 {
             if let Some(slot) = self.started.get_mut(step) {
                 *slot = Some(now);
@@ -70,19 +73,24 @@ impl Supervisor<'_> {
     /// Starts a script; the inner error is for people.
     fn start(&mut self, step: usize) -> Result<Result<(), String>, Error> {
         let Some(plan) = self.plan.steps.get(step) else { return Ok(Ok(())) };
-        let StepWork::Script(code) = &plan.work else { return Ok(Ok(())) };
+        let code = match &plan.work {
+            StepWork::Script(code) => code,
+            StepWork::Shell(work) => return self.start_terminal(step, &work.clone()),
+            StepWork::Agent => return Ok(Ok(())),
+        };
         let file = self.settings.disk.join(SCRIPTS_DIR).join(&plan.name);
         script::write(&file, code)?;
         let given = self.session.of_step(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref());
         let exports = self.settings.outbox.join(EXPORTS_FILE);
         let _ = fs::remove_file(&exports);
+        let wrapper = script::wrapper(&self.runner, &exports);
         let begun = self.cwd(plan, &given).and_then(|cwd| {
             child::spawn(&child::Command {
-                shell: &script::shell(self.plan.shell.as_deref())?,
-                code: &script::wrapper(&self.runner, &exports),
-                script: &file,
+                program: &script::shell(self.plan.shell.as_deref())?,
+                args: &[b"-c", &wrapper, file.as_os_str().as_bytes()],
                 cwd: &cwd,
                 env: &given,
+                input: None,
                 output: self.to_us.as_fd(),
             })
         });
@@ -90,7 +98,7 @@ impl Supervisor<'_> {
     }
 
     /// Where a step begins. Steps may take the source away; those after it still run.
-    fn cwd(&self, plan: &PlanStep, given: &Vars) -> Result<PathBuf, String> {
+    pub(super) fn cwd(&self, plan: &PlanStep, given: &Vars) -> Result<PathBuf, String> {
         let source = &self.places.source;
         match &plan.cwd {
             Some(cwd) => Ok(source.join(Session::expand(cwd, given).map_err(|why| format!("cwd {why}"))?)),
@@ -118,12 +126,13 @@ impl Supervisor<'_> {
     }
 
     /// An attempt is over: its output is let go; with the last one, its exports are kept.
-    fn settle(&mut self, step: usize, last: bool) -> Result<(), Error> {
+    pub(super) fn settle(&mut self, step: usize, last: bool) -> Result<(), Error> {
         if let Some(attempt) = self.attempt.take() {
-            let exports = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE));
-            if let Some(exports) = exports.filter(|_| last) {
-                self.session.keep(&attempt.given, &exports);
-            }
+            // After a pause it may turn out to have been the last.
+            self.exports = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE)).map(|it| (attempt.given, it));
+        }
+        if let Some((given, exports)) = self.exports.take_if(|_| last) {
+            self.session.keep(&given, &exports);
         }
         if last {
             self.mailbox.withdraw(step);
@@ -193,7 +202,7 @@ impl Supervisor<'_> {
     }
 
     /// What an after-step is told about the run.
-    fn verdict(&self, plan: &PlanStep) -> Option<Verdict> {
+    pub(super) fn verdict(&self, plan: &PlanStep) -> Option<Verdict> {
         let outcome = self.schedule.outcome().filter(|_| plan.after)?;
         let failed = outcome.failed.and_then(|step| self.plan.steps.get(step));
         let message = outcome.message.unwrap_or_default();
@@ -207,14 +216,14 @@ impl Supervisor<'_> {
     }
 
     /// Number and name of a step: `2/3 test`, `after 1/1 tell`.
-    fn label(&self, step: usize) -> String {
+    pub(super) fn label(&self, step: usize) -> String {
         let Some(plan) = self.plan.steps.get(step) else { return String::new() };
         let total = self.plan.steps.iter().filter(|other| other.after == plan.after).count();
         let number = self.plan.steps.iter().take(step + 1).filter(|other| other.after == plan.after).count();
         format!("{}{number}/{total} {}", if plan.after { "after " } else { "" }, plan.name)
     }
 
-    fn step_id(&self, step: usize) -> String {
+    pub(super) fn step_id(&self, step: usize) -> String {
         format!("{}-{}", self.plan.run.uid, step + 1)
     }
 }

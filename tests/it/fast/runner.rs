@@ -1,5 +1,6 @@
 //! The real runner, in directories of a test, which plays `prepare` and the agent.
 
+mod shell;
 mod test_box;
 
 use std::collections::BTreeMap;

@@ -250,6 +250,7 @@ impl Node {
                 Some(seconds) => (Duration::from_secs(seconds.parse().unwrap()), Some(0)),
                 None => (Duration::from_secs(1), Some(u8::from(script != "true"))),
             },
+            StepWork::Shell(_) => panic!("nobody is there to attach"),
             StepWork::Agent => {
                 self.files(uid, |files| files.asked = Some(index));
                 self.store.touch();
