@@ -160,7 +160,8 @@ fn wanted(seen: &Observed<'_>, index: usize) -> bool {
 /// Whether the status must not wait for its turn.
 fn is_urgent(seen: &Observed<'_>, status: &AgentStatus) -> bool {
     let waits = |status: &AgentStatus| {
-        status.steps.iter().filter(|step| is_waiting(step)).map(|step| step.name.clone()).collect::<Vec<_>>()
+        let waiting = status.steps.iter().filter(|step| is_waiting(step));
+        waiting.map(|step| (step.name.clone(), step.message.clone())).collect::<Vec<_>>()
     };
     let own_word = |index: &usize| {
         let name = seen.run.outline.get(*index).map(|step| step.name.as_str()).unwrap_or_default();

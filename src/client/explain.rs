@@ -275,6 +275,17 @@ const ENTRIES: &[Entry] = &[
     (reason::NOT_INSTALLED, "the cluster has no Windlass", "install it with its Helm chart"),
     (reason::NOT_FOUND, "there is no such object", "see windlass list"),
     (
+        reason::NO_BOX,
+        "the run has no box that could be entered: it has not begun, or it has ended",
+        "start it with --breakpoint on-failure, so that its box stays when a step fails",
+    ),
+    (reason::NOT_WAITING, "the run does not wait for what was asked of it", "see with windlass status what it does"),
+    (
+        reason::CONNECTION_LOST,
+        "the connection to the box broke; what runs there goes on, and a shell can be attached to again",
+        "run the same command again",
+    ),
+    (
         reason::LOGS_GONE,
         "the output is not there any more, or not yet",
         "raise spec.podTTLAfterFinished to keep pods longer",

@@ -195,7 +195,7 @@ fn by_box(
         // The kubelet reports the end of `prepare` with the reason at about the same time.
         let ended = end.finished_at.as_ref().map_or(seen.now, |t| t.0);
         if elapsed(ended, seen.now) < REPORT_GRACE {
-            let verdict = preparing(spec).unwrap_or_else(|| running(spec, status));
+            let verdict = preparing(spec).unwrap_or_else(|| running(seen, spec, status));
             return Judgement::of(verdict).wake(Duration::from_secs(1));
         }
     }
@@ -501,7 +501,7 @@ fn needs_agent(spec: &PipelineSpec) -> bool {
 #[must_use]
 pub fn agent_works(spec: &PipelineSpec, status: &PipelineRunStatus) -> bool {
     let runs = |name: &str| status.steps.iter().any(|s| s.name == name && s.phase == StepPhase::Running);
-    spec.all_steps().any(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_))) && runs(&s.name))
+    spec.all_steps().any(|(_, s)| s.kind().is_some_and(|k| k.is_of_agent()) && runs(&s.name))
 }
 
 /// Whether the agent of the run's node renewed its lease lately.

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// Most people at one terminal.
 const PEOPLE: usize = 8;
+/// How often to read what is printed before others have their turn.
+const READS: usize = 16;
 /// How much may wait for one of them before the shell has to wait.
 const ENOUGH: usize = 256 * 1024;
 /// How much may wait to be typed.
@@ -49,6 +51,9 @@ struct Person {
 struct Shell {
     child: Child,
     master: OwnedFd,
+    /// Kept, or a shell that closes its own would look like a terminal that is hung up.
+    #[expect(dead_code, reason = "it is held, not read")]
+    slave: OwnedFd,
     size: Size,
 }
 
@@ -72,6 +77,8 @@ pub(in crate::runner) fn run(args: &[OsString]) -> Result<u8, String> {
     let Some((code, words)) = args.split_first() else { return Err("a command is missing".into()) };
     let listener = io::stdin().as_fd().try_clone_to_owned().map_err(|error| format!("the socket: {error}"))?;
     let signals = Signals::block(&OF_A_LOOP).map_err(|errno| format!("signals: {errno}"))?;
+    // In a box everything ends with PID 1; elsewhere nobody else would end us.
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
     let code = Some(PathBuf::from(code)).filter(|code| !code.as_os_str().is_empty());
     let mut host = Host {
         listener: UnixListener::from(listener),
@@ -114,7 +121,10 @@ impl Host {
             let mut wanted = PollFlags::empty();
             wanted.set(PollFlags::POLLIN, self.typed.len() < TYPED);
             wanted.set(PollFlags::POLLOUT, !person.waiting.is_empty());
-            files.push(PollFd::new(person.stream.as_fd(), wanted));
+            // A hangup is told even to who wants nothing; it is heard when there is room again.
+            if !wanted.is_empty() {
+                files.push(PollFd::new(person.stream.as_fd(), wanted));
+            }
         }
         if let Some(shell) = &self.shell {
             let mut wanted = PollFlags::empty();
@@ -181,18 +191,17 @@ impl Host {
 
     /// Hands what the shell prints to everybody.
     fn print(&mut self) {
-        let held = self.is_held();
         let Some(shell) = &self.shell else { return };
         let mut buffer = [0; 16 * 1024];
-        while !held {
+        for _ in 0..READS {
+            if self.is_held() {
+                return;
+            }
             match nix::unistd::read(&shell.master, &mut buffer) {
                 Ok(count) if count > 0 => {
                     let frame = Frame::Data(buffer.get(..count).unwrap_or_default().to_vec());
                     self.people.iter_mut().for_each(|person| frame.put(&mut person.waiting));
                     self.type_at = self.type_at.map(|_| Instant::now());
-                    if self.people.iter().any(|person| person.waiting.len() > ENOUGH) {
-                        return;
-                    }
                 }
                 // Nothing now, or nobody has the terminal open any more.
                 Ok(_) | Err(_) => return,
@@ -322,7 +331,7 @@ impl Shell {
             .stderr(copy()?)
             .spawn()
             .map_err(|e| failed("start", e))?;
-        Ok(Self { child, master, size })
+        Ok(Self { child, master, slave, size })
     }
 
     /// Programs redraw when the size changes; who comes back to the same size has to see them, too.

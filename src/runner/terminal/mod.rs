@@ -16,6 +16,7 @@ pub(super) mod attach;
 mod frame;
 pub(super) mod host;
 
+use nix::sys::signal::SigSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -49,6 +50,8 @@ pub(super) fn listen(socket: &Path) -> io::Result<UnixListener> {
 
 /// Becomes the shell, with its stdin as its controlling terminal: then Ctrl-C reaches what it runs.
 pub(super) fn become_shell(words: &[OsString]) -> u8 {
+    // The host reads its signals from a descriptor, and what it blocks for that is inherited.
+    let _ = SigSet::empty().thread_set_mask();
     let began = rustix::process::setsid().and_then(|_| rustix::process::ioctl_tiocsctty(io::stdin()));
     match began {
         Ok(()) => become_program(words, std::env::vars_os()),

@@ -14,6 +14,7 @@ mod life;
 mod push;
 mod registry;
 mod run;
+mod shell;
 mod world;
 
 use kube::{

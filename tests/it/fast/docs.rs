@@ -90,15 +90,14 @@ fn every_reason_has_an_entry_and_every_entry_a_reason() {
 }
 
 #[test]
-fn every_property_of_docker_push_has_a_row_and_every_row_a_property() {
-    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/steps/items/properties/dockerPush/properties";
+fn every_property_of_a_step_has_a_row_and_every_row_a_property() {
     let pipeline = definitions().iter().find(|crd| crd["spec"]["names"]["kind"] == "Pipeline").unwrap();
-    let properties = pipeline.pointer(path).and_then(Value::as_object).unwrap();
-    let page = rows(&read("docs/reference/steps/docker-push.md"));
-    assert_eq!(
-        unique(page.into_iter().map(|(name, _)| name), "docker-push.md"),
-        unique(properties.keys().cloned(), "dockerPush")
-    );
+    let steps = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/steps/items/properties";
+    for (kind, page) in [("dockerPush", "docker-push.md"), ("shell", "shell.md")] {
+        let properties = pipeline.pointer(&format!("{steps}/{kind}/properties")).and_then(Value::as_object).unwrap();
+        let listed = rows(&read(&format!("docs/reference/steps/{page}"))).into_iter().map(|(name, _)| name);
+        assert_eq!(unique(listed, page), unique(properties.keys().cloned(), kind));
+    }
 }
 
 /// The values of a chart, by their path. Maps that a user fills, and requests and limits, count as one.

@@ -1,14 +1,9 @@
 //! Terminals and verbs of the real runner: a pty of the test is the connection of a person.
 
-use super::test_box::{PATIENCE, RUNNER, Running, a_box, after, agent, script, variable};
-use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use super::test_box::{RUNNER, Running, a_box, after, agent, script, variable};
+use crate::terminal::Person;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 use windlass::wire::{
     Answer, Breakpoints, EndReason, PlanStep, Record, ShellWork, StepWork, VERSION, Wait, answer_file,
 };
@@ -40,9 +35,9 @@ fn waits(running: &mut Running, at: usize, why: Wait) {
 /// The runner as it is exec'd into the box.
 fn exec(running: &Running, words: &[&str]) -> Command {
     let mut command = Command::new(RUNNER);
-    command.arg("--out").arg(running.path("out")).args(words).current_dir("/");
-    // The environment of the container, not that of a step.
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    command.arg("--out").arg(running.path("out")).args(words);
+    // Of the process that execs, not of a step.
+    command.env("VERSION", "wrong").env_remove("HOME");
     command
 }
 
@@ -51,86 +46,8 @@ fn say(running: &Running, words: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
 }
 
-/// A person at a terminal.
-struct Person {
-    master: OwnedFd,
-    child: Child,
-    seen: String,
-}
-
-impl Person {
-    fn attach(running: &Running) -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags).unwrap();
-        rustix::pty::grantpt(&master).unwrap();
-        rustix::pty::unlockpt(&master).unwrap();
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
-        rustix::io::ioctl_fionbio(&master, true).unwrap();
-        let mut person = Self { master, child: Command::new("true").spawn().unwrap(), seen: String::new() };
-        person.child.wait().unwrap();
-        person.resize(30, 90);
-        // As the container's runtime does: a session of its own on the terminal.
-        let mut command = Command::new("setsid");
-        let exec = exec(running, &["shell"]);
-        command.args(["--ctty", "--wait"]).arg(exec.get_program()).args(exec.get_args()).env_clear();
-        command.envs(exec.get_envs().filter_map(|(name, value): (&OsStr, _)| Some((name, value?))));
-        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
-        person.child = command.spawn().unwrap();
-        person
-    }
-
-    fn resize(&self, ws_row: u16, ws_col: u16) {
-        rustix::termios::tcsetwinsize(&self.master, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    }
-
-    fn types(&self, text: &str) {
-        File::from(self.master.try_clone().unwrap()).write_all(text.as_bytes()).unwrap();
-    }
-
-    fn read(&mut self) {
-        let mut buffer = [0; 4096];
-        if let Ok(count) = File::from(self.master.try_clone().unwrap()).read(&mut buffer) {
-            self.seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
-    }
-
-    /// Waits for a text and forgets what came before its end.
-    fn sees(&mut self, text: &str) {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = self.seen.find(text) {
-                self.seen.drain(..at + text.len());
-                return;
-            }
-            assert!(Instant::now() < until, "no {text:?} in {:?}", self.seen);
-            std::thread::sleep(Duration::from_millis(2));
-            self.read();
-        }
-    }
-
-    /// Waits for a prompt that takes commands: bash's, whose own varies, is replaced.
-    fn prompts(&mut self) {
-        self.types("PS1='ready'\"> \"\n");
-        self.sees("\nready> ");
-    }
-
-    fn leaves(mut self) -> Option<i32> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            self.read();
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < until, "still there: {:?}", self.seen);
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// The connection is lost: the far end of the terminal is gone, and the process with it.
-    fn is_lost(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
+fn attach(running: &Running) -> Person {
+    Person::starts(&exec(running, &["shell"]))
 }
 
 #[test]
@@ -143,7 +60,7 @@ fn a_shell_has_the_steps_environment_and_leaving_it_goes_on() {
     ];
     let mut running = a_box(&steps).with(|plan| plan.env = vec![variable("STAGE", "test")]).start();
     waits(&mut running, 1, Wait::Shell);
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.sees("hello-7, step look: ");
     person.sees("exit or Ctrl-D ends the step and the run goes on");
     person.prompts();
@@ -151,10 +68,12 @@ fn a_shell_has_the_steps_environment_and_leaving_it_goes_on() {
     person.sees("\nit is test 1.4 yes look sub");
     person.types("stty size; tty\n");
     person.sees("\n30 90");
-    person.resize(40, 120);
+    person.resizes(40, 120);
     person.types("sleep 0.2; stty size\n");
     person.sees("\n40 120");
+    person.sees("ready> ");
     person.types("export LEFT=1; (exit 3)\n");
+    person.sees("ready> ");
     person.types("\u{4}");
     assert_eq!(person.leaves(), Some(0));
     let ran = running.end();
@@ -170,7 +89,7 @@ fn a_shell_has_the_steps_environment_and_leaving_it_goes_on() {
 fn ctrl_c_ends_the_program_inside_and_not_the_shell() {
     let mut running = a_box(&[shell("look")]).start();
     waits(&mut running, 0, Wait::Shell);
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.prompts();
     person.types("sleep 1000; echo code $?\n");
     std::thread::sleep(Duration::from_millis(300));
@@ -187,20 +106,21 @@ fn ctrl_c_ends_the_program_inside_and_not_the_shell() {
 fn a_lost_connection_ends_nothing_and_the_next_finds_the_shell_as_it_was() {
     let mut running = a_box(&[shell("look"), script("next", "true")]).start();
     waits(&mut running, 0, Wait::Shell);
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.prompts();
     person.types("KEPT=42\n");
     person.sees("ready> ");
     person.types("i=0; while sleep 0.01; do i=$((i+1)); echo $i > ticks; done &\n");
+    person.sees("ready> ");
     person.is_lost();
     std::thread::sleep(Duration::from_millis(200));
     waits(&mut running, 0, Wait::Shell);
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.types("echo kept $KEPT; test -s ticks && echo ticked\n");
     person.sees("\nkept 42");
     person.sees("\nticked");
     // A second one sees the same, and both are let go.
-    let mut other = Person::attach(&running);
+    let mut other = attach(&running);
     other.types("echo both $((1+1)); kill %1\n");
     person.sees("\nboth 2");
     other.sees("\nboth 2");
@@ -215,7 +135,7 @@ fn code_runs_first_and_any_command_may_be_the_shell() {
     for cmd in [&["bash", "--norc"][..], &["dash"], &["sh", "-i"], &[]] {
         let mut running = a_box(&[shell_with("look", cmd, code)]).start();
         waits(&mut running, 0, Wait::Shell);
-        let mut person = Person::attach(&running);
+        let mut person = attach(&running);
         person.sees("\ncode ran: it's\r\nhere");
         person.types("pwd; echo ${#GREETING}; exit 5\n");
         person.sees("\n/tmp\r\n9\r\n");
@@ -224,7 +144,7 @@ fn code_runs_first_and_any_command_may_be_the_shell() {
     }
     let mut running = a_box(&[shell_with("calc", &["cat", "-n"], "")]).start();
     waits(&mut running, 0, Wait::Shell);
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.types("hello\n");
     person.sees("1\thello");
     person.types("\u{4}");
@@ -238,10 +158,10 @@ fn code_runs_first_and_any_command_may_be_the_shell() {
 fn a_shell_that_prints_much_reaches_all_who_read() {
     let mut running = a_box(&[shell("look")]).start();
     waits(&mut running, 0, Wait::Shell);
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.prompts();
     // Attached, and never reads: after a while it is let go.
-    let silent = Person::attach(&running);
+    let silent = attach(&running);
     person.types("seq 1 200000; echo do''ne\n");
     person.sees("\n199999\r\n200000\r\ndone");
     person.types("exit\n");
@@ -251,11 +171,34 @@ fn a_shell_that_prints_much_reaches_all_who_read() {
 }
 
 #[test]
+fn a_program_that_never_stops_printing_holds_nobody_up() {
+    let mut running = a_box(&[shell("look")]).start();
+    waits(&mut running, 0, Wait::Shell);
+    let mut person = attach(&running);
+    person.prompts();
+    person.types("yes\n");
+    person.sees("y\r\ny\r\n");
+    person.is_lost();
+    let mut person = attach(&running);
+    person.sees("y\r\ny\r\n");
+    person.types("\u{3}");
+    person.sees("ready> ");
+    let signals = say(&running, &["shell", "--", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]).1;
+    assert!(signals.contains("SigBlk:\t0000000000000000"), "{signals}");
+    // A shell that lets go of its terminal is no shell that ended.
+    person.types("exec <&- >&- 2>&-; sleep 1000\n");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    waits(&mut running, 0, Wait::Shell);
+    assert_eq!(say(&running, &["continue"]).0, Some(0));
+    running.end().passed();
+}
+
+#[test]
 fn who_is_told_to_end_a_shell_ends_it() {
     for verb in ["continue", "finish"] {
         let mut running = a_box(&[shell("look"), script("next", "true")]).start();
         waits(&mut running, 0, Wait::Shell);
-        let mut person = Person::attach(&running);
+        let mut person = attach(&running);
         person.prompts();
         assert_eq!(say(&running, &[verb, "other"]).0, Some(1));
         let what = if verb == "finish" { "is finished" } else { "goes on" };
@@ -273,7 +216,7 @@ fn a_shell_ends_with_its_time_and_with_a_cancel() {
     let timed = PlanStep { timeout_s: Some(1), ..shell("look") };
     let mut running = a_box(&[timed]).start();
     waits(&mut running, 0, Wait::Shell);
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.types("trap '' HUP; sleep 1000 &\n");
     person.sees("the step was ended");
     running.end().failed("StepTimedOut", Some(0), "step look ran longer than 1s; raise its timeout");
@@ -312,7 +255,7 @@ fn a_failed_step_is_mended_and_repeated_in_the_same_box() {
     running.wait_for_stdout(
         "2/2 test: exit code 1; look with: windlass shell hello-7, then windlass retry hello-7 --step test or windlass continue hello-7",
     );
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.sees("at step test, which waits");
     person.prompts();
     person.types("echo \"$VERSION $OWN ${SEEN-none}\"\n");
@@ -390,7 +333,7 @@ fn a_run_that_waits_for_nobody_can_be_looked_into() {
     running.wait_for_stdout("\non\n");
     let (code, said) = say(&running, &["continue"]);
     assert_eq!((code, said.as_str()), (Some(1), "the run waits for nobody: step build runs\n"));
-    let mut person = Person::attach(&running);
+    let mut person = attach(&running);
     person.sees("at step build, which runs");
     person.prompts();
     person.types("touch end; exit\n");

@@ -13,7 +13,7 @@ use windlass::wire::{
 
 pub(super) const RUNNER: &str = env!("CARGO_BIN_EXE_windlass-runner");
 /// How long anything may take before the test gives up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A box of a test.
 pub(crate) struct TestBox {
