@@ -29,7 +29,7 @@ const ENOUGH: usize = 256 * 1024;
 /// How much may wait to be typed.
 const TYPED: usize = 64 * 1024;
 /// How long the shell waits for who does not read.
-const PATIENCE_MS: u64 = 10_000;
+const PATIENCE_MS: u64 = 5_000;
 /// How long the shell may take to its first prompt before the step's code is typed anyway.
 const FIRST_PROMPT_MS: u64 = 500;
 /// How long the last words may take.
