@@ -357,7 +357,7 @@ impl Follower {
         }
         self.hear_all();
         let seen = self.observed();
-        let status = compose(&seen.run.outline, seen.run.attempt, seen.journal, seen.recorded, seen.works);
+        let status = compose(seen.run, seen.journal, seen.recorded, seen.works);
         let unsaid = unsaid(seen.recorded, &status);
         if unsaid.is_empty() {
             return;

@@ -25,6 +25,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
+use kube::ResourceExt;
 use std::time::Duration;
 
 /// The box ended: how long the agent's report, which says more than the exit, is waited for.
