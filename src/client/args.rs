@@ -27,7 +27,7 @@ pub enum Verb {
     /// Cancel runs; after-steps still run
     #[command(before_long_help = examples::CANCEL)]
     Cancel(CancelArgs),
-    /// Start a run again from its frozen pipeline; --step repeats a step that waits
+    /// Start a run again from its frozen pipeline
     #[command(before_long_help = examples::RETRY)]
     Retry(RetryArgs),
     /// Open a terminal in a run's box, or run a command there
@@ -46,7 +46,7 @@ pub enum Verb {
     Completion(CompletionArgs),
     /// Print the version
     Version(VersionArgs),
-    /// Help for a verb or a topic: exit-codes, environment, json, accessibility
+    /// Help for a verb or a topic
     Help(HelpArgs),
 }
 
@@ -169,7 +169,7 @@ pub struct KeyValue {
 /// `run`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
-    /// PipelineRun or Pipeline, with what it needs; - is stdin
+    /// PipelineRun or Pipeline; - is stdin
     #[arg(short, long = "file", value_name = "FILE", conflicts_with = "from", help_heading = TO_RUN, value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
     /// Run this Pipeline of the namespace
@@ -184,7 +184,7 @@ pub struct RunArgs {
     /// Branch, tag or commit instead of the pipeline's
     #[arg(long, value_name = "REF", help_heading = TO_RUN)]
     pub revision: Option<String>,
-    /// Where the run waits for you: on-failure, or before:STEP; may be repeated
+    /// Wait for you: on-failure, or before:STEP
     #[arg(long, value_name = "WHERE", value_parser = breakpoint, help_heading = TO_RUN)]
     pub breakpoint: Vec<BreakAt>,
     /// Show what would be made; server: the cluster checks it
@@ -417,7 +417,7 @@ pub struct RetryArgs {
     /// Repeat this step, at whose failure the run waits, in the same box
     #[arg(long, value_name = "STEP", conflicts_with_all = ["breakpoint", "detach", "timeout", "output", "on_interrupt"], add = ArgValueCandidates::new(complete::steps))]
     pub step: Option<String>,
-    /// Where the new run waits for you: on-failure, or before:STEP; may be repeated
+    /// Wait for you: on-failure, or before:STEP
     #[arg(long, value_name = "WHERE", value_parser = breakpoint)]
     pub breakpoint: Vec<BreakAt>,
     /// Do not follow the run
