@@ -13,7 +13,7 @@ use crate::{
         status::StepPhase,
         step::{OnFailure, Step, StepKind},
     },
-    wire::{EndReason, Record, Wait},
+    wire::{EndReason, Note, Record, Wait},
 };
 
 /// How often a person may have the failed steps of a run repeated; the runner takes no more.
@@ -42,6 +42,10 @@ pub struct StepOutline {
     pub retries: u32,
     /// For what it may wait for a person.
     pub waits: Vec<Wait>,
+    /// Whether it is restarted when files change.
+    pub reloads: bool,
+    /// Ports that its program listens on.
+    pub ports: Vec<u16>,
 }
 
 /// The steps of a run in order, after-steps last.
@@ -59,6 +63,8 @@ pub fn outline(spec: &PipelineSpec, breakpoint: Option<&Breakpoint>) -> Vec<Step
     };
     spec.all_steps()
         .map(|(after, step)| StepOutline {
+            reloads: step.watch.as_ref().is_some_and(|watch| watch.reload),
+            ports: step.watch.as_ref().and_then(|watch| watch.ports.clone()).unwrap_or_default(),
             name: step.name.clone(),
             title: step.title().to_owned(),
             after,
@@ -91,6 +97,8 @@ pub struct StepState {
     pub ended: Option<EndReason>,
     /// For people; cleaned and bounded.
     pub message: Option<String>,
+    /// What it said while it ran; cleaned and bounded.
+    pub note: Option<(Note, String)>,
 }
 
 /// The runner's last record.
@@ -126,6 +134,7 @@ pub struct Journal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     internal: bool,
+    reloads: bool,
     max_attempts: u32,
     waits: Vec<Wait>,
 }
@@ -137,7 +146,7 @@ impl Journal {
         let rule = |step: &StepOutline| {
             let repeats = if step.waits.contains(&Wait::Failed) { MAX_REPEATS } else { 0 };
             let max_attempts = step.retries.saturating_add(1).saturating_add(repeats);
-            Rule { internal: step.internal, max_attempts, waits: step.waits.clone() }
+            Rule { internal: step.internal, reloads: step.reloads, max_attempts, waits: step.waits.clone() }
         };
         Self {
             revision: None,
@@ -162,6 +171,7 @@ impl Journal {
             Record::Started { at, step, attempt } => self.started(at, step, attempt),
             Record::Asked { at, step } => self.asked(at, step),
             Record::Waiting { at, step, why, code } => self.waiting(at, step, why, code),
+            Record::Noted { step, note, message, .. } => self.noted(step, note, &message),
             Record::Ended { at, step, code, reason, message } => self.ended(step, at, code, reason, message),
             Record::Finished { at, passed, reason, failed, message } => {
                 let failed = failed.filter(|index| *index < self.steps.len());
@@ -219,6 +229,16 @@ impl Journal {
         state.phase = StepPhase::Waiting;
         state.waits = Some((why, code));
         state.started_ms.get_or_insert(at);
+        Some(())
+    }
+
+    fn noted(&mut self, step: usize, note: Note, message: &str) -> Option<()> {
+        let reloads = self.rules.get(step)?.reloads;
+        let state = self.turn(step)?;
+        if !reloads || state.phase != StepPhase::Running || state.note.is_some() {
+            return None;
+        }
+        state.note = Some((note, clean(message)));
         Some(())
     }
 

@@ -20,6 +20,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -43,6 +44,8 @@ pub struct Observed<'a> {
     pub wish: Wish,
     /// Whether the runner was told to cancel.
     pub cancel_told: bool,
+    /// The pod's address.
+    pub pod_ip: Option<IpAddr>,
     /// Time since the last write of this process.
     pub since_write: Option<Duration>,
     /// Whether the agent shuts down.
@@ -101,7 +104,7 @@ pub struct RunEvent {
 /// What follows from what is seen.
 #[must_use]
 pub fn plan(seen: &Observed<'_>) -> Plan {
-    let status = compose(seen.run, seen.journal, seen.recorded, seen.works);
+    let status = compose(seen.run, seen.journal, seen.recorded, seen.works, seen.pod_ip);
     let working = seen.works.values().any(Work::is_running);
     let mut plan = Plan::default();
     plan.changes.extend(cancel(seen));

@@ -16,11 +16,12 @@ use crate::{
         condition::reason,
         status::{ImageStatus, PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus},
     },
-    wire::{EndReason, Wait},
+    steps::watch::addresses,
+    wire::{EndReason, Note, Wait},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// Reasons that the runner may give for a run that did not pass; another becomes `ReportLost`.
 const RUN_REASONS: [&str; 8] = [
@@ -74,7 +75,13 @@ impl AgentStatus {
 
 /// The status that follows from the journal, from what stands in the status, and from the agent's own work.
 #[must_use]
-pub fn compose(run: &Run, journal: &Journal, recorded: &AgentStatus, works: &BTreeMap<usize, Work>) -> AgentStatus {
+pub fn compose(
+    run: &Run,
+    journal: &Journal,
+    recorded: &AgentStatus,
+    works: &BTreeMap<usize, Work>,
+    pod_ip: Option<IpAddr>,
+) -> AgentStatus {
     let (outline, attempt) = (run.outline.as_slice(), run.attempt);
     let mut steps: Vec<StepStatus> = outline
         .iter()
@@ -82,7 +89,7 @@ pub fn compose(run: &Run, journal: &Journal, recorded: &AgentStatus, works: &BTr
         .enumerate()
         .map(|(index, (step, state))| {
             let known = recorded.step(&step.name);
-            forward(known, one_step(&run.name, step, state, known, works.get(&index)))
+            forward(known, one_step(&run.name, step, state, known, works.get(&index), pod_ip))
         })
         .collect();
     // A push in flight ends first: its tags belong to the report.
@@ -132,17 +139,25 @@ fn one_step(
     state: &StepState,
     known: Option<&StepStatus>,
     work: Option<&Work>,
+    pod_ip: Option<IpAddr>,
 ) -> StepStatus {
+    let runs = state.phase == StepPhase::Running;
+    let note = state.note.as_ref().filter(|_| runs);
     let told = StepStatus {
         name: step.name.clone(),
         phase: state.phase,
-        reason: state.ended.and_then(|ended| end_reason(ended, state.phase)).map(str::to_owned),
-        message: state.message.clone(),
+        reason: match (state.ended, note) {
+            (Some(ended), _) => end_reason(ended, state.phase).map(str::to_owned),
+            (None, Some((Note::WatchLimit, _))) => Some(reason::WATCH_LIMIT.into()),
+            (None, None) => None,
+        },
+        message: note.map(|(_, message)| message).or(state.message.as_ref()).cloned(),
         exit_code: state.code,
         attempts: (state.attempts > 1).then_some(state.attempts),
         started_at: state.started_ms.and_then(time),
         finished_at: state.finished_ms.and_then(time),
         images: known.map(|known| known.images.clone()).unwrap_or_default(),
+        addresses: pod_ip.filter(|_| runs).map(|ip| addresses(ip, &step.ports)).unwrap_or_default(),
         ..StepStatus::default()
     };
     if !step.internal {

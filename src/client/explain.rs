@@ -241,6 +241,11 @@ const ENTRIES: &[Entry] = &[
         "the step waits for a person: it is a shell, or at a breakpoint",
         "attach with the command that the step's message names",
     ),
+    (
+        "WatchLimit",
+        "the kernel does not report all changes of files to a watch step, which looks for them itself, every second or less often",
+        "the step's message says which limit to raise on the node; fewer directories do as well: see watch.ignore",
+    ),
     // Of events.
     ("Created", "the run's pod was made", ""),
     ("Pushed", "an image was pushed", ""),

@@ -11,7 +11,7 @@ use crate::{
     steps,
     wire::{
         self, Breakpoints, EnvFromSource, EnvItem, EnvValue, GitOrder, Order, OrderStep, RunInfo, ServiceCheck,
-        ShellWork, SourceOrder, StepWork,
+        ShellWork, SourceOrder, StepWork, WatchWork,
     },
 };
 
@@ -136,6 +136,12 @@ fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step) -> Orde
                 // Checked when the run was resolved.
                 cmd: steps::shell::words("", shell).unwrap_or_default(),
                 code: shell.code.clone().filter(|code| !code.is_empty()),
+            }),
+            Some(StepKind::Watch(watch)) => StepWork::Watch(WatchWork {
+                code: watch.code.clone(),
+                reload: watch.reload,
+                ignore: watch.ignore.clone().unwrap_or_default(),
+                ports: watch.ports.clone().unwrap_or_default(),
             }),
             _ => StepWork::Agent,
         },

@@ -216,9 +216,10 @@ fn check_step(path: &str, step: &crate::api::Step) -> Result<(), Refusal> {
             crate::steps::docker_push::check(&format!("{path}.dockerPush"), push)
                 .map_err(|e| Refusal::new(e.reason, e.message))
         }
-        Some(kind @ (StepKind::DockerScratchPush(_) | StepKind::StoreContainer(_) | StepKind::Watch(_))) => {
-            Err(not_yet(kind.name()))
+        Some(StepKind::Watch(watch)) => {
+            crate::steps::watch::check(&format!("{path}.watch"), watch).map_err(|e| Refusal::new(e.reason, e.message))
         }
+        Some(kind @ (StepKind::DockerScratchPush(_) | StepKind::StoreContainer(_))) => Err(not_yet(kind.name())),
     }
 }
 

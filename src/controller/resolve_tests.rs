@@ -111,9 +111,16 @@ fn services_cannot_share_a_port() {
 }
 
 #[test]
+fn a_watch_step_is_judged() {
+    let spec = |watch: &str| format!("{{box: {{image: 'a:1'}}, steps: [{{name: s, watch: {watch}}}]}}");
+    assert!(resolve(&run("{}"), &pipeline(&spec("{code: x, reload: true, ignore: ['*.o'], ports: [80]}"))).is_ok());
+    let message = "steps[0].watch.ignore: it counts only with reload: true; set reload or leave it out";
+    refused("{}", &spec("{code: x, ignore: ['*.o']}"), "InvalidProperty", message);
+}
+
+#[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (member, path) in [
-        ("steps: [{name: s, watch: {code: x}}]", "steps[0].watch"),
         ("steps: [{name: s, storeContainer: {}}]", "steps[0].storeContainer"),
         ("steps: [{name: s, script: x, when: 'true'}]", "steps[0].when"),
         ("caches: [{name: c, key: k, paths: [x]}], steps: [{name: s, script: x}]", "caches"),

@@ -58,7 +58,10 @@ impl Journal {
 /// Bytes that the records of a run take at most.
 fn space_for(plan: &Plan) -> u64 {
     let message = 2 * MESSAGE_BYTES as u64 + RECORD_BYTES;
-    let steps = plan.steps.iter().map(|step| (u64::from(step.retries) + 2) * RECORD_BYTES + message);
+    let steps = plan.steps.iter().map(|step| {
+        let note = if step.reloads() { message } else { 0 };
+        (u64::from(step.retries) + 2) * RECORD_BYTES + message + note
+    });
     steps.sum::<u64>() + waits(plan) * RECORD_BYTES + 2 * message + 2 * PATH_BYTES
 }
 
@@ -85,13 +88,15 @@ pub(super) fn message(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Breakpoints, EndReason, PlanStep, Wait};
+    use crate::wire::{Breakpoints, EndReason, Note, PlanStep, Wait, WatchWork};
 
     #[test]
     fn the_longest_records_fit() {
         let dir = tempfile::tempdir().unwrap();
         let name = |step: usize| format!("s{step}");
-        let steps = (0..220).map(|step| PlanStep { name: name(step), retries: 10, ..PlanStep::default() });
+        let work = || StepWork::Watch(WatchWork { reload: true, ..WatchWork::default() });
+        let steps =
+            (0..220).map(|step| PlanStep { name: name(step), work: work(), retries: 10, ..PlanStep::default() });
         let breakpoints = Breakpoints { at_failure: true, before: (0..220).map(name).collect(), timeout_s: 1 };
         let plan = Plan { steps: steps.collect(), breakpoints, ..Plan::default() };
         let path = dir.path().join("journal");
@@ -107,6 +112,8 @@ mod tests {
             }
             journal.append(&Record::Asked { at, step }).unwrap();
             journal.append(&Record::Waiting { at, step, why: Wait::Failed, code: Some(i32::MIN) }).unwrap();
+            let message = long.clone().unwrap();
+            journal.append(&Record::Noted { at, step, note: Note::WatchLimit, message }).unwrap();
             let reason = EndReason::EarlierStepFailed;
             journal.append(&Record::Ended { at, step, code: Some(i32::MIN), reason, message: long.clone() }).unwrap();
         }

@@ -3,7 +3,8 @@
 //! ```text
 //! in/plan.json ─> supervisor (one poll loop) ── asks ──> schedule (pure: what next)
 //!                   │ ├─ script, child: shells        ├─ mailbox: agent's answers, cancel
-//!                   │ └─ env: what exports stay       └─ source: into the box
+//!                   │ ├─ env: what exports stay       └─ source: into the box
+//!                   │ └─ watcher, ignore: which files of a watched step changed
 //!                   ├─> output (mask) ─> disk/logs/STEP.log and stdout;  journal ─> out/journal
 //!                   └── control <── people, by exec: shell, continue, finish, retry (terminal)
 //! ```
@@ -18,6 +19,7 @@
 mod child;
 mod control;
 mod env;
+mod ignore;
 mod journal;
 mod mailbox;
 mod mask;
@@ -30,6 +32,7 @@ mod signals;
 mod source;
 mod supervisor;
 mod terminal;
+mod watcher;
 mod words;
 
 use crate::wire::{DISK_DIR, IN_DIR, OUT_DIR};

@@ -2,20 +2,25 @@
 //! what it says.
 //!
 //! ```text
-//! Idle ─> Running ─> Stopping ─┐        time and cancel move Running to Stopping
+//! Idle ─> Running ─> Stopping ─┐        time and cancel move Running to Stopping,
 //!   ^  └> Asking ──────────────┼─> the next step ─> … ─> Over
-//!   └──── Backoff, Paused <────┘
+//!   └──── Backoff, Paused <────┘        changes of files as well, and back (see `reload`)
 //! ```
 //!
 //! **Invariant:** pure: no clock, process or file. Time is milliseconds since the runner began.
 //! Each step gets one end and keeps it, and a run passes by its steps' ends alone.
 
+mod outcome;
+mod reload;
 mod waits;
 
+pub(super) use outcome::Outcome;
 pub(super) use waits::{REPEATS, Verb};
 
 use super::words;
 use crate::wire::{Breakpoints, EndReason, PlanStep, StepWork};
+use reload::Reload;
+use std::path::PathBuf;
 
 /// Together, after-steps may take this much longer than the run.
 const AFTER_MS: u64 = 5 * 60 * 1000;
@@ -48,6 +53,8 @@ pub(super) enum Event {
     Output,
     /// A person asked this; [`Schedule::may`] said that it may be.
     Asked(Verb),
+    /// Files of a watched step changed, this one first.
+    Changed(PathBuf),
     /// The run is to be cancelled gracefully.
     Cancel,
     /// This signal asks the box to end now.
@@ -72,6 +79,10 @@ pub(super) struct Exit {
 pub(super) enum Act {
     /// Start a script.
     Start { step: usize, attempt: u32 },
+    /// Start the code of a watched step again, as this file changed; `slowed`: the code seems to do that itself.
+    Restart { step: usize, file: PathBuf, slowed: bool },
+    /// Tell people that the code of a watched step ended and waits for a change.
+    Rest { step: usize, end: End },
     /// Ask the agent.
     Ask { step: usize },
     /// Send TERM to the attempt's group.
@@ -117,19 +128,6 @@ impl End {
     }
 }
 
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
-    /// Whether every step passed or was set to continue.
-    pub(super) passed: bool,
-    /// Reason of the run's condition when it did not pass.
-    pub(super) reason: Option<&'static str>,
-    /// Index of the step that failed first.
-    pub(super) failed: Option<usize>,
-    /// For people.
-    pub(super) message: Option<String>,
-}
-
 /// Why an attempt is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
@@ -139,6 +137,8 @@ enum Why {
     Run,
     /// A person ended it, with success.
     Finished,
+    /// Files changed.
+    Reload,
     /// The box is to end, by this signal.
     Stop(i32),
 }
@@ -202,6 +202,8 @@ pub(super) struct Schedule {
     breakpoints: Breakpoints,
     /// How often a person had a step repeated.
     repeated: u32,
+    /// Of the step that runs, if it is restarted when files change.
+    reload: Option<Reload>,
 }
 
 impl Schedule {
@@ -220,6 +222,7 @@ impl Schedule {
             after_failed: false,
             breakpoints: Breakpoints::default(),
             repeated: 0,
+            reload: None,
         }
     }
 
@@ -251,7 +254,7 @@ impl Schedule {
             State::Idle | State::Over => None,
             State::Running { step, limit, heard, .. } => {
                 let quiet = self.quiet_limit(*step, *heard);
-                [*limit, quiet, Some(self.run_limit(*step))].into_iter().flatten().min()
+                [*limit, quiet, Some(self.run_limit(*step)), self.reload_wake()].into_iter().flatten().min()
             }
             State::Asking { step, limit } => [*limit, Some(self.run_limit(*step))].into_iter().flatten().min(),
             State::Backoff { step, until: limit, .. } | State::Paused { step, limit, .. } => {
@@ -276,8 +279,10 @@ impl Schedule {
                 }
             }
             Event::NotStarted(message) => {
-                if let State::Running { step, attempt, .. } = self.state {
-                    self.ended(now, step, attempt, End::new(EndReason::NotStarted, None, Some(message)), &mut acts);
+                if let State::Running { step, attempt, .. } = self.state
+                    && let Err(end) = self.rested(step, Err(message), &mut acts)
+                {
+                    self.ended(now, step, attempt, end, &mut acts);
                 }
             }
             Event::Answered { passed, message } => {
@@ -292,39 +297,13 @@ impl Schedule {
                 }
             }
             Event::Asked(verb) => self.asked(now, verb, &mut acts),
+            Event::Changed(file) => self.changed(now, file),
             Event::Cancel => self.cancel(now, &mut acts),
             Event::Stop(signal) => self.stop(now, signal, &mut acts),
             Event::Tick => {}
         }
         self.time(now, &mut acts);
         acts
-    }
-
-    /// How the run ends by what is known; `None` while a step before the after-steps is open.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
-        let total = self.steps.iter().filter(|step| !step.after).count();
-        let mut passed = self.halt.is_none();
-        for (step, end) in self.steps.iter().zip(&self.ends).filter(|(step, _)| !step.after) {
-            let end = end.as_ref()?;
-            passed &= end.passed() || step.continue_on_failure && !end.skipped();
-        }
-        if passed {
-            return Some(Outcome { passed, reason: None, failed: None, message: None });
-        }
-        let name = |step: usize| self.steps.get(step).map_or("", |step| step.name.as_str());
-        if let Some(Halt { cancelled, step, .. }) = self.halt {
-            let (reason, message) = words::halted(cancelled, name(step), self.timeout_s);
-            let failed = self.failed.or((!cancelled).then_some(step));
-            return Some(Outcome { passed, reason: Some(reason), failed, message: Some(message) });
-        }
-        let (reason, message) = self
-            .failed
-            .and_then(|failed| Some((failed, self.steps.get(failed)?, self.ends.get(failed)?.as_ref()?)))
-            .map_or((words::UNKNOWN, None), |(failed, step, end)| {
-                let (reason, message) = words::failed(step, end, failed + 1, total);
-                (reason, Some(message))
-            });
-        Some(Outcome { passed, reason: Some(reason), failed: self.failed, message })
     }
 
     /// Begins the next step, records those that are not to run, or finishes.
@@ -370,8 +349,9 @@ impl Schedule {
         let Some(plan) = self.steps.get(step) else { return };
         let limit = plan.timeout_s.map(|seconds| now.saturating_add(seconds.saturating_mul(1000)));
         match plan.work {
-            StepWork::Script(_) | StepWork::Shell(_) => {
+            StepWork::Script(_) | StepWork::Shell(_) | StepWork::Watch(_) => {
                 self.state = State::Running { step, attempt, limit, heard: now };
+                self.watch(now, step, limit);
                 acts.push(Act::Start { step, attempt });
             }
             StepWork::Agent => {
@@ -385,7 +365,9 @@ impl Schedule {
         match &mut self.state {
             State::Running { step, attempt, .. } => {
                 let (step, attempt) = (*step, *attempt);
-                self.ended(now, step, attempt, by_itself(exit), acts);
+                if let Err(end) = self.rested(step, Ok(exit), acts) {
+                    self.ended(now, step, attempt, end, acts);
+                }
             }
             State::Stopping { exit: slot, .. } => *slot = Some(exit),
             State::Idle | State::Asking { .. } | State::Backoff { .. } | State::Paused { .. } | State::Over => {}
@@ -394,15 +376,20 @@ impl Schedule {
 
     /// A stopped attempt is over.
     fn stopped(&mut self, now: u64, step: usize, attempt: u32, why: Why, exit: Option<Exit>, acts: &mut Vec<Act>) {
+        if why == Why::Reload {
+            return self.reload_stopped(now, step, attempt, exit);
+        }
         let code = exit.map(|exit| exit.code);
         let plan = self.steps.get(step);
         let end = match why {
             Why::TimedOut => End::new(EndReason::TimedOut, code, plan.map(words::ran_longer)),
             Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
             // It ended well by itself in the same moment: that is its result.
-            Why::Run if exit == Some(Exit::default()) => End::new(EndReason::ExitCode, code, None),
+            Why::Run if exit == Some(Exit::default()) && self.reload.is_none() => {
+                End::new(EndReason::ExitCode, code, None)
+            }
             Why::Finished => End::new(EndReason::ExitCode, Some(0), None),
-            Why::Run | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
+            Why::Run | Why::Reload | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
         };
         if let Why::Stop(signal) = why {
             self.close(step, &end);
@@ -455,6 +442,7 @@ impl Schedule {
                 self.failed.get_or_insert(step);
             }
         }
+        self.reload = None;
         if let Some(slot @ None) = self.ends.get_mut(step) {
             *slot = Some(end.clone());
         }
@@ -489,8 +477,8 @@ impl Schedule {
     fn end_current(&mut self, now: u64, why: Why, acts: &mut Vec<Act>) {
         match self.state.clone() {
             State::Running { step, attempt, .. } => {
-                let kill_at = now + self.grace_ms;
-                self.state = State::Stopping { step, attempt, why, exit: None, kill_at, killed: false };
+                let (exit, kill_at) = (self.reload.as_ref().and_then(|reload| reload.ended), now + self.grace_ms);
+                self.state = State::Stopping { step, attempt, why, exit, kill_at, killed: false };
                 acts.push(Act::Terminate);
             }
             State::Asking { step, .. } => self.stopped(now, step, 1, why, None, acts),
@@ -500,6 +488,10 @@ impl Schedule {
             }
             State::Backoff { step, attempt, .. } | State::Paused { step, attempt, .. } => {
                 self.stopped(now, step, attempt, why, None, acts);
+            }
+            // What was to start again does not.
+            State::Stopping { step, attempt, why: Why::Reload, exit, kill_at, killed } => {
+                self.state = State::Stopping { step, attempt, why, exit, kill_at, killed };
             }
             State::Idle | State::Stopping { .. } | State::Over => {}
         }
@@ -512,6 +504,7 @@ impl Schedule {
             State::Running { step, limit, heard, .. } => {
                 let quiet = self.quiet_limit(step, heard);
                 self.limits(now, step, [(limit, Why::TimedOut), (quiet, Why::NoOutput)], acts);
+                self.reload(now, acts);
             }
             State::Asking { step, limit } => {
                 self.limits(now, step, [(limit, Why::TimedOut), (None, Why::NoOutput)], acts);

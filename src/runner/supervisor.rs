@@ -5,6 +5,7 @@
 //! before its exit is in its log before its end is recorded.
 
 mod acts;
+mod files;
 mod people;
 
 use super::control::Control;
@@ -16,6 +17,7 @@ use super::output::Output;
 use super::schedule::{End, Event, Exit, Schedule};
 use super::signals::{self, Signals};
 use super::source::{self, BoxFacts, Places};
+use super::watcher::Watcher;
 use super::{Error, Settings, child, memory, plan, words};
 use crate::wire::{EndReason, JOURNAL_FILE, LOGS_DIR, PLAN_FILE, Plan, RUNNER_FILE, Record, SOURCE_DIR, StepEnd};
 use nix::errno::Errno;
@@ -61,6 +63,10 @@ struct Supervisor<'a> {
     /// How people reach us; none if the socket could not be made.
     control: Option<Control>,
     terminals: people::Terminals,
+    /// Of a step that is restarted when files change.
+    watcher: Option<Watcher>,
+    /// The last step that has a note in the journal.
+    noted: Option<usize>,
     looked: u64,
     /// Kills for want of memory before the current attempt.
     memory_kills: u64,
@@ -113,6 +119,8 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
             .inspect_err(|error| output.say(&format!("warn  people cannot reach this run: {error}")))
             .ok(),
         terminals: people::Terminals::default(),
+        watcher: None,
+        noted: None,
         looked: 0,
         memory_kills: 0,
         leave: None,
@@ -185,6 +193,7 @@ impl Supervisor<'_> {
             self.output.pump();
             self.take_exit()?;
             self.hear_people()?;
+            self.take_changes()?;
             let now = self.now();
             let asking = self.schedule.asking().is_some();
             if changed || now >= self.looked + Mailbox::look_every_ms(asking) {
@@ -199,7 +208,9 @@ impl Supervisor<'_> {
     fn wait(&self) -> Result<bool, Error> {
         let now = self.now();
         let look = self.looked + Mailbox::look_every_ms(self.schedule.asking().is_some());
-        let at = [self.schedule.wake(now), self.output.wake(), Some(look)].into_iter().flatten().min().unwrap_or(look);
+        let files = self.watcher.as_ref().and_then(Watcher::wake);
+        let at = [self.schedule.wake(now), self.output.wake(), files, Some(look)].into_iter().flatten().min();
+        let at = at.unwrap_or(look);
         let timeout = PollTimeout::try_from(at.saturating_sub(now)).unwrap_or(PollTimeout::MAX);
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut files = vec![readable(self.signals.as_fd())];
@@ -208,6 +219,7 @@ impl Supervisor<'_> {
         if !self.output.is_full() {
             files.push(readable(self.from_steps.as_fd()));
         }
+        files.extend(self.watcher.as_ref().and_then(Watcher::changes).map(readable));
         files.extend(self.output.wants_screen().map(|screen| PollFd::new(screen.as_fd(), PollFlags::POLLOUT)));
         files.extend(self.control.iter().flat_map(Control::polled));
         match poll(&mut files, timeout) {

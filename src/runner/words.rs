@@ -4,6 +4,7 @@
 //! test holds them together.
 
 use super::schedule::End;
+use super::watcher::Limit;
 use crate::wire::{EndReason, PlanStep, StepWork};
 use nix::sys::signal::Signal;
 
@@ -87,6 +88,21 @@ pub(super) fn waited(timeout_s: u64) -> String {
 /// What a step did that printed nothing.
 pub(super) fn printed_nothing(step: &PlanStep) -> String {
     format!("printed nothing for {}", duration(step.no_output_timeout_s.unwrap_or_default()))
+}
+
+/// Why changes of files are not all reported by the kernel, and what follows.
+pub(super) fn watch_limit(limit: Limit) -> String {
+    let sysctl = |name: &str| {
+        let value = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).unwrap_or_default();
+        format!("fs.inotify.{name} is {}; an administrator can raise it on the node by sysctl -w", value.trim())
+    };
+    let why = match limit {
+        Limit::Watches => format!("the kernel watches no more directories: {}", sysctl("max_user_watches")),
+        Limit::Instances => format!("the kernel makes no more watchers: {}", sysctl("max_user_instances")),
+        Limit::Moved => "the source directory was moved or removed".into(),
+        Limit::Refused(errno) => format!("the kernel does not watch files: {}", errno.desc()),
+    };
+    format!("{why}; until then changes are looked for every second, in large trees less often")
 }
 
 /// What a signal did, by the exit code that stands for it.

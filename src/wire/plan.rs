@@ -66,6 +66,9 @@ pub struct RunInfo {
     pub pipeline: Option<String>,
     /// Attempt, from 1.
     pub attempt: u32,
+    /// Its pod.
+    #[serde(default)]
+    pub pod: String,
 }
 
 /// A variable with its value.
@@ -118,6 +121,14 @@ pub struct StepOf<V> {
     pub retries: u32,
 }
 
+impl<V> StepOf<V> {
+    /// Whether it is a `watch` step that is restarted when files change.
+    #[must_use]
+    pub fn reloads(&self) -> bool {
+        matches!(&self.work, StepWork::Watch(watch) if watch.reload)
+    }
+}
+
 // Derived, it would ask for a default variable.
 impl<V> Default for StepOf<V> {
     fn default() -> Self {
@@ -146,6 +157,8 @@ pub enum StepWork {
     Agent,
     /// A terminal for a person; leaving it ends the step.
     Shell(ShellWork),
+    /// Shell code that runs until it is told to end, again when files change.
+    Watch(WatchWork),
 }
 
 /// What a `shell` step opens.
@@ -157,6 +170,21 @@ pub struct ShellWork {
     /// Shell code to run in it first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+}
+
+/// What a `watch` step runs, and when again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct WatchWork {
+    /// Shell code.
+    pub code: String,
+    /// Whether it is restarted when files of the source change.
+    pub reload: bool,
+    /// Files that do not count, in `.gitignore` syntax.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    /// Ports that it listens on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
 }
 
 impl Default for StepWork {

@@ -3,7 +3,17 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 fn step(name: &str, internal: bool, after: bool, retries: u32) -> StepOutline {
-    StepOutline { name: name.into(), title: name.into(), after, internal, continues: false, retries, waits: Vec::new() }
+    StepOutline {
+        name: name.into(),
+        title: name.into(),
+        after,
+        internal,
+        continues: false,
+        retries,
+        reloads: false,
+        ports: Vec::new(),
+        waits: Vec::new(),
+    }
 }
 
 fn steps() -> Vec<StepOutline> {
@@ -16,6 +26,10 @@ fn started(step: usize) -> Record {
 
 fn ended(step: usize, code: Option<i32>, reason: EndReason) -> Record {
     Record::Ended { at: 2000, step, code, reason, message: None }
+}
+
+fn noted(step: usize) -> Record {
+    Record::Noted { at: 1500, step, note: Note::WatchLimit, message: "raise\nit ".into() }
 }
 
 fn finished(passed: bool) -> Record {
@@ -56,6 +70,7 @@ fn a_run_without_a_fault() {
 #[case::later_step_first(vec![started(1)])]
 #[case::huge_index(vec![started(usize::MAX)])]
 #[case::a_script_asks(vec![Record::Asked { at: 1, step: 0 }])]
+#[case::a_note_of_a_script(vec![started(0), noted(0)])]
 #[case::the_agents_word_about_a_script(vec![started(0), ended(0, None, EndReason::Agent)])]
 #[case::skipped_while_it_runs(vec![started(0), ended(0, None, EndReason::EarlierStepFailed)])]
 #[case::more_attempts_than_allowed(vec![Record::Started { at: 1, step: 0, attempt: 3 }])]

@@ -50,6 +50,7 @@ impl World {
             works: &self.works,
             wish: self.wish,
             cancel_told: self.cancel_told,
+            pod_ip: None,
             since_write: self.since_write,
             stopping: self.stopping,
         })

@@ -1,7 +1,10 @@
 //! Tables over the state machine: what happened, what it said.
 
+mod restarts;
+
 use super::*;
 use crate::runner::words::{CANCELLED, NO_OUTPUT, RUN_TIMED_OUT, STEP_FAILED, STEP_TIMED_OUT};
+use crate::wire::WatchWork;
 
 const DEADLINE: u64 = 3_600_000;
 const GRACE: u64 = 10_000;
@@ -16,6 +19,11 @@ fn after(name: &str) -> PlanStep {
 
 fn agent(name: &str) -> PlanStep {
     PlanStep { work: StepWork::Agent, ..script(name) }
+}
+
+fn watch(name: &str) -> PlanStep {
+    let work = WatchWork { code: "serve".into(), reload: true, ..WatchWork::default() };
+    PlanStep { work: StepWork::Watch(work), ..script(name) }
 }
 
 fn exited(code: i32) -> Event {
@@ -36,6 +44,8 @@ fn shown(act: &Act) -> String {
         Act::Ask { step } => format!("ask {step}"),
         Act::Pause { step, failed: None } => format!("pause {step}"),
         Act::Pause { step, failed: Some(end) } => format!("pause {step} {:?}{}", end.reason, code(end)),
+        Act::Restart { step, slowed, .. } => format!("restart {step}{}", if *slowed { " slowed" } else { "" }),
+        Act::Rest { step, end } => format!("rest {step} {:?}{}", end.reason, code(end)),
         Act::Terminate => "term".into(),
         Act::Kill => "kill".into(),
         Act::Repeat { step, end, pause_ms } => format!("repeat {step} {:?}{} in {pause_ms}", end.reason, code(end)),

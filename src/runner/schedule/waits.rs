@@ -49,6 +49,8 @@ impl Schedule {
         }
         match (&self.state, verb) {
             (State::Running { .. }, Verb::Continue | Verb::Finish) if ends_when_told(plan) => Ok(step),
+            // It is about to start again.
+            (State::Stopping { why: Why::Reload, .. }, Verb::Continue | Verb::Finish) => Ok(step),
             (State::Paused { .. }, Verb::Continue) => Ok(step),
             (State::Paused { .. }, Verb::Finish) => {
                 Err(format!("step {name} waits at a breakpoint, which finish does not end; use continue"))
@@ -129,7 +131,7 @@ impl Schedule {
 /// Whether a step runs until a person ends it.
 fn ends_when_told(step: &PlanStep) -> bool {
     match step.work {
-        StepWork::Shell(_) => true,
+        StepWork::Shell(_) | StepWork::Watch(_) => true,
         StepWork::Script(_) | StepWork::Agent => false,
     }
 }

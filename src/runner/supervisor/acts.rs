@@ -7,7 +7,7 @@ use super::{Attempt, Supervisor, epoch_ms};
 use crate::runner::env::{Session, Vars, Verdict};
 use crate::runner::schedule::{Act, End, Event};
 use crate::runner::{EXIT_BROKEN, Error, child, journal, memory, script, words};
-use crate::wire::{PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION, log_file};
+use crate::wire::{PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION, WatchWork, log_file};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// Where scripts are, in `disk`.
 pub(super) const SCRIPTS_DIR: &str = "scripts";
 /// Where a shell leaves its environment, in `out`: it is on tmpfs, as it holds secrets.
-const EXPORTS_FILE: &str = "exports";
+pub(super) const EXPORTS_FILE: &str = "exports";
 
 impl Supervisor<'_> {
     /// Does one thing; the answer is an event if it could not be done.
@@ -26,9 +26,16 @@ impl Supervisor<'_> {
             Act::Start { step, attempt } => {
                 self.memory_kills = memory::kills();
                 self.begin(step, attempt)?;
+                self.serve_step(step)?;
                 return Ok(self.start(step)?.err().map(|why| Event::NotStarted(self.output.masked(&why))));
             }
             Act::Pause { step, failed } => self.pause(step, failed.as_ref())?,
+            Act::Restart { step, file, slowed } => {
+                self.memory_kills = memory::kills();
+                self.say_restart(step, &file, slowed);
+                return Ok(self.start(step)?.err().map(|why| Event::NotStarted(self.output.masked(&why))));
+            }
+            Act::Rest { step, end } => self.rest(step, &end)?,
             Act::Ask { step } => {
                 self.begin(step, 1)?;
                 self.ask(step)?;
@@ -44,6 +51,7 @@ impl Supervisor<'_> {
             }
             Act::End { step, end } => {
                 self.settle(step, true)?;
+                self.watcher = None;
                 self.record_end(step, &end)?;
             }
             Act::Finish(outcome) => self.finish(outcome.passed, outcome.reason, outcome.failed, outcome.message)?,
@@ -70,11 +78,11 @@ impl Supervisor<'_> {
         self.journal.append(&Record::Started { at: epoch_ms(), step, attempt })
     }
 
-    /// Starts a script; the inner error is for people.
+    /// Starts a script or watched code; the inner error is for people.
     fn start(&mut self, step: usize) -> Result<Result<(), String>, Error> {
         let Some(plan) = self.plan.steps.get(step) else { return Ok(Ok(())) };
         let code = match &plan.work {
-            StepWork::Script(code) => code,
+            StepWork::Script(code) | StepWork::Watch(WatchWork { code, .. }) => code,
             StepWork::Shell(work) => return self.start_terminal(step, &work.clone()),
             StepWork::Agent => return Ok(Ok(())),
         };
@@ -131,7 +139,11 @@ impl Supervisor<'_> {
             // After a pause it may turn out to have been the last.
             self.exports = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE)).map(|it| (attempt.given, it));
         }
-        if let Some((given, exports)) = self.exports.take_if(|_| last) {
+        // Code that is restarted has no end of its own, so what it exports is left to chance.
+        let keeps = !self.plan.steps.get(step).is_some_and(PlanStep::reloads);
+        if let Some((given, exports)) = self.exports.take_if(|_| last)
+            && keeps
+        {
             self.session.keep(&given, &exports);
         }
         if last {

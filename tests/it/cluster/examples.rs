@@ -1,6 +1,9 @@
 //! Every example, created as a user does it: `kubectl create -f FILE`, then its end.
 
-use super::world::{World, tool, verdict};
+use super::{
+    watch::is_served,
+    world::{World, tool, verdict},
+};
 use std::{collections::BTreeSet, fs, path::Path};
 use windlass::api::PipelineRunStatus;
 
@@ -18,7 +21,7 @@ struct Example {
     tags: &'static [&'static str],
 }
 
-const EXAMPLES: [Example; 10] = [
+const EXAMPLES: [Example; 11] = [
     Example { file: "01-hello.yaml", reason: "Succeeded", prints: &["hello"], told: None, tags: &[] },
     Example {
         file: "after-steps.yaml",
@@ -82,6 +85,13 @@ const EXAMPLES: [Example; 10] = [
         told: None,
         tags: &[],
     },
+    Example {
+        file: "watch.yaml",
+        reason: "Succeeded",
+        prints: &["this step runs once", "serving: hello from a watched server", "the server is done"],
+        told: Some("finish"),
+        tags: &[],
+    },
 ];
 
 fn root() -> &'static Path {
@@ -128,7 +138,7 @@ async fn every_example_runs_as_it_is() {
     let started: Vec<_> = EXAMPLES.iter().map(|example| (example, create(&world, example.file))).collect();
     for (example, run) in started {
         if let Some(verb) = example.told {
-            let waits = |s: &PipelineRunStatus| verdict(s).0 == "WaitingForUser";
+            let waits = |s: &PipelineRunStatus| verdict(s).0 == "WaitingForUser" || is_served(s);
             world.until(&run, "waiting", |s| !s.conditions.is_empty() && waits(s)).await;
             let exec = ["exec", &format!("{run}-1"), "-c", "box", "--", "/dev/windlass/in/windlass-runner", verb];
             world.kubectl(&exec, "").unwrap_or_else(|error| panic!("{}: {error}", example.file));

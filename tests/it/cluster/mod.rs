@@ -15,6 +15,7 @@ mod push;
 mod registry;
 mod run;
 mod shell;
+mod watch;
 mod world;
 
 use kube::{

@@ -1,6 +1,7 @@
 //! The documents against the code: what a page lists is what there is, and what it points to exists.
 
 use super::crds::definitions;
+use rstest::rstest;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -93,7 +94,7 @@ fn every_reason_has_an_entry_and_every_entry_a_reason() {
 fn every_property_of_a_step_has_a_row_and_every_row_a_property() {
     let pipeline = definitions().iter().find(|crd| crd["spec"]["names"]["kind"] == "Pipeline").unwrap();
     let steps = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/steps/items/properties";
-    for (kind, page) in [("dockerPush", "docker-push.md"), ("shell", "shell.md")] {
+    for (kind, page) in [("dockerPush", "docker-push.md"), ("shell", "shell.md"), ("watch", "watch.md")] {
         let properties = pipeline.pointer(&format!("{steps}/{kind}/properties")).and_then(Value::as_object).unwrap();
         let listed = rows(&read(&format!("docs/reference/steps/{page}"))).into_iter().map(|(name, _)| name);
         assert_eq!(unique(listed, page), unique(properties.keys().cloned(), kind));

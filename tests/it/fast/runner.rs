@@ -2,6 +2,7 @@
 
 mod shell;
 mod test_box;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;

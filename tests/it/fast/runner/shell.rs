@@ -41,7 +41,8 @@ fn exec(running: &Running, words: &[&str]) -> Command {
     command
 }
 
-fn say(running: &Running, words: &[&str]) -> (Option<i32>, String) {
+/// What a verb of the runner answers, and its exit code.
+pub(super) fn say(running: &Running, words: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = exec(running, words).stdin(Stdio::null()).output().unwrap();
     (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
 }
