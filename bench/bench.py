@@ -150,6 +150,35 @@ def handover(_options):
         f"{statistics.median(whole):.0f} ms", statistics.median(whole) <= 10, f"largest {max(whole)} ms")
 
 
+# What a person does at an editor: five files saved, one after another, every second.
+EDITOR = """
+(for round in $(seq 21); do
+  sleep 1
+  for file in a b c d e; do echo $round > $WERCKER_SOURCE_DIR/$file; done
+  echo "changed $(cut -d' ' -f1 /proc/uptime)"
+done; sleep 1; echo all changed) &
+"""
+
+
+def reload(_options):
+    """From the last change of a burst to the start of the watched code, by the box's own clock."""
+    with Cluster() as cluster:
+        serve = {"code": "echo \"began $(cut -d' ' -f1 /proc/uptime)\"; exec sleep 1000", "reload": True}
+        watched = [{"name": "edit", "script": EDITOR}, {"name": "serve", "watch": serve}]
+        cluster.send("POST", cluster.path("pipelineruns"), {
+            "apiVersion": "windlass.dev/v1alpha1", "kind": "PipelineRun", "metadata": {"name": "watch"},
+            "spec": {"pipelineSpec": {"box": {"image": BOX}, "steps": watched}}})
+        log = lambda: cluster.ask("GET", f"{cluster.path('pods')}/watch-1/log?container=box")[1].decode()
+        wait_until("all is changed", lambda: "all changed" in log())
+        said = re.findall(r"^(changed|began) ([0-9.]+)$", log(), re.M)
+        cluster.forget("pipelineruns", "watch", "watch-1")
+    pairs = zip(said, said[1:])
+    took = [1000 * (float(then) - float(at)) for (what, at), (next, then) in pairs if (what, next) == ("changed", "began")]
+    assert len(took) == 21, said
+    row("last change of a burst to the restart of watched code, median of 21", "≤ 300 ms",
+        f"{statistics.median(took):.0f} ms", statistics.median(took) <= 300, f"largest {max(took):.0f} ms")
+
+
 def writes(options):
     """Writes to the API server for a run with ten steps and a push, by who made them."""
     log = pathlib.Path(os.environ["WINDLASS_CLUSTER_LOGS"], "audit.jsonl")
@@ -330,13 +359,13 @@ def tool(*command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", help="latency, handover, writes, small, large, memory; default: all")
+    parser.add_argument("what", nargs="*", help="latency, handover, reload, writes, small, large, memory; default: all")
     parser.add_argument("--rounds", type=int, help="of each side; default: 7, for large 3")
     parser.add_argument("--mib", type=int, default=1024, help="of the large layer, twice that for memory; default: 1024")
     parser.add_argument("--registry", default=os.environ.get("WINDLASS_REGISTRY"), help="open, as the node names it")
     options = parser.parse_args()
     rounds = options.rounds
-    for measure in (latency, handover, writes, small, large, memory):
+    for measure in (latency, handover, reload, writes, small, large, memory):
         if not options.what or measure.__name__ in options.what:
             options.rounds = rounds or (3 if measure is large else 7)
             measure(options)

@@ -6,7 +6,7 @@
 //! following a link, must be a regular file, and is read up to a cap. No descriptor of `in` and `out` is kept, as an
 //! open one would keep the kubelet from taking the volume down.
 
-use crate::wire::{DISK_VOLUME, IN_VOLUME, OUT_VOLUME};
+use crate::wire::{DISK_VOLUME, IN_VOLUME, OUT_VOLUME, POD_IP_FILE};
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, openat2, renameat_with, statat,
@@ -15,12 +15,15 @@ use rustix::{
     io::{Errno, pread, write},
 };
 use std::{
+    net::IpAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 /// Most entries that are read of a directory of a Secret.
 const MAX_ENTRIES: usize = 1000;
+/// Longest text of an IP address.
+const MAX_IP_BYTES: usize = 64;
 
 /// What went wrong with a file.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +123,12 @@ impl Volumes {
     #[must_use]
     pub fn is_in(&self, name: &str) -> bool {
         open_dir(&self.in_dir()).is_ok_and(|dir| statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    }
+
+    /// The pod's address as `prepare` left it in `in`, which the box cannot write to.
+    pub fn pod_ip(&self) -> Result<Option<IpAddr>, FileError> {
+        let file = read_whole(&self.in_dir(), POD_IP_FILE, MAX_IP_BYTES)?;
+        Ok(file.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok()))
     }
 
     /// Puts a file into `in` whole, readable by all. A file that is there stays: `false`.

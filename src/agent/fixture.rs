@@ -31,10 +31,15 @@ pub(super) fn run() -> Run {
 
 /// A run of this pipeline.
 pub(super) fn run_of(spec: Value) -> Run {
+    run_with(spec, Value::Null)
+}
+
+/// The same with `spec.breakpoint`.
+pub(super) fn run_with(spec: Value, breakpoint: Value) -> Run {
     let object: PipelineRun = serde_json::from_value(json!({
         "apiVersion": "windlass.dev/v1alpha1", "kind": "PipelineRun",
         "metadata": {"name": "hello-7", "namespace": "team", "uid": "11111111-2222-3333-4444-555555555555"},
-        "spec": {"pipelineSpec": spec},
+        "spec": {"pipelineSpec": spec, "breakpoint": breakpoint},
         "status": {"pipelineSpec": spec, "podUID": POD_UID, "attempt": 1, "buildNumber": 7},
     }))
     .unwrap();

@@ -182,6 +182,7 @@ impl Follower {
             works: &self.works,
             wish: *self.wish.borrow(),
             cancel_told: self.sight.cancel_told,
+            pod_ip: self.sight.pod_ip,
             since_write: self.last_write.map(|at| at.elapsed()),
             stopping: self.post.stopping.is_cancelled(),
         }
@@ -357,7 +358,7 @@ impl Follower {
         }
         self.hear_all();
         let seen = self.observed();
-        let status = compose(&seen.run.outline, seen.run.attempt, seen.journal, seen.recorded, seen.works);
+        let status = compose(seen.run, seen.journal, seen.recorded, seen.works, seen.pod_ip);
         let unsaid = unsaid(seen.recorded, &status);
         if unsaid.is_empty() {
             return;

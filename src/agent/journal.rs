@@ -9,12 +9,15 @@
 use crate::{
     api::{
         pipeline::PipelineSpec,
+        run::Breakpoint,
         status::StepPhase,
-        step::{OnFailure, StepKind},
+        step::{OnFailure, Step, StepKind},
     },
-    wire::{EndReason, Record},
+    wire::{EndReason, Note, Record, Wait},
 };
 
+/// How often a person may have the failed steps of a run repeated; the runner takes no more.
+const MAX_REPEATS: u32 = 100;
 /// Longest line; the runner's own are shorter by far.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 /// Most characters of a message in a status.
@@ -37,22 +40,38 @@ pub struct StepOutline {
     pub continues: bool,
     /// How often it may be repeated.
     pub retries: u32,
+    /// For what it may wait for a person.
+    pub waits: Vec<Wait>,
+    /// Whether it is restarted when files change.
+    pub reloads: bool,
+    /// Ports that its program listens on.
+    pub ports: Vec<u16>,
 }
 
 /// The steps of a run in order, after-steps last.
 #[must_use]
-pub fn outline(spec: &PipelineSpec) -> Vec<StepOutline> {
+pub fn outline(spec: &PipelineSpec, breakpoint: Option<&Breakpoint>) -> Vec<StepOutline> {
+    let waits = |after: bool, step: &Step| {
+        let fails = step.on_failure == OnFailure::Fail && !after;
+        let before = |at: &Breakpoint| at.before.contains(&step.name) && !after;
+        let all = [
+            (Wait::Shell, matches!(step.kind(), Some(StepKind::Shell(_)))),
+            (Wait::Before, breakpoint.is_some_and(before)),
+            (Wait::Failed, breakpoint.is_some_and(|at| at.at_failure) && fails),
+        ];
+        all.into_iter().filter_map(|(wait, may)| may.then_some(wait)).collect()
+    };
     spec.all_steps()
         .map(|(after, step)| StepOutline {
+            reloads: step.watch.as_ref().is_some_and(|watch| watch.reload),
+            ports: step.watch.as_ref().and_then(|watch| watch.ports.clone()).unwrap_or_default(),
             name: step.name.clone(),
             title: step.title().to_owned(),
             after,
-            internal: match step.kind() {
-                Some(StepKind::DockerPush(_) | StepKind::DockerScratchPush(_) | StepKind::StoreContainer(_)) => true,
-                Some(StepKind::Script(_) | StepKind::Watch(_) | StepKind::Shell(_)) | None => false,
-            },
+            internal: step.kind().is_some_and(|kind| kind.is_of_agent()),
             continues: step.on_failure == OnFailure::Continue,
             retries: step.retries,
+            waits: waits(after, step),
         })
         .collect()
 }
@@ -64,6 +83,8 @@ pub struct StepState {
     pub phase: StepPhase,
     /// Whether it waits, or waited, for the agent.
     pub asked: bool,
+    /// What it waits for, while its phase is Waiting for a person; with the exit code of what failed.
+    pub waits: Option<(Wait, Option<i32>)>,
     /// How often it was started.
     pub attempts: u32,
     /// When, in milliseconds since the epoch.
@@ -76,6 +97,8 @@ pub struct StepState {
     pub ended: Option<EndReason>,
     /// For people; cleaned and bounded.
     pub message: Option<String>,
+    /// What it said while it ran; cleaned and bounded.
+    pub note: Option<(Note, String)>,
 }
 
 /// The runner's last record.
@@ -108,17 +131,23 @@ pub struct Journal {
 }
 
 /// What a step may do in a journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     internal: bool,
+    reloads: bool,
     max_attempts: u32,
+    waits: Vec<Wait>,
 }
 
 impl Journal {
     /// Before the first record.
     #[must_use]
     pub fn new(outline: &[StepOutline]) -> Self {
-        let rule = |step: &StepOutline| Rule { internal: step.internal, max_attempts: step.retries.saturating_add(1) };
+        let rule = |step: &StepOutline| {
+            let repeats = if step.waits.contains(&Wait::Failed) { MAX_REPEATS } else { 0 };
+            let max_attempts = step.retries.saturating_add(1).saturating_add(repeats);
+            Rule { internal: step.internal, reloads: step.reloads, max_attempts, waits: step.waits.clone() }
+        };
         Self {
             revision: None,
             steps: vec![StepState::default(); outline.len()],
@@ -141,6 +170,8 @@ impl Journal {
             Record::Ready { revision, .. } => self.ready(revision),
             Record::Started { at, step, attempt } => self.started(at, step, attempt),
             Record::Asked { at, step } => self.asked(at, step),
+            Record::Waiting { at, step, why, code } => self.waiting(at, step, why, code),
+            Record::Noted { step, note, message, .. } => self.noted(step, note, &message),
             Record::Ended { at, step, code, reason, message } => self.ended(step, at, code, reason, message),
             Record::Finished { at, passed, reason, failed, message } => {
                 let failed = failed.filter(|index| *index < self.steps.len());
@@ -169,6 +200,7 @@ impl Journal {
             return None;
         }
         state.phase = StepPhase::Running;
+        state.waits = None;
         state.attempts = attempt;
         state.started_ms.get_or_insert(at);
         Some(())
@@ -183,6 +215,30 @@ impl Journal {
         state.phase = StepPhase::Waiting;
         state.asked = true;
         state.started_ms.get_or_insert(at);
+        Some(())
+    }
+
+    /// Only where the frozen pipeline and the run's breakpoints have it wait.
+    fn waiting(&mut self, at: u64, step: usize, why: Wait, code: Option<i32>) -> Option<()> {
+        let may = self.rules.get(step)?.waits.contains(&why);
+        let state = self.turn(step)?;
+        let began = state.phase != StepPhase::Pending;
+        if !may || began == (why == Wait::Before) {
+            return None;
+        }
+        state.phase = StepPhase::Waiting;
+        state.waits = Some((why, code));
+        state.started_ms.get_or_insert(at);
+        Some(())
+    }
+
+    fn noted(&mut self, step: usize, note: Note, message: &str) -> Option<()> {
+        let reloads = self.rules.get(step)?.reloads;
+        let state = self.turn(step)?;
+        if !reloads || state.phase != StepPhase::Running || state.note.is_some() {
+            return None;
+        }
+        state.note = Some((note, clean(message)));
         Some(())
     }
 
@@ -214,6 +270,7 @@ impl Journal {
             | EndReason::OutOfMemory => StepPhase::Failed,
         };
         state.phase = phase;
+        state.waits = None;
         state.finished_ms = (phase != StepPhase::Skipped).then_some(at);
         state.code = code;
         state.ended = Some(ended);

@@ -11,7 +11,7 @@ use super::{
     run::Run,
 };
 use crate::wire::{CANCEL_FILE, JOURNAL_FILE, answer_file};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// Most bytes that are read of a journal.
 pub const MAX_JOURNAL_BYTES: u64 = 8 * 1024 * 1024;
@@ -32,6 +32,8 @@ pub struct Sight {
     pub answered: BTreeSet<usize>,
     /// Whether the runner was told to cancel.
     pub cancel_told: bool,
+    /// The pod's address, once a step began.
+    pub pod_ip: Option<IpAddr>,
 }
 
 impl Sight {
@@ -46,6 +48,7 @@ impl Sight {
             journal: Journal::new(&run.outline),
             answered: BTreeSet::new(),
             cancel_told: false,
+            pod_ip: None,
         }
     }
 
@@ -66,6 +69,10 @@ impl Sight {
             if used == 0 {
                 break;
             }
+        }
+        // `prepare` wrote it before the first step.
+        if self.found && self.pod_ip.is_none() {
+            self.pod_ip = self.volumes.pod_ip()?;
         }
         for (index, step) in self.journal.steps.iter().enumerate() {
             if step.asked && !step.phase.is_final() && !self.answered.contains(&index) {

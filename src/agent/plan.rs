@@ -16,10 +16,11 @@ use crate::{
         condition::reason,
         status::{ImageStatus, StepPhase, StepStatus},
     },
-    wire::{self, Answer},
+    wire::{self, Answer, Wait},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -43,6 +44,8 @@ pub struct Observed<'a> {
     pub wish: Wish,
     /// Whether the runner was told to cancel.
     pub cancel_told: bool,
+    /// The pod's address.
+    pub pod_ip: Option<IpAddr>,
     /// Time since the last write of this process.
     pub since_write: Option<Duration>,
     /// Whether the agent shuts down.
@@ -101,7 +104,7 @@ pub struct RunEvent {
 /// What follows from what is seen.
 #[must_use]
 pub fn plan(seen: &Observed<'_>) -> Plan {
-    let status = compose(&seen.run.outline, seen.run.attempt, seen.journal, seen.recorded, seen.works);
+    let status = compose(seen.run, seen.journal, seen.recorded, seen.works, seen.pod_ip);
     let working = seen.works.values().any(Work::is_running);
     let mut plan = Plan::default();
     plan.changes.extend(cancel(seen));
@@ -159,6 +162,10 @@ fn wanted(seen: &Observed<'_>, index: usize) -> bool {
 
 /// Whether the status must not wait for its turn.
 fn is_urgent(seen: &Observed<'_>, status: &AgentStatus) -> bool {
+    let waits = |status: &AgentStatus| {
+        let waiting = status.steps.iter().filter(|step| is_waiting(step));
+        waiting.map(|step| (step.name.clone(), step.message.clone())).collect::<Vec<_>>()
+    };
     let own_word = |index: &usize| {
         let name = seen.run.outline.get(*index).map(|step| step.name.as_str()).unwrap_or_default();
         let (old, new) = (seen.recorded.step(name), status.step(name));
@@ -174,7 +181,13 @@ fn is_urgent(seen: &Observed<'_>, status: &AgentStatus) -> bool {
         || seen.wish == Wish::Abandon
         || status.has_begun() && !seen.recorded.has_begun()
         || status.report != seen.recorded.report
+        || waits(status) != waits(seen.recorded)
         || seen.works.keys().any(own_word)
+}
+
+/// Whether a step waits for a person.
+fn is_waiting(step: &StepStatus) -> bool {
+    step.phase == StepPhase::Waiting && step.reason.as_deref() == Some(reason::ATTACH)
 }
 
 /// Internal steps whose turn it is and that nobody began.
@@ -221,6 +234,19 @@ fn events(seen: &Observed<'_>, status: &AgentStatus) -> Vec<RunEvent> {
             reason: reason::RUNNING,
             note: format!("step {}: {title}", place(&seen.run.outline, index)),
         });
+    }
+    for (outline, step) in seen.run.outline.iter().zip(&status.steps) {
+        let known = seen.recorded.step(&step.name);
+        let again = known.is_some_and(|known| known.phase == step.phase && known.message == step.message);
+        let message = step.message.as_deref().unwrap_or_default();
+        let waits = if is_waiting(step) {
+            format!("step {} waits; {message}", step.name)
+        } else if outline.internal && step.phase == StepPhase::Failed && outline.waits.contains(&Wait::Failed) {
+            format!("step {} failed and waits; attach with: windlass shell {}", step.name, seen.run.name)
+        } else {
+            continue;
+        };
+        events.extend((!again).then_some(RunEvent { reason: reason::WAITING_FOR_USER, note: waits }));
     }
     for (index, work) in seen.works {
         let Work::Done(Verdict::Passed { at, images, .. }) = work else { continue };

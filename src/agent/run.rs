@@ -98,7 +98,7 @@ impl Run {
             pod_name: status.pod_name.clone().unwrap_or_else(|| pod_name(name, attempt)),
             attempt,
             build_number: status.build_number.unwrap_or(0),
-            outline: outline(&spec),
+            outline: outline(&spec, object.spec.breakpoint.as_ref()),
             spec,
         };
         Seen::Follow { run: Box::new(run), recorded: Box::new(AgentStatus::recorded(status, attempt)), wish }

@@ -8,6 +8,7 @@
 
 use super::{
     journal::{Finished, Journal, StepOutline, StepState, clean},
+    run::Run,
     work::{Verdict, Work},
 };
 use crate::{
@@ -15,11 +16,12 @@ use crate::{
         condition::reason,
         status::{ImageStatus, PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus},
     },
-    wire::EndReason,
+    steps::watch::addresses,
+    wire::{EndReason, Note, Wait},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// Reasons that the runner may give for a run that did not pass; another becomes `ReportLost`.
 const RUN_REASONS: [&str; 8] = [
@@ -74,19 +76,20 @@ impl AgentStatus {
 /// The status that follows from the journal, from what stands in the status, and from the agent's own work.
 #[must_use]
 pub fn compose(
-    outline: &[StepOutline],
-    attempt: u32,
+    run: &Run,
     journal: &Journal,
     recorded: &AgentStatus,
     works: &BTreeMap<usize, Work>,
+    pod_ip: Option<IpAddr>,
 ) -> AgentStatus {
+    let (outline, attempt) = (run.outline.as_slice(), run.attempt);
     let mut steps: Vec<StepStatus> = outline
         .iter()
         .zip(&journal.steps)
         .enumerate()
         .map(|(index, (step, state))| {
             let known = recorded.step(&step.name);
-            forward(known, one_step(step, state, known, works.get(&index)))
+            forward(known, one_step(&run.name, step, state, known, works.get(&index), pod_ip))
         })
         .collect();
     // A push in flight ends first: its tags belong to the report.
@@ -130,21 +133,42 @@ fn forward(known: Option<&StepStatus>, new: StepStatus) -> StepStatus {
 }
 
 /// One step as the journal and the agent's work have it.
-fn one_step(step: &StepOutline, state: &StepState, known: Option<&StepStatus>, work: Option<&Work>) -> StepStatus {
+fn one_step(
+    run: &str,
+    step: &StepOutline,
+    state: &StepState,
+    known: Option<&StepStatus>,
+    work: Option<&Work>,
+    pod_ip: Option<IpAddr>,
+) -> StepStatus {
+    let runs = state.phase == StepPhase::Running;
+    let note = state.note.as_ref().filter(|_| runs);
     let told = StepStatus {
         name: step.name.clone(),
         phase: state.phase,
-        reason: state.ended.and_then(|ended| end_reason(ended, state.phase)).map(str::to_owned),
-        message: state.message.clone(),
+        reason: match (state.ended, note) {
+            (Some(ended), _) => end_reason(ended, state.phase).map(str::to_owned),
+            (None, Some((Note::WatchLimit, _))) => Some(reason::WATCH_LIMIT.into()),
+            (None, None) => None,
+        },
+        message: note.map(|(_, message)| message).or(state.message.as_ref()).cloned(),
         exit_code: state.code,
         attempts: (state.attempts > 1).then_some(state.attempts),
         started_at: state.started_ms.and_then(time),
         finished_at: state.finished_ms.and_then(time),
         images: known.map(|known| known.images.clone()).unwrap_or_default(),
+        addresses: pod_ip.filter(|_| runs).map(|ip| addresses(ip, &step.ports)).unwrap_or_default(),
         ..StepStatus::default()
     };
     if !step.internal {
-        return told;
+        return match state.waits {
+            Some((why, code)) => StepStatus {
+                reason: Some(reason::ATTACH.into()),
+                message: Some(how_to_attach(run, &step.name, why, code)),
+                ..told
+            },
+            None => told,
+        };
     }
     let open = StepStatus {
         phase: StepPhase::Running,
@@ -179,6 +203,19 @@ fn one_step(step: &StepOutline, state: &StepState, known: Option<&StepStatus>, w
             finished_at: Some(Time(whole_seconds(*at))),
             ..open
         },
+    }
+}
+
+/// Why a step waits for a person, and what that person can do.
+fn how_to_attach(run: &str, step: &str, why: Wait, code: Option<i32>) -> String {
+    let attach = format!("attach with: windlass shell {run}");
+    match (why, code) {
+        (Wait::Shell, _) => attach,
+        (Wait::Before, _) => format!("it has not begun; {attach}; go on with: windlass continue {run}"),
+        (Wait::Failed, code) => {
+            let code = code.map(|code| format!(" with exit code {code}")).unwrap_or_default();
+            format!("it failed{code}; {attach}; then: windlass retry {run} --step {step}, or windlass continue {run}")
+        }
     }
 }
 

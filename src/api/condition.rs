@@ -106,6 +106,8 @@ pub mod reason {
     pub const IMAGE_TOO_LARGE: &str = "ImageTooLarge";
     pub const DIGEST_MISMATCH: &str = "DigestMismatch";
     pub const INTERRUPTED: &str = "Interrupted";
+    pub const ATTACH: &str = "Attach";
+    pub const WATCH_LIMIT: &str = "WatchLimit";
     // Of events only.
     pub const CREATED: &str = "Created";
     pub const PUSHED: &str = "Pushed";

@@ -16,6 +16,22 @@ pub enum Cancel {
     Immediate,
 }
 
+/// Where a run waits for a person, who looks into its box and lets it go on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.atFailure || (has(self.before) && size(self.before) > 0)")
+    .message("set atFailure: true, or name steps in before"))]
+pub struct Breakpoint {
+    /// When a step fails: before the after-steps run, and before the run has failed.
+    #[serde(default)]
+    pub at_failure: bool,
+    /// Before each of these steps begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub before: Vec<String>,
+}
+
 /// What to run: exactly one of `pipelineRef` and `pipelineSpec`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, CustomResource, KubeSchema)]
 #[kube(
@@ -57,7 +73,7 @@ pub enum Cancel {
     .message("set source or revision, not both")
     .field_path(".revision"))]
 #[x_kube(validation = rules::fixed_presence(
-    &["pipelineRef", "pipelineSpec", "params", "env", "source", "revision", "timeout", "priority"]))]
+    &["pipelineRef", "pipelineSpec", "params", "env", "source", "revision", "timeout", "priority", "breakpoint"]))]
 #[x_kube(validation = Rule::new("!has(oldSelf.cancel) \
     || (has(self.cancel) && (self.cancel == oldSelf.cancel || self.cancel == 'Immediate'))")
     .message("a cancel cannot be taken back; Graceful may become Immediate")
@@ -101,6 +117,16 @@ pub struct PipelineRunSpec {
     #[x_kube(validation = rules::duration("1s", "168h"))]
     #[x_kube(validation = rules::fixed())]
     pub timeout: Option<String>,
+    /// Where the run waits for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::fixed())]
+    pub breakpoint: Option<Breakpoint>,
+    /// Longest wait at a breakpoint. Then a step that failed has failed, and one that was not let begin fails.
+    #[serde(default = "default_breakpoint_timeout")]
+    #[schemars(length(min = 2, max = 20))]
+    #[x_kube(validation = rules::duration("1s", "168h"))]
+    #[x_kube(validation = rules::fixed())]
+    pub breakpoint_timeout: String,
     /// Higher goes first.
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
@@ -142,6 +168,10 @@ pub struct Param {
 
 fn default_pod_ttl() -> String {
     "1h".into()
+}
+
+fn default_breakpoint_timeout() -> String {
+    "30m".into()
 }
 
 /// The pod of an attempt: a function of run and attempt, so that no stale cache can make a second one.

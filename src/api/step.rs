@@ -165,6 +165,15 @@ impl StepKind<'_> {
             Self::Shell(_) => "shell",
         }
     }
+
+    /// Whether the node's agent carries it out; the runner does the others by itself.
+    #[must_use]
+    pub fn is_of_agent(&self) -> bool {
+        match self {
+            Self::DockerPush(_) | Self::DockerScratchPush(_) | Self::StoreContainer(_) => true,
+            Self::Script(_) | Self::Watch(_) | Self::Shell(_) => false,
+        }
+    }
 }
 
 impl Step {

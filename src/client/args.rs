@@ -30,6 +30,14 @@ pub enum Verb {
     /// Start a run again from its frozen pipeline
     #[command(before_long_help = examples::RETRY)]
     Retry(RetryArgs),
+    /// Open a terminal in a run's box, or run a command there
+    #[command(before_long_help = examples::SHELL)]
+    Shell(ShellArgs),
+    /// Let a run go on that waits at a breakpoint or a shell
+    #[command(before_long_help = examples::CONTINUE)]
+    Continue(AskArgs),
+    /// End a step that waits to be told, with success
+    Finish(AskArgs),
     /// What a reason means and what to do; works offline
     #[command(before_long_help = examples::EXPLAIN)]
     Explain(ExplainArgs),
@@ -38,7 +46,7 @@ pub enum Verb {
     Completion(CompletionArgs),
     /// Print the version
     Version(VersionArgs),
-    /// Help for a verb or a topic: exit-codes, environment, json, accessibility
+    /// Help for a verb or a topic
     Help(HelpArgs),
 }
 
@@ -161,7 +169,7 @@ pub struct KeyValue {
 /// `run`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
-    /// PipelineRun or Pipeline, with what it needs; - is stdin
+    /// PipelineRun or Pipeline; - is stdin
     #[arg(short, long = "file", value_name = "FILE", conflicts_with = "from", help_heading = TO_RUN, value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
     /// Run this Pipeline of the namespace
@@ -176,6 +184,9 @@ pub struct RunArgs {
     /// Branch, tag or commit instead of the pipeline's
     #[arg(long, value_name = "REF", help_heading = TO_RUN)]
     pub revision: Option<String>,
+    /// Wait for you: on-failure, or before:STEP
+    #[arg(long, value_name = "WHERE", value_parser = breakpoint, help_heading = TO_RUN)]
+    pub breakpoint: Vec<BreakAt>,
     /// Show what would be made; server: the cluster checks it
     #[arg(long, value_name = "WHERE", conflicts_with = "detach", help_heading = TO_RUN)]
     pub dry_run: Option<DryRun>,
@@ -403,6 +414,12 @@ pub struct RetryArgs {
     /// A name, @latest or PIPELINE#7
     #[arg(value_name = "RUN", add = ArgValueCandidates::new(complete::runs))]
     pub run: String,
+    /// Repeat this step, at whose failure the run waits, in the same box
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["breakpoint", "detach", "timeout", "output", "on_interrupt"], add = ArgValueCandidates::new(complete::steps))]
+    pub step: Option<String>,
+    /// Wait for you: on-failure, or before:STEP
+    #[arg(long, value_name = "WHERE", value_parser = breakpoint)]
+    pub breakpoint: Vec<BreakAt>,
     /// Do not follow the run
     #[arg(short, long)]
     pub detach: bool,
@@ -415,6 +432,37 @@ pub struct RetryArgs {
     /// What the first Ctrl-C does
     #[arg(long, value_name = "WHAT", default_value = "cancel")]
     pub on_interrupt: OnInterrupt,
+}
+
+/// `shell`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ShellArgs {
+    /// A name, @latest or PIPELINE#7 [default: the latest of the namespace]
+    #[arg(value_name = "RUN", add = ArgValueCandidates::new(complete::runs))]
+    pub run: Option<String>,
+    /// A command instead of a shell, with its own exit code
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `continue`, `finish`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AskArgs {
+    /// A name, @latest or PIPELINE#7
+    #[arg(value_name = "RUN", add = ArgValueCandidates::new(complete::runs))]
+    pub run: String,
+    /// Only if the run is at this step
+    #[arg(long, value_name = "STEP", add = ArgValueCandidates::new(complete::steps))]
+    pub step: Option<String>,
+}
+
+/// A value of `--breakpoint`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BreakAt {
+    /// `on-failure`
+    Failure,
+    /// `before:STEP`
+    Before(String),
 }
 
 /// `explain`.
@@ -487,6 +535,14 @@ fn phase(text: &str) -> Result<String, String> {
         .ok_or_else(|| format!("expected one of {}", PHASES.join(", ").to_lowercase()))
 }
 
+fn breakpoint(text: &str) -> Result<BreakAt, String> {
+    match text.split_once(':') {
+        None if text == "on-failure" => Ok(BreakAt::Failure),
+        Some(("before", step)) if !step.is_empty() => Ok(BreakAt::Before(step.into())),
+        _ => Err(format!("{text:?} is not on-failure or before:STEP")),
+    }
+}
+
 fn key_value(text: &str) -> Result<KeyValue, String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok(KeyValue { name: name.into(), value: value.into() }),
@@ -521,5 +577,14 @@ mod tests {
         assert_eq!(key_value("A="), Ok(KeyValue { name: "A".into(), value: String::new() }));
         assert!(key_value("A").is_err());
         assert!(key_value("=b").is_err());
+    }
+
+    #[test]
+    fn breakpoints_are_on_failure_or_before_a_step() {
+        assert_eq!(breakpoint("on-failure"), Ok(BreakAt::Failure));
+        assert_eq!(breakpoint("before:deploy"), Ok(BreakAt::Before("deploy".into())));
+        for bad in ["", "before", "before:", "onfailure", "after:x"] {
+            assert!(breakpoint(bad).is_err(), "{bad}");
+        }
     }
 }

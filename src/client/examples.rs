@@ -43,7 +43,22 @@ pub(super) const RETRY: &str = "\
 Examples:
   windlass retry hello-7                       the same steps and parameters, as a new run
   windlass retry @latest -d                    do not follow it
+  windlass retry hello-7 --breakpoint on-failure  and wait for me where it fails
+  windlass retry hello-7 --step test           repeat the step at whose failure it waits
   windlass retry release#7 -o name             the name of the new run on stdout";
+
+/// `shell`.
+pub(super) const SHELL: &str = "\
+Examples:
+  windlass shell hello-7                       in the step's directory, with its variables
+  windlass shell hello-7 -- make test          one command, its exit code
+Leaving the shell of a shell step lets the run go on; Ctrl-P Ctrl-Q detaches, and it stays as it is.";
+
+/// `continue`.
+pub(super) const CONTINUE: &str = "\
+Examples:
+  windlass continue hello-7                    from wherever it waits
+  windlass continue hello-7 --step deploy      only if it waits at this step";
 
 /// `explain`.
 pub(super) const EXPLAIN: &str = "\

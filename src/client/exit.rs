@@ -27,7 +27,7 @@ pub enum Exit {
     Interrupted,
     /// Ended by TERM before a result.
     Terminated,
-    /// `--exit-code step`: the failed step's own code.
+    /// The failed step's own code (`--exit-code step`), or that of a command (`shell -- COMMAND`).
     Step(u8),
 }
 
@@ -74,7 +74,8 @@ Exit codes
 
 Verbs that follow a run to its end (run, retry, logs -f, status --wait) exit with its result, also when it had
 ended before. Verbs that only look exit 0 once they could show it. With run --exit-code step the exit code of a
-failed run is the failed step's own, if that is from 1 to 125.
+failed run is the failed step's own, if that is from 1 to 125. shell -- COMMAND exits with the command's own code:
+127 if it is not in the box, 126 if it cannot be run, 125 if the run has no step to run it at.
 ";
 
 #[cfg(test)]

@@ -236,6 +236,16 @@ const ENTRIES: &[Entry] = &[
         "the agent died in mid-push, and the registry has another digest than expected",
         "look which image the tag names, then retry the run",
     ),
+    (
+        "Attach",
+        "the step waits for a person: it is a shell, or at a breakpoint",
+        "attach with the command that the step's message names",
+    ),
+    (
+        "WatchLimit",
+        "the kernel does not report all changes of files to a watch step, which looks for them itself, every second or less often",
+        "the step's message says which limit to raise on the node; fewer directories do as well: see watch.ignore",
+    ),
     // Of events.
     ("Created", "the run's pod was made", ""),
     ("Pushed", "an image was pushed", ""),
@@ -269,6 +279,17 @@ const ENTRIES: &[Entry] = &[
     (reason::FORBIDDEN, "you may not do that in this namespace", "ask for the ClusterRole that the hint names"),
     (reason::NOT_INSTALLED, "the cluster has no Windlass", "install it with its Helm chart"),
     (reason::NOT_FOUND, "there is no such object", "see windlass list"),
+    (
+        reason::NO_BOX,
+        "the run has no box that could be entered: it has not begun, or it has ended",
+        "start it with --breakpoint on-failure, so that its box stays when a step fails",
+    ),
+    (reason::NOT_WAITING, "the run does not wait for what was asked of it", "see with windlass status what it does"),
+    (
+        reason::CONNECTION_LOST,
+        "the connection to the box broke; what runs there goes on, and a shell can be attached to again",
+        "run the same command again",
+    ),
     (
         reason::LOGS_GONE,
         "the output is not there any more, or not yet",

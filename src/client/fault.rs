@@ -47,12 +47,18 @@ pub(super) mod reason {
     pub(crate) const LOGS_GONE: &str = "LogsGone";
     /// The client's `--timeout` passed.
     pub(crate) const TIMED_OUT: &str = "ClientTimedOut";
+    /// The run has no box, yet or any more.
+    pub(crate) const NO_BOX: &str = "NoBox";
+    /// The run does not wait for what was asked of it.
+    pub(crate) const NOT_WAITING: &str = "NotWaiting";
+    /// The connection to the box ended before what ran there.
+    pub(crate) const CONNECTION_LOST: &str = "ConnectionLost";
     /// Our own output could not be written.
     pub(crate) const OUTPUT_FAILED: &str = "OutputFailed";
 
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [&str; 19] = [
+    pub(crate) const ALL: [&str; 22] = [
         USAGE,
         YAML_SYNTAX,
         UNKNOWN_KEY,
@@ -71,6 +77,9 @@ pub(super) mod reason {
         NOT_FOUND,
         LOGS_GONE,
         TIMED_OUT,
+        NO_BOX,
+        NOT_WAITING,
+        CONNECTION_LOST,
         OUTPUT_FAILED,
     ];
 }

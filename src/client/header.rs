@@ -3,6 +3,7 @@
 //! ```text
 //! > step  [3.4s] 1/3 build          > ok    [15.7s] 1/3 build 12.3s
 //! > step  [21.0s] after 1/1 tell    > FAIL  [21.0s] 2/3 test 5.3s: exit code 2
+//! > wait  [21.0s] 2/3 test: exit code 2; look with: …
 //! ```
 //!
 //! `track` and `logs` ask it about each line. **Invariant:** these lines decide only where output is
@@ -87,6 +88,7 @@ impl Reader {
             ("skip", true) if between && (0..steps.len()).any(|i| about(i).is_some_and(|r| r.starts_with(':'))) => {
                 Line::Known
             }
+            ("wait", true) if (0..steps.len()).any(|i| about(i).is_some_and(|r| r.starts_with(": "))) => Line::Known,
             ("ok" | "FAIL", true) if between => {
                 let end =
                     words.strip_prefix(run).is_some_and(|r| r.starts_with(" succeeded") || r.starts_with(" failed"));
@@ -94,7 +96,7 @@ impl Reader {
                 if end || source { Line::Known } else { Line::Output }
             }
             ("run", false) if self.current.is_none() && words.starts_with(run) => Line::Known,
-            ("warn", true) if self.current.is_some_and(|c| about(c).is_some_and(|r| r.starts_with(": "))) => {
+            ("warn" | "watch", true) if self.current.is_some_and(|c| about(c).is_some_and(|r| r.starts_with(": "))) => {
                 Line::Note(words.to_owned())
             }
             ("warn", false) if words.starts_with("the log of this step is longer than") => Line::Note(words.to_owned()),
@@ -136,7 +138,7 @@ mod tests {
     fn a_run_is_taken_apart() {
         let said = "> run   hello-7 in namespace team-a\n> ok    [0.1s] source in /pipeline/source at main@3f9c2d1\n\
             > step  [0.1s] 1/3 build (Build it)\ncc\n> ok    [12.4s] 1/3 build 12.3s\n> step  [12.4s] 2/3 test\n\
-            > warn  [14.0s] 2/3 test: exit code 1; again in 1s\n> FAIL  [17.7s] 2/3 test 5.3s: exit code 2\n\
+            > warn  [14.0s] 2/3 test: exit code 1; again in 1s\n> wait  [15.0s] 2/3 test: exit code 2; look with: x\n> watch [15.0s] 2/3 test: a.c changed; starts again\n> FAIL  [17.7s] 2/3 test 5.3s: exit code 2\n\
             > skip  [17.7s] 3/3 push: skipped\n> step  [17.7s] after 1/1 tell\n> ok    [17.9s] after 1/1 tell 0.2s\n\
             > FAIL  [17.9s] hello-7 failed: step test (2 of 3) failed with exit code 2\n";
         assert_eq!(
@@ -149,6 +151,8 @@ mod tests {
                 Line::End(0),
                 Line::Begin(1),
                 Line::Note("2/3 test: exit code 1; again in 1s".into()),
+                Line::Known,
+                Line::Note("2/3 test: a.c changed; starts again".into()),
                 Line::End(1),
                 Line::Known,
                 Line::Begin(3),
@@ -161,7 +165,8 @@ mod tests {
     #[test]
     fn what_only_looks_alike_is_output() {
         let said = "> step  [0.1s] 1/3 build\n> npm run build\n> \n> ok then\n> step  [1s] 1/3 build\n> step  2/3 test\n\
-            > ok    [1s] 2/3 test 1s\n> run   hello-7 in namespace x\n> step  [now] 2/3 test\n> step  [1s] 2/3 testing\n";
+            > ok    [1s] 2/3 test 1s\n> run   hello-7 in namespace x\n> step  [now] 2/3 test\n> step  [1s] 2/3 testing\n\
+            > wait  [1s] 2/3 testing: x\n> wait  2/3 test: x\n";
         let lines = read_all(said);
         assert_eq!(lines[0], Line::Begin(0));
         assert!(lines[1..].iter().all(|l| *l == Line::Output), "{lines:?}");

@@ -4,7 +4,7 @@
 //! fields. Nothing of a file that holds a Secret is quoted. Bounded: a file of at most [`MOST_BYTES`].
 
 use super::{
-    args::RunArgs,
+    args::{BreakAt, RunArgs},
     exit::Exit,
     fault::{Fault, Stop, nearest, reason},
 };
@@ -250,6 +250,29 @@ pub(super) fn complete(file: &str, run: &mut Value, args: &RunArgs) -> Result<()
     merge(file, spec, "env", pairs(&args.env))?;
     if let Some(revision) = &args.revision {
         spec.insert("revision".into(), json!(revision));
+    }
+    break_at(file, run, &args.breakpoint)
+}
+
+/// Puts breakpoints into a run, beside those that it has.
+pub(super) fn break_at(file: &str, run: &mut Value, at: &[BreakAt]) -> Result<(), Stop> {
+    if at.is_empty() {
+        return Ok(());
+    }
+    let wrong = || Fault::usage(format!("{file}: spec.breakpoint is not a map with a list before"));
+    let spec = run.get_mut("spec").and_then(Value::as_object_mut).ok_or_else(wrong)?;
+    let breakpoint = spec.entry("breakpoint").or_insert_with(|| json!({})).as_object_mut().ok_or_else(wrong)?;
+    for at in at {
+        match at {
+            BreakAt::Failure => drop(breakpoint.insert("atFailure".into(), json!(true))),
+            BreakAt::Before(step) => {
+                let before =
+                    breakpoint.entry("before").or_insert_with(|| json!([])).as_array_mut().ok_or_else(wrong)?;
+                if !before.contains(&json!(step)) {
+                    before.push(json!(step));
+                }
+            }
+        }
     }
     Ok(())
 }

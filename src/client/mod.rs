@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cli ─> main ─> run, retry, logs, status, list, cancel      (connect: the cluster; refusal: its errors)
-//!                 └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
+//!          │      └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
+//!          └───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
 //! ```
 //!
 //! `cli` hands the parsed arguments over. **Invariant:** acts with the caller's own kubeconfig rights;
@@ -11,6 +12,7 @@
 mod ansi;
 mod apply;
 pub mod args;
+mod ask;
 mod cancel;
 mod complete;
 mod completion;
@@ -23,6 +25,7 @@ mod fault;
 mod follow;
 mod happenings;
 mod header;
+mod in_box;
 mod jsonpath;
 mod list;
 mod logs;
@@ -34,6 +37,7 @@ mod render;
 mod retry;
 mod run;
 mod screen;
+mod shell;
 mod signals;
 mod start;
 mod status;
@@ -42,6 +46,7 @@ mod table;
 mod topics;
 mod trace;
 mod track;
+mod tty;
 mod view;
 
 use args::{Global, Verb};
@@ -116,7 +121,15 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
         Verb::Completion(args) => completion::completion(&mut session, args),
         Verb::Version(_) => topics::version(&mut session),
         Verb::Help(args) => topics::help(&mut session, args, command),
-        Verb::Run(_) | Verb::Status(_) | Verb::List(_) | Verb::Logs(_) | Verb::Cancel(_) | Verb::Retry(_) => {
+        Verb::Run(_)
+        | Verb::Status(_)
+        | Verb::List(_)
+        | Verb::Logs(_)
+        | Verb::Cancel(_)
+        | Verb::Retry(_)
+        | Verb::Shell(_)
+        | Verb::Continue(_)
+        | Verb::Finish(_) => {
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let result = runtime.block_on(in_cluster(&mut session, verb));
@@ -166,6 +179,9 @@ async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
         Verb::Logs(args) => logs::logs(session, args).await,
         Verb::Cancel(args) => cancel::cancel(session, args).await,
         Verb::Retry(args) => retry::retry(session, args).await,
+        Verb::Shell(args) => shell::shell(session, args).await,
+        Verb::Continue(args) => ask::ask(session, "continue", args).await,
+        Verb::Finish(args) => ask::ask(session, "finish", args).await,
         // Offline: done by `main`.
         Verb::Explain(_) | Verb::Completion(_) | Verb::Version(_) | Verb::Help(_) => Ok(Exit::Success),
     }
@@ -188,6 +204,7 @@ pub fn usage_error(fault: &Fault) -> Exit {
 /// A panic is a bug: the terminal is restored, the place is told, the exit code is its own.
 fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
+        tty::restore();
         screen::clear_after_panic();
         let payload = info.payload();
         let message = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());

@@ -1,10 +1,12 @@
 //! `retry`: starts a run again from its frozen pipeline; one that was never resolved, from its spec.
+//! With `--step` it repeats one step of a run that waits.
 //!
 //! **Invariant:** the new run runs what the old one ran, even if the Pipeline has changed or is gone.
 
 use super::{
     Session,
-    args::{ExitCodeOf, RetryArgs, Show},
+    args::{AskArgs, ExitCodeOf, RetryArgs, Show},
+    ask,
     exit::Exit,
     fault::Stop,
     manifest::{self, Manifest},
@@ -19,10 +21,16 @@ use serde_json::{Map, Value, json};
 /// # Errors
 /// Whatever the cluster answered.
 pub(super) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exit, Stop> {
+    if let Some(step) = &args.step {
+        let args = AskArgs { run: args.run.clone(), step: Some(step.clone()) };
+        return ask::ask(session, "retry", &args).await;
+    }
     not_both(session, args.output)?;
     let cluster = session.cluster().await?;
     let old = cluster.find_run(Some(&args.run)).await?;
-    let manifest = Manifest::of(again(&old));
+    let mut run = again(&old);
+    manifest::break_at(&args.run, &mut run, &args.breakpoint)?;
+    let manifest = Manifest::of(run);
     let shown = Shown {
         detach: args.detach,
         timeout: args.timeout,

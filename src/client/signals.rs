@@ -1,6 +1,6 @@
 //! The signals that a person at a terminal sends.
 //!
-//! `start` and `follow` listen to them. **Invariant:** from [`Signals::catch`] on none of them ends the process by
+//! `start`, `follow` and `shell` listen to them. **Invariant:** from [`Signals::catch`] on none of them ends the process by
 //! itself; who catches them answers each.
 
 use super::{
@@ -65,7 +65,11 @@ pub(super) fn suspend() {
     let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
 }
 
-fn handler(kind: SignalKind) -> Result<Signal, Stop> {
+/// Takes one signal instead of what it does by itself.
+///
+/// # Errors
+/// When the system does not allow it.
+pub(super) fn handler(kind: SignalKind) -> Result<Signal, Stop> {
     signal(kind)
         .map_err(|e| Fault::new(reason::OUTPUT_FAILED, Exit::World, format!("cannot handle signals: {e}")).into())
 }

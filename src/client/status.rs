@@ -167,8 +167,10 @@ pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZo
                 StepPhase::Skipped => notes.push("skipped".into()),
                 StepPhase::Cancelled => notes.push("cancelled".into()),
                 StepPhase::Waiting => notes.push(one_line(s.message.as_deref().unwrap_or("waiting"))),
-                StepPhase::Pending | StepPhase::Running | StepPhase::Succeeded => {}
+                StepPhase::Running => notes.extend(s.message.as_deref().map(one_line)),
+                StepPhase::Pending | StepPhase::Succeeded => {}
             }
+            notes.extend(s.addresses.iter().map(|address| one_line(address)));
             for image in &s.images {
                 notes.push(one_line(&format!("{}@{}  tags {}", image.repository, image.digest, image.tags.join(", "))));
             }

@@ -374,7 +374,8 @@ impl Tracker {
 
     fn progress(&mut self, i: usize, now_ms: u64, events: &mut Told) {
         let Some(track) = self.steps.get_mut(i).filter(|t| t.started) else { return };
-        let Some(status) = track.status.as_ref().filter(|s| !s.phase.is_final()) else { return };
+        // What a step waits for is said of the run.
+        let Some(status) = track.status.as_ref().filter(|s| s.phase == StepPhase::Running) else { return };
         if status.message.is_some() && status.message != track.progress {
             track.progress.clone_from(&status.message);
             let message = status.message.clone().unwrap_or_default();

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{
-        PipelineRun, PipelineSpec, StepKind,
+        PipelineRun, PipelineSpec,
         condition::reason,
         duration,
         pipeline::OnExit,
@@ -25,6 +25,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
+use kube::ResourceExt;
 use std::time::Duration;
 
 /// The box ended: how long the agent's report, which says more than the exit, is waited for.
@@ -186,7 +187,7 @@ fn by_box(
         let ended = end.finished_at.as_ref().map_or(seen.now, |t| t.0);
         let known = seen.written.map_or(ended, |written| written.max(ended));
         if agent_is_there(seen) && (status.node_name.is_none() || elapsed(known, seen.now) < REPORT_GRACE) {
-            let verdict = running(spec, status);
+            let verdict = running(seen, spec, status);
             return Judgement::of(verdict).wake(Duration::from_secs(1));
         }
         return by_summary(seen, spec, status, &summary, end);
@@ -195,7 +196,7 @@ fn by_box(
         // The kubelet reports the end of `prepare` with the reason at about the same time.
         let ended = end.finished_at.as_ref().map_or(seen.now, |t| t.0);
         if elapsed(ended, seen.now) < REPORT_GRACE {
-            let verdict = preparing(spec).unwrap_or_else(|| running(spec, status));
+            let verdict = preparing(spec).unwrap_or_else(|| running(seen, spec, status));
             return Judgement::of(verdict).wake(Duration::from_secs(1));
         }
     }
@@ -321,7 +322,7 @@ fn going_on(
     if needs_agent(spec) && !agent_is_there(seen) && seen.pod_age() >= AGENT_SILENT {
         let node = status.node_name.as_deref().unwrap_or("the run's node");
         let step =
-            spec.all_steps().find(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_)))).map_or("", |(_, s)| &s.name);
+            spec.all_steps().find(|(_, s)| s.kind().is_some_and(|k| k.is_of_agent())).map_or("", |(_, s)| &s.name);
         let verdict = Verdict::goes_on(
             reason::WAITING_FOR_AGENT,
             format!(
@@ -333,21 +334,42 @@ fn going_on(
     }
     let wake = if needs_agent(spec) { AGENT_SILENT } else { Duration::from_secs(300) };
     let prepares = !started && state(PREPARE).is_none_or(|s| s.terminated.is_none());
-    let verdict = preparing(spec).filter(|_| prepares).unwrap_or_else(|| running(spec, status));
+    let verdict = preparing(spec).filter(|_| prepares).unwrap_or_else(|| running(seen, spec, status));
     Judgement::of(verdict).wake(wake)
 }
 
-/// `step 4 of 10: test`, by the agent's account.
-fn running(spec: &PipelineSpec, status: &PipelineRunStatus) -> Verdict {
+/// `step 4 of 10: test`, or that it waits for a person, by the agent's account.
+fn running(seen: &Observed, spec: &PipelineSpec, status: &PipelineRunStatus) -> Verdict {
     let at = |name: &str, steps: &[crate::api::Step]| {
         steps.iter().position(|s| s.name == name).map(|i| (i + 1, steps.len()))
     };
     let current = status.steps.iter().rev().find(|s| s.phase != StepPhase::Pending);
+    if let Some(waits) = current.and_then(|step| waiting(seen, spec, step)) {
+        return Verdict::goes_on(reason::WAITING_FOR_USER, waits);
+    }
     let message = current.and_then(|step| {
         let main = at(&step.name, &spec.steps).map(|(i, n)| format!("step {i} of {n}: {}", step.name));
         main.or_else(|| at(&step.name, &spec.after_steps).map(|(i, n)| format!("after-step {i} of {n}: {}", step.name)))
     });
     Verdict::goes_on(reason::RUNNING, message.unwrap_or_else(|| "the steps run".into()))
+}
+
+/// Why the step waits for a person, if it does. The agent's own word on a step of its is final, so that
+/// the box waits after its failure follows from the breakpoint.
+fn waiting(seen: &Observed, spec: &PipelineSpec, step: &StepStatus) -> Option<String> {
+    let name = &step.name;
+    if step.phase == StepPhase::Waiting && step.reason.as_deref() == Some(reason::ATTACH) {
+        return Some(format!("step {name} waits; {}", step.message.as_deref().unwrap_or_default()));
+    }
+    let at_failure = seen.run.spec.breakpoint.as_ref().is_some_and(|at| at.at_failure);
+    let of_agent = spec
+        .steps
+        .iter()
+        .any(|s| s.name == *name && s.on_failure == OnFailure::Fail && s.kind().is_some_and(|kind| kind.is_of_agent()));
+    let run = seen.run.name_any();
+    (at_failure && of_agent && step.phase == StepPhase::Failed).then(|| {
+        format!("step {name} failed and waits; attach with: windlass shell {run}; go on with: windlass continue {run}")
+    })
 }
 
 fn by_summary(
@@ -396,7 +418,7 @@ fn clean(text: &str) -> String {
 /// agent was carried out is the agent's to say.
 fn from_summary(step: &crate::api::Step, known: Option<&StepStatus>, end: &StepEnd, begin: Timestamp) -> StepStatus {
     let name = step.name.as_str();
-    let of_agent = !matches!(step.kind(), Some(StepKind::Script(_)));
+    let of_agent = step.kind().is_some_and(|kind| kind.is_of_agent());
     if of_agent && end.reason == EndReason::ExitCode {
         return StepStatus {
             name: name.to_owned(),
@@ -473,14 +495,14 @@ fn terminated<'a>(containers: &'a [ContainerStatus], name: &str) -> Option<&'a C
 }
 
 fn needs_agent(spec: &PipelineSpec) -> bool {
-    spec.all_steps().any(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_))))
+    spec.all_steps().any(|(_, s)| s.kind().is_some_and(|k| k.is_of_agent()))
 }
 
 /// Whether a step of the agent is under way.
 #[must_use]
 pub fn agent_works(spec: &PipelineSpec, status: &PipelineRunStatus) -> bool {
     let runs = |name: &str| status.steps.iter().any(|s| s.name == name && s.phase == StepPhase::Running);
-    spec.all_steps().any(|(_, s)| !matches!(s.kind(), Some(StepKind::Script(_))) && runs(&s.name))
+    spec.all_steps().any(|(_, s)| s.kind().is_some_and(|k| k.is_of_agent()) && runs(&s.name))
 }
 
 /// Whether the agent of the run's node renewed its lease lately.

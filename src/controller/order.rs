@@ -4,21 +4,21 @@
 
 use crate::{
     api::{
-        PipelineSpec, StepKind, duration,
+        PipelineRunSpec, PipelineSpec, StepKind, duration,
         pipeline::{EnvFrom, EnvVar, Source, Submodules},
         step::OnFailure,
     },
-    steps::logins,
+    steps::{self, logins},
     wire::{
-        self, EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, RunInfo, ServiceCheck,
-        SourceOrder, StepWork,
+        self, Breakpoints, EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, RunInfo,
+        ServiceCheck, ShellWork, SourceOrder, StepWork, WatchWork,
     },
 };
 use std::collections::BTreeSet;
 
 /// Writes the order of a run whose pipeline is frozen.
 #[must_use]
-pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
+pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64, breakpoints: Breakpoints) -> Order {
     let withheld = logins::withheld(spec);
     let given = |vars: &[EnvVar]| -> Vec<EnvItem> {
         vars.iter().filter(|var| logins::is_given(var, &withheld)).map(env_item).collect()
@@ -38,7 +38,18 @@ pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64) -> Order {
         login_keys: login_keys(spec),
         steps: spec.all_steps().map(|(after, step)| order_step(spec, after, step, &withheld)).collect(),
         withheld: withheld.iter().map(|name| (*name).to_owned()).collect(),
+        breakpoints,
     }
+}
+
+/// Where a run waits for a person.
+#[must_use]
+pub fn breakpoints(run: &PipelineRunSpec) -> Breakpoints {
+    run.breakpoint.as_ref().map_or_else(Breakpoints::default, |at| Breakpoints {
+        at_failure: at.at_failure,
+        before: at.before.clone(),
+        timeout_s: seconds(&run.breakpoint_timeout),
+    })
 }
 
 fn env_item(var: &EnvVar) -> EnvItem {
@@ -137,6 +148,17 @@ fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step, withhel
             Some(StepKind::DockerScratchPush(scratch)) => {
                 StepWork::Pack { directory: scratch.directory.clone(), disable_sync: scratch.push.disable_sync }
             }
+            Some(StepKind::Shell(shell)) => StepWork::Shell(ShellWork {
+                // Checked when the run was resolved.
+                cmd: steps::shell::words("", shell).unwrap_or_default(),
+                code: shell.code.clone().filter(|code| !code.is_empty()),
+            }),
+            Some(StepKind::Watch(watch)) => StepWork::Watch(WatchWork {
+                code: watch.code.clone(),
+                reload: watch.reload,
+                ignore: watch.ignore.clone().unwrap_or_default(),
+                ports: watch.ports.clone().unwrap_or_default(),
+            }),
             _ => StepWork::Agent,
         },
         timeout_s: timeout.map(|t| seconds(t)),

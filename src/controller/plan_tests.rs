@@ -576,3 +576,47 @@ fn progress_alone_is_written_seldom() {
     seen.written = Some(seen.now);
     assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(10))));
 }
+
+const BREAKS: &str = "{box: {image: 'a:1'}, steps: [{name: one, script: x}, {name: push, dockerPush: {repository: h.io/a}}]}, breakpoint: {atFailure: true}";
+
+#[rstest]
+#[case::a_shell(
+    step_that_waits("one", "attach with: windlass shell r"),
+    SPEC,
+    Some("step one waits; attach with: windlass shell r")
+)]
+#[case::the_agents_wait(StepStatus { reason: None, ..step_that_waits("one", "pushing") }, SPEC, None)]
+#[case::a_failed_push(
+    step("push", StepPhase::Failed),
+    BREAKS,
+    Some("step push failed and waits; attach with: windlass shell r; go on with: windlass continue r")
+)]
+#[case::a_failed_script(step("one", StepPhase::Failed), BREAKS, None)]
+#[case::a_failed_push_without_a_breakpoint(step("push", StepPhase::Failed), PUSH, None)]
+fn a_run_that_waits_for_a_person_says_so(#[case] waits: StepStatus, #[case] spec: &str, #[case] message: Option<&str>) {
+    let mut seen = with_pod(spec, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().steps = vec![waits];
+    let seen = settle(seen);
+    let (status, reason, said) = reason_of(&seen);
+    let phase = seen.run.status.as_ref().unwrap().phase.clone().unwrap();
+    match message {
+        Some(message) => {
+            assert_eq!((status.as_str(), reason.as_str(), said.as_str()), ("Unknown", "WaitingForUser", message));
+            assert_eq!(phase, "Waiting");
+        }
+        None => assert_eq!((reason.as_str(), phase.as_str()), ("Running", "Running")),
+    }
+}
+
+fn step_that_waits(name: &str, message: &str) -> StepStatus {
+    let reason = Some(reason::ATTACH.to_owned());
+    StepStatus { reason, message: Some(message.to_owned()), ..step(name, StepPhase::Waiting) }
+}
+
+#[test]
+fn a_pipeline_with_a_shell_needs_no_agent() {
+    let mut seen = with_pod("{box: {image: 'a:1'}, steps: [{name: look, shell: {}}]}", BOX_RUNS);
+    seen.agent_seen = None;
+    seen.now += SignedDuration::from_secs(60);
+    assert_eq!(reason_of(&settle(seen)).1, "Running");
+}

@@ -16,9 +16,9 @@ use crate::{
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, ConfigMapKeySelector, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar as PodEnv,
-        EnvVarSource, ExecAction, HostAlias, KeyToPath, LocalObjectReference, Pod, PodSecurityContext, PodSpec, Probe,
-        ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext, Volume,
-        VolumeMount,
+        EnvVarSource, ExecAction, HostAlias, KeyToPath, LocalObjectReference, ObjectFieldSelector, Pod,
+        PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector,
+        SecretVolumeSource, SecurityContext, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
@@ -58,8 +58,10 @@ pub fn pod(run: &PipelineRun, spec: &PipelineSpec, attempt: u32, settings: &PodS
         build_number: run.status.as_ref().and_then(|s| s.build_number).unwrap_or_default(),
         pipeline: run.spec.pipeline_ref.as_ref().map(|r| r.name.clone()),
         attempt,
+        pod: pod_name(&run.name_any(), attempt),
     };
-    let order = order::order(spec, info, now_ms + u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let deadline_ms = now_ms + u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    let order = order::order(spec, info, deadline_ms, order::breakpoints(&run.spec));
     let pull_secrets = settings.image_pull_secrets.iter().chain(spec.box_.image_pull_secrets.iter().map(|s| &s.name));
     Pod {
         metadata: metadata(run, attempt),
@@ -182,7 +184,7 @@ fn prepare(spec: &PipelineSpec, order: &wire::Order, settings: &PodSettings) -> 
         image: Some(settings.image.clone()),
         image_pull_policy: Some(settings.image_pull_policy.clone()).filter(|p| !p.is_empty()),
         args: Some(vec!["prepare".into()]),
-        env: Some(order_env(order)),
+        env: Some(order_env(order).into_iter().chain([pod_ip()]).collect()),
         resources: Some(ResourceRequirements {
             requests: Some(BTreeMap::from([
                 ("cpu".into(), Quantity("10m".into())),
@@ -202,6 +204,13 @@ fn prepare(spec: &PipelineSpec, order: &wire::Order, settings: &PodSettings) -> 
         volume_mounts: Some(mounts),
         ..Default::default()
     }
+}
+
+/// The pod's address, which the kubelet fills in.
+fn pod_ip() -> PodEnv {
+    let field = ObjectFieldSelector { field_path: "status.podIP".into(), ..Default::default() };
+    let source = EnvVarSource { field_ref: Some(field), ..Default::default() };
+    PodEnv { name: wire::POD_IP_VARIABLE.into(), value: None, value_from: Some(source) }
 }
 
 /// The order in pieces, as one environment variable is limited in size.

@@ -19,8 +19,9 @@ fn settings() -> PodSettings {
 /// What `prepare` will read, as the API server and the kubelet hand it over.
 fn order_of(pod: &Pod) -> wire::Order {
     let prepare = pod.spec.as_ref().unwrap().containers.iter().find(|c| c.name == PREPARE).unwrap();
-    let pieces = prepare.env.as_ref().unwrap().iter().map(|e| e.value.clone().unwrap().replace("$$", "$"));
-    serde_json::from_str(&pieces.collect::<String>()).unwrap()
+    let pieces = prepare.env.as_ref().unwrap().iter().filter(|e| e.name.starts_with(wire::ORDER_VARIABLE));
+    let text: String = pieces.map(|e| e.value.clone().unwrap().replace("$$", "$")).collect();
+    serde_json::from_str(&text).unwrap()
 }
 
 #[test]
@@ -31,11 +32,25 @@ fn a_large_order_travels_in_pieces_and_comes_back_whole() {
     let pod = pod(&run(), &spec, 1, &settings(), 1000);
     let prepare = &pod.spec.as_ref().unwrap().containers[0];
     let pieces = prepare.env.as_ref().unwrap();
-    assert!(pieces.len() > 2 && pieces.iter().all(|p| p.value.as_ref().unwrap().len() < 128 * 1024));
+    assert!(pieces.len() > 3 && pieces.iter().all(|p| p.value.as_ref().is_none_or(|text| text.len() < 128 * 1024)));
     let order = order_of(&pod);
     assert_eq!(order.steps[0].work, wire::StepWork::Script(script));
     assert_eq!(order.deadline_ms, 3_601_000);
     assert_eq!((order.run.name.as_str(), order.run.uid.as_str(), order.run.build_number), ("r", "u-1", 7));
+}
+
+#[test]
+fn a_watch_step_is_the_runners_and_has_what_is_left_of_the_run() {
+    let spec = spec(
+        "{box: {image: 'a:1'}, steps: [{name: w, watch: {code: serve, reload: true, ignore: ['*.o'], ports: [80]}},
+          {name: t, timeout: 5m, watch: {code: serve}}]}",
+    );
+    let order = order_of(&pod(&run(), &spec, 2, &settings(), 0));
+    let work = wire::WatchWork { code: "serve".into(), reload: true, ignore: vec!["*.o".into()], ports: vec![80] };
+    assert_eq!(order.steps[0].work, wire::StepWork::Watch(work));
+    assert_eq!((order.steps[0].timeout_s, order.steps[0].no_output_timeout_s), (None, None));
+    assert_eq!((order.steps[1].timeout_s, order.steps[1].no_output_timeout_s), (Some(300), None));
+    assert_eq!(order.run.pod, "r-2");
 }
 
 #[test]

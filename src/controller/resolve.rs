@@ -70,6 +70,7 @@ pub fn resolve(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Resolve
         spec.timeout.clone_from(timeout);
     }
     check(&spec)?;
+    check_breakpoint(run, &spec)?;
     Ok(Resolved { spec, params })
 }
 
@@ -200,6 +201,9 @@ fn check_step(path: &str, spec: &PipelineSpec, step: &crate::api::Step) -> Resul
             ),
         )),
         Some(StepKind::Script(_)) => Ok(()),
+        Some(StepKind::Shell(shell)) => crate::steps::shell::words(&format!("{path}.shell"), shell)
+            .map(|_| ())
+            .map_err(|e| Refusal::new(e.reason, e.message)),
         Some(StepKind::DockerPush(push)) => {
             let path = format!("{path}.dockerPush");
             steps::docker_push::check(&path, push)
@@ -212,9 +216,10 @@ fn check_step(path: &str, spec: &PipelineSpec, step: &crate::api::Step) -> Resul
                 .and_then(|()| steps::logins::check(&path, spec, step, &scratch.push))
                 .map_err(|e| Refusal::new(e.reason, e.message))
         }
-        Some(kind @ (StepKind::StoreContainer(_) | StepKind::Watch(_) | StepKind::Shell(_))) => {
-            Err(not_yet(kind.name()))
+        Some(StepKind::Watch(watch)) => {
+            steps::watch::check(&format!("{path}.watch"), watch).map_err(|e| Refusal::new(e.reason, e.message))
         }
+        Some(kind @ StepKind::StoreContainer(_)) => Err(not_yet(kind.name())),
     }
 }
 
@@ -283,6 +288,19 @@ fn check_services(spec: &PipelineSpec) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Breakpoints are before steps that there are.
+fn check_breakpoint(run: &PipelineRunSpec, spec: &PipelineSpec) -> Result<(), Refusal> {
+    let Some(breakpoint) = &run.breakpoint else { return Ok(()) };
+    let steps: Vec<&str> = spec.steps.iter().map(|s| s.name.as_str()).collect();
+    match breakpoint.before.iter().find(|name| !steps.contains(&name.as_str())) {
+        Some(unknown) => Err(Refusal::new(
+            reason::INVALID_PIPELINE,
+            format!("spec.breakpoint.before: the pipeline has no step {unknown}; it has: {}", steps.join(", ")),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn check_durations(spec: &PipelineSpec) -> Result<(), Refusal> {

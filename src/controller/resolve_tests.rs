@@ -126,10 +126,16 @@ fn a_password_comes_from_a_secret() {
 }
 
 #[test]
+fn a_watch_step_is_judged() {
+    let spec = |watch: &str| format!("{{box: {{image: 'a:1'}}, steps: [{{name: s, watch: {watch}}}]}}");
+    assert!(resolve(&run("{}"), &pipeline(&spec("{code: x, reload: true, ignore: ['*.o'], ports: [80]}"))).is_ok());
+    let message = "steps[0].watch.ignore: it counts only with reload: true; set reload or leave it out";
+    refused("{}", &spec("{code: x, ignore: ['*.o']}"), "InvalidProperty", message);
+}
+
+#[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (member, path) in [
-        ("steps: [{name: s, watch: {code: x}}]", "steps[0].watch"),
-        ("steps: [{name: s, shell: {}}]", "steps[0].shell"),
         ("steps: [{name: s, storeContainer: {}}]", "steps[0].storeContainer"),
         ("steps: [{name: s, script: x, when: 'true'}]", "steps[0].when"),
         ("caches: [{name: c, key: k, paths: [x]}], steps: [{name: s, script: x}]", "caches"),
@@ -138,4 +144,23 @@ fn what_this_version_cannot_do_is_refused_not_ignored() {
         let refusal = resolve(&run("{}"), &pipeline(&format!("{{box: {{image: 'a:1'}}, {member}}}"))).unwrap_err();
         assert_eq!(refusal.message, format!("{path}: this version of Windlass cannot carry it out yet; leave it out"));
     }
+}
+
+#[test]
+fn breakpoints_are_before_steps_that_there_are() {
+    let spec = "{box: {image: 'a:1'}, steps: [{name: a, script: x}, {name: b, script: x}], afterSteps: [{name: c, script: x}]}";
+    resolve(&run("{breakpoint: {atFailure: true, before: [a, b]}}"), &pipeline(spec)).unwrap();
+    for name in ["lint", "c"] {
+        let message = format!("spec.breakpoint.before: the pipeline has no step {name}; it has: a, b");
+        refused(&format!("{{breakpoint: {{before: [a, {name}]}}}}"), spec, "InvalidPipeline", &message);
+    }
+}
+
+#[test]
+fn a_shell_is_a_step_whose_command_must_be_words() {
+    let spec = |shell: &str| format!("{{box: {{image: 'a:1'}}, steps: [{{name: look, shell: {shell}}}]}}");
+    resolve(&run("{}"), &pipeline(&spec("{cmd: 'bash -l', code: 'cd /'}"))).unwrap();
+    let refusal = resolve(&run("{}"), &pipeline(&spec("{cmd: \"bash 'x\"}"))).unwrap_err();
+    assert_eq!(refusal.reason, "InvalidProperty");
+    assert!(refusal.message.starts_with("steps[0].shell.cmd: "), "{}", refusal.message);
 }

@@ -185,6 +185,9 @@ fn work(
     }
     let plan = plan::plan(order, environment, fetched.unwrap_or_default());
     place::write_plan(&plan, layout)?;
+    if let Some(ip) = std::env::var(wire::POD_IP_VARIABLE).ok().and_then(|text| text.parse().ok()) {
+        place::write_pod_ip(ip, layout)?;
+    }
     Ok(runner.release()?)
 }
 

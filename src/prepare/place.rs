@@ -17,6 +17,7 @@ use crate::{
 use std::{
     fs::{self, Permissions},
     io,
+    net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -73,6 +74,14 @@ impl StagedRunner {
 /// When it cannot be written.
 pub(crate) fn write_plan(plan: &Plan, layout: &Layout) -> Result<(), Error> {
     write_whole(&layout.in_file(wire::PLAN_FILE), &serde_json::to_vec(plan)?)
+}
+
+/// Writes the pod's address.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write_pod_ip(ip: IpAddr, layout: &Layout) -> Result<(), Error> {
+    write_whole(&layout.in_file(wire::POD_IP_FILE), ip.to_string().as_bytes())
 }
 
 /// Writes the termination message.

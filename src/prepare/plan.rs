@@ -45,6 +45,7 @@ pub(crate) fn plan(order: &Order, environment: Environment, fetched: Fetched) ->
         source_revision: fetched.revision,
         env,
         steps: steps.collect(),
+        breakpoints: order.breakpoints.clone(),
     }
 }
 

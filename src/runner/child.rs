@@ -20,25 +20,28 @@ use std::path::Path;
 
 /// What to start.
 pub(super) struct Command<'a> {
-    /// The executable.
+    /// The program.
     pub(super) program: &'a Path,
-    /// Its arguments, without its own name.
+    /// Its arguments.
     pub(super) args: &'a [&'a [u8]],
     /// Where it begins.
     pub(super) cwd: &'a Path,
     /// Its environment.
     pub(super) env: &'a Vars,
+    /// Its stdin; none: nothing to read.
+    pub(super) input: Option<BorrowedFd<'a>>,
     /// Its stdout and stderr.
     pub(super) output: BorrowedFd<'a>,
 }
 
-/// Starts a process; it leads its own process group.
+/// Starts the program; it leads its own process group.
 ///
 /// # Errors
 /// Why it could not be started, for people.
 pub(super) fn spawn(command: &Command<'_>) -> Result<Pid, String> {
-    let words = [command.program.as_os_str().as_bytes()].into_iter().chain(command.args.iter().copied());
-    let args = words.map(|word| cstring(word, "an argument")).collect::<Result<Vec<_>, _>>()?;
+    let program = [command.program.as_os_str().as_bytes()];
+    let args = program.iter().chain(command.args).map(|arg| cstring(arg, "an argument"));
+    let args = args.collect::<Result<Vec<_>, _>>()?;
     let variables = command.env.iter().map(|(name, value)| {
         cstring(&[name.as_bytes(), b"=", value.as_bytes()].concat(), &format!("variable {}", name.display()))
     });
@@ -47,7 +50,10 @@ pub(super) fn spawn(command: &Command<'_>) -> Result<Pid, String> {
     std::env::set_current_dir(command.cwd).map_err(|error| format!("cwd {}: {error}", command.cwd.display()))?;
     let pid = attributes().and_then(|attributes| {
         let mut files = PosixSpawnFileActions::init()?;
-        files.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?;
+        match command.input {
+            Some(input) => files.add_dup2(input.as_raw_fd(), 0)?,
+            None => files.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?,
+        }
         files.add_dup2(command.output.as_raw_fd(), 1)?;
         files.add_dup2(command.output.as_raw_fd(), 2)?;
         posix_spawn(command.program, &files, &attributes, &args, &env)

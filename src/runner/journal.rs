@@ -5,7 +5,8 @@
 //! step that fills the volume cannot take the space for its own exit record.
 
 use super::Error;
-use crate::wire::{Plan, Record};
+use super::schedule::REPEATS;
+use crate::wire::{Plan, Record, StepWork};
 use nix::fcntl::posix_fallocate;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -57,8 +58,18 @@ impl Journal {
 /// Bytes that the records of a run take at most.
 fn space_for(plan: &Plan) -> u64 {
     let message = 2 * MESSAGE_BYTES as u64 + RECORD_BYTES;
-    let steps = plan.steps.iter().map(|step| (u64::from(step.retries) + 2) * RECORD_BYTES + message);
-    steps.sum::<u64>() + 2 * message + 2 * PATH_BYTES
+    let steps = plan.steps.iter().map(|step| {
+        let note = if step.reloads() { message } else { 0 };
+        (u64::from(step.retries) + 2) * RECORD_BYTES + message + note
+    });
+    steps.sum::<u64>() + waits(plan) * RECORD_BYTES + 2 * message + 2 * PATH_BYTES
+}
+
+/// Records of waits for a person, and of what is repeated after them, at most.
+fn waits(plan: &Plan) -> u64 {
+    let shells = plan.steps.iter().filter(|step| matches!(step.work, StepWork::Shell(_))).count();
+    let failures = if plan.breakpoints.at_failure { plan.steps.len() as u64 + 2 * u64::from(REPEATS) } else { 0 };
+    (shells + plan.breakpoints.before.len()) as u64 + failures
 }
 
 /// A message as it may stand in a record: one line, bounded, with nothing that JSON would blow up.
@@ -77,15 +88,17 @@ pub(super) fn message(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{EndReason, PlanStep};
+    use crate::wire::{Breakpoints, EndReason, Note, PlanStep, Wait, WatchWork};
 
     #[test]
     fn the_longest_records_fit() {
         let dir = tempfile::tempdir().unwrap();
-        let plan = Plan {
-            steps: (0..220).map(|_| PlanStep { retries: 10, ..PlanStep::default() }).collect(),
-            ..Plan::default()
-        };
+        let name = |step: usize| format!("s{step}");
+        let work = || StepWork::Watch(WatchWork { reload: true, ..WatchWork::default() });
+        let steps =
+            (0..220).map(|step| PlanStep { name: name(step), work: work(), retries: 10, ..PlanStep::default() });
+        let breakpoints = Breakpoints { at_failure: true, before: (0..220).map(name).collect(), timeout_s: 1 };
+        let plan = Plan { steps: steps.collect(), breakpoints, ..Plan::default() };
         let path = dir.path().join("journal");
         let mut journal = Journal::create(&path, &plan).unwrap();
         let size = std::fs::metadata(&path).unwrap().len();
@@ -93,12 +106,20 @@ mod tests {
         let at = u64::MAX;
         journal.append(&Record::Ready { at, source_dir: "\"".repeat(4096), revision: Some("f".repeat(64)) }).unwrap();
         for step in 0..220 {
+            journal.append(&Record::Waiting { at, step, why: Wait::Before, code: Some(i32::MIN) }).unwrap();
             for attempt in 1..=11 {
                 journal.append(&Record::Started { at, step, attempt }).unwrap();
             }
             journal.append(&Record::Asked { at, step }).unwrap();
+            journal.append(&Record::Waiting { at, step, why: Wait::Failed, code: Some(i32::MIN) }).unwrap();
+            let message = long.clone().unwrap();
+            journal.append(&Record::Noted { at, step, note: Note::WatchLimit, message }).unwrap();
             let reason = EndReason::EarlierStepFailed;
             journal.append(&Record::Ended { at, step, code: Some(i32::MIN), reason, message: long.clone() }).unwrap();
+        }
+        for attempt in 12..12 + REPEATS {
+            journal.append(&Record::Started { at, step: 219, attempt }).unwrap();
+            journal.append(&Record::Waiting { at, step: 219, why: Wait::Failed, code: Some(i32::MIN) }).unwrap();
         }
         let reason = Some("SourceNotWritable".to_owned());
         journal.append(&Record::Finished { at, passed: false, reason, failed: Some(219), message: long }).unwrap();

@@ -3,20 +3,24 @@
 //! ```text
 //! in/plan.json ─> supervisor (one poll loop) ── asks ──> schedule (pure: what next)
 //!                   │ ├─ script, child: shells        ├─ mailbox: agent's answers, cancel
-//!                   │ └─ env: what exports stay       └─ source: into the box
-//!                   └─> output (mask) ─> disk/logs/STEP.log and stdout;  journal ─> out/journal
+//!                   │ ├─ env: what exports stay       └─ source: into the box
+//!                   │ └─ watcher, ignore: which files of a watched step changed
+//!                   ├─> output (mask) ─> disk/logs/STEP.log and stdout;  journal ─> out/journal
+//!                   └── control <── people, by exec: shell, continue, finish, retry (terminal)
 //! ```
 //!
 //! Called by the executable `windlass-runner`, without arguments in the box; by the shell around
-//! each script as `windlass-runner dump-env FILE`, and by itself, to pack files beside the loop, as
-//! `windlass-runner pack ARCHIVE REPORT DIRECTORY...`. The options exist for tests, which have other
-//! directories.
+//! each script as `windlass-runner dump-env FILE`; by itself, to pack files beside the loop, as
+//! `windlass-runner pack ARCHIVE REPORT DIRECTORY...`; by people as `windlass-runner shell` and the
+//! like. The options exist for tests, which have other directories.
 //!
 //! **Invariant:** it holds no credentials and talks to no network. It ends with 0 only after every
 //! step's own end said so and was recorded; what it cannot record ends it with [`EXIT_BROKEN`].
 
 mod child;
+mod control;
 mod env;
+mod ignore;
 mod journal;
 mod mailbox;
 mod mask;
@@ -26,8 +30,11 @@ mod pack;
 mod plan;
 mod schedule;
 mod script;
+mod signals;
 mod source;
 mod supervisor;
+mod terminal;
+mod watcher;
 mod words;
 
 use crate::wire::{DISK_DIR, IN_DIR, OUT_DIR};
@@ -109,17 +116,30 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Err(error) => broken(&error.to_string(), None),
         };
     }
+    match args.split_first() {
+        Some((command, rest)) if command == terminal::HOST_COMMAND => {
+            return terminal::host::run(rest).map_or_else(|message| broken(&message, None), ExitCode::from);
+        }
+        Some((command, rest)) if command == terminal::ON_TTY_COMMAND => {
+            return ExitCode::from(terminal::become_shell(rest));
+        }
+        _ => {}
+    }
     match settings(args) {
-        Ok(settings) => match supervisor::run(&settings) {
+        Ok((settings, words)) if words.is_empty() => match supervisor::run(&settings) {
             Ok(code) => ExitCode::from(code),
             Err(error) => broken(&error.to_string(), Some(&settings.termination_log)),
+        },
+        Ok((settings, words)) => match terminal::attach::verb(&settings.outbox, &words) {
+            Some(code) => ExitCode::from(code),
+            None => broken("the verbs are shell, continue, finish and retry", None),
         },
         Err(message) => broken(&message, None),
     }
 }
 
-/// Reads the options of tests; in the box there are none.
-fn settings(args: Vec<OsString>) -> Result<Settings, String> {
+/// Reads the options of tests, of which there are none in the box, and the words of a verb.
+fn settings(args: Vec<OsString>) -> Result<(Settings, Vec<OsString>), String> {
     let mut settings = Settings::default();
     let mut args = args.into_iter();
     while let Some(name) = args.next() {
@@ -135,10 +155,11 @@ fn settings(args: Vec<OsString>) -> Result<Settings, String> {
                 let number = text.to_str().and_then(|text| text.parse().ok());
                 settings.grace_ms = number.ok_or("--grace-ms needs a number")?;
             }
-            _ => return Err(format!("unknown argument {}", name.display())),
+            Some(option) if option.starts_with('-') => return Err(format!("unknown argument {option}")),
+            _ => return Ok((settings, std::iter::once(name).chain(args).collect())),
         }
     }
-    Ok(settings)
+    Ok((settings, Vec::new()))
 }
 
 /// Says what is wrong where people will see it.

@@ -2,16 +2,25 @@
 //! what it says.
 //!
 //! ```text
-//! Idle ─> Running ─> Stopping ─┐        time and cancel move Running to Stopping
+//! Idle ─> Running ─> Stopping ─┐        time and cancel move Running to Stopping,
 //!   ^  └> Asking ──────────────┼─> the next step ─> … ─> Over
-//!   └──── Backoff <────────────┘
+//!   └──── Backoff, Paused <────┘        changes of files as well, and back (see `reload`)
 //! ```
 //!
 //! **Invariant:** pure: no clock, process or file. Time is milliseconds since the runner began.
 //! Each step gets one end and keeps it, and a run passes by its steps' ends alone.
 
+mod outcome;
+mod reload;
+mod waits;
+
+pub(super) use outcome::Outcome;
+pub(super) use waits::{REPEATS, Verb};
+
 use super::words;
-use crate::wire::{EndReason, PlanStep, StepWork};
+use crate::wire::{Breakpoints, EndReason, PlanStep, StepWork};
+use reload::Reload;
+use std::path::PathBuf;
 
 /// Together, after-steps may take this much longer than the run.
 const AFTER_MS: u64 = 5 * 60 * 1000;
@@ -42,6 +51,10 @@ pub(super) enum Event {
     },
     /// A step printed something.
     Output,
+    /// A person asked this; [`Schedule::may`] said that it may be.
+    Asked(Verb),
+    /// Files of a watched step changed, this one first.
+    Changed(PathBuf),
     /// The run is to be cancelled gracefully.
     Cancel,
     /// This signal asks the box to end now.
@@ -66,6 +79,10 @@ pub(super) struct Exit {
 pub(super) enum Act {
     /// Start a script, or the packing of files.
     Start { step: usize, attempt: u32 },
+    /// Start the code of a watched step again, as this file changed; `slowed`: the code seems to do that itself.
+    Restart { step: usize, file: PathBuf, slowed: bool },
+    /// Tell people that the code of a watched step ended and waits for a change.
+    Rest { step: usize, end: End },
     /// Ask the agent.
     Ask {
         /// The step.
@@ -77,6 +94,8 @@ pub(super) enum Act {
     Terminate,
     /// Send KILL to the attempt's group.
     Kill,
+    /// Tell people that the step waits for them: before it begins, or as its attempt ended so.
+    Pause { step: usize, failed: Option<End> },
     /// Tell people that the step will be repeated.
     Repeat { step: usize, end: End, pause_ms: u64 },
     /// Record a step's end.
@@ -114,19 +133,6 @@ impl End {
     }
 }
 
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
-    /// Whether every step passed or was set to continue.
-    pub(super) passed: bool,
-    /// Reason of the run's condition when it did not pass.
-    pub(super) reason: Option<&'static str>,
-    /// Index of the step that failed first.
-    pub(super) failed: Option<usize>,
-    /// For people.
-    pub(super) message: Option<String>,
-}
-
 /// Why an attempt is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
@@ -134,6 +140,10 @@ enum Why {
     NoOutput,
     /// The run was cancelled or its time is over.
     Run,
+    /// A person ended it, with success.
+    Finished,
+    /// Files changed.
+    Reload,
     /// The box is to end, by this signal.
     Stop(i32),
 }
@@ -149,10 +159,37 @@ struct Halt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Idle,
-    Running { step: usize, attempt: u32, limit: Option<u64>, heard: u64 },
-    Asking { step: usize, limit: Option<u64> },
-    Backoff { step: usize, attempt: u32, until: u64, end: End },
-    Stopping { step: usize, attempt: u32, why: Why, exit: Option<Exit>, kill_at: u64, killed: bool },
+    Running {
+        step: usize,
+        attempt: u32,
+        limit: Option<u64>,
+        heard: u64,
+    },
+    Asking {
+        step: usize,
+        limit: Option<u64>,
+    },
+    Backoff {
+        step: usize,
+        attempt: u32,
+        until: u64,
+        end: End,
+    },
+    /// Waits for a person before its first attempt (0), or after one that ended badly.
+    Paused {
+        step: usize,
+        attempt: u32,
+        failed: Option<End>,
+        limit: u64,
+    },
+    Stopping {
+        step: usize,
+        attempt: u32,
+        why: Why,
+        exit: Option<Exit>,
+        kill_at: u64,
+        killed: bool,
+    },
     Over,
 }
 
@@ -167,6 +204,11 @@ pub(super) struct Schedule {
     halt: Option<Halt>,
     failed: Option<usize>,
     after_failed: bool,
+    breakpoints: Breakpoints,
+    /// How often a person had a step repeated.
+    repeated: u32,
+    /// Of the step that runs, if it is restarted when files change.
+    reload: Option<Reload>,
 }
 
 impl Schedule {
@@ -183,6 +225,9 @@ impl Schedule {
             halt: None,
             failed: None,
             after_failed: false,
+            breakpoints: Breakpoints::default(),
+            repeated: 0,
+            reload: None,
         }
     }
 
@@ -192,6 +237,7 @@ impl Schedule {
             State::Running { step, .. }
             | State::Asking { step, .. }
             | State::Backoff { step, .. }
+            | State::Paused { step, .. }
             | State::Stopping { step, .. } => Some(step),
             State::Idle | State::Over => None,
         }
@@ -213,10 +259,12 @@ impl Schedule {
             State::Idle | State::Over => None,
             State::Running { step, limit, heard, .. } => {
                 let quiet = self.quiet_limit(*step, *heard);
-                [*limit, quiet, Some(self.run_limit(*step))].into_iter().flatten().min()
+                [*limit, quiet, Some(self.run_limit(*step)), self.reload_wake()].into_iter().flatten().min()
             }
             State::Asking { step, limit } => [*limit, Some(self.run_limit(*step))].into_iter().flatten().min(),
-            State::Backoff { step, until, .. } => Some((*until).min(self.run_limit(*step))),
+            State::Backoff { step, until: limit, .. } | State::Paused { step, limit, .. } => {
+                Some((*limit).min(self.run_limit(*step)))
+            }
             State::Stopping { exit, kill_at, killed, .. } => {
                 let next = if *killed { kill_at + KILLED_MS } else { *kill_at };
                 Some(if exit.is_some() { next.min(now + GROUP_CHECK_MS) } else { next })
@@ -240,8 +288,8 @@ impl Schedule {
                     if self.packs(step) {
                         // The agent says what is wrong with the step's properties.
                         self.ask(step, limit, Some(message), &mut acts);
-                    } else {
-                        self.ended(now, step, attempt, End::new(EndReason::NotStarted, None, Some(message)), &mut acts);
+                    } else if let Err(end) = self.rested(step, Err(message), &mut acts) {
+                        self.ended(now, step, attempt, end, &mut acts);
                     }
                 }
             }
@@ -256,39 +304,14 @@ impl Schedule {
                     *heard = now;
                 }
             }
+            Event::Asked(verb) => self.asked(now, verb, &mut acts),
+            Event::Changed(file) => self.changed(now, file),
             Event::Cancel => self.cancel(now, &mut acts),
             Event::Stop(signal) => self.stop(now, signal, &mut acts),
             Event::Tick => {}
         }
         self.time(now, &mut acts);
         acts
-    }
-
-    /// How the run ends by what is known; `None` while a step before the after-steps is open.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
-        let total = self.steps.iter().filter(|step| !step.after).count();
-        let mut passed = self.halt.is_none();
-        for (step, end) in self.steps.iter().zip(&self.ends).filter(|(step, _)| !step.after) {
-            let end = end.as_ref()?;
-            passed &= end.passed() || step.continue_on_failure && !end.skipped();
-        }
-        if passed {
-            return Some(Outcome { passed, reason: None, failed: None, message: None });
-        }
-        let name = |step: usize| self.steps.get(step).map_or("", |step| step.name.as_str());
-        if let Some(Halt { cancelled, step, .. }) = self.halt {
-            let (reason, message) = words::halted(cancelled, name(step), self.timeout_s);
-            let failed = self.failed.or((!cancelled).then_some(step));
-            return Some(Outcome { passed, reason: Some(reason), failed, message: Some(message) });
-        }
-        let (reason, message) = self
-            .failed
-            .and_then(|failed| Some((failed, self.steps.get(failed)?, self.ends.get(failed)?.as_ref()?)))
-            .map_or((words::UNKNOWN, None), |(failed, step, end)| {
-                let (reason, message) = words::failed(step, end, failed + 1, total);
-                (reason, Some(message))
-            });
-        Some(Outcome { passed, reason: Some(reason), failed: self.failed, message })
     }
 
     /// Begins the next step, records those that are not to run, or finishes.
@@ -300,7 +323,11 @@ impl Schedule {
                 acts.push(Act::End { step: index, end });
                 continue;
             }
-            self.begin(now, index, 1, acts);
+            if self.breaks_before(index) {
+                self.pause(now, index, 0, None, acts);
+            } else {
+                self.begin(now, index, 1, acts);
+            }
             return;
         }
         self.state = State::Over;
@@ -330,8 +357,9 @@ impl Schedule {
         let Some(plan) = self.steps.get(step) else { return };
         let limit = plan.timeout_s.map(|seconds| now.saturating_add(seconds.saturating_mul(1000)));
         match plan.work {
-            StepWork::Script(_) | StepWork::Pack { .. } => {
+            StepWork::Script(_) | StepWork::Pack { .. } | StepWork::Shell(_) | StepWork::Watch(_) => {
                 self.state = State::Running { step, attempt, limit, heard: now };
+                self.watch(now, step, limit);
                 acts.push(Act::Start { step, attempt });
             }
             StepWork::Agent => self.ask(step, limit, None, acts),
@@ -355,25 +383,31 @@ impl Schedule {
                 let (step, attempt, limit) = (*step, *attempt, *limit);
                 if exit.code == 0 && self.packs(step) {
                     self.ask(step, limit, None, acts);
-                } else {
-                    self.ended(now, step, attempt, by_itself(exit), acts);
+                } else if let Err(end) = self.rested(step, Ok(exit), acts) {
+                    self.ended(now, step, attempt, end, acts);
                 }
             }
             State::Stopping { exit: slot, .. } => *slot = Some(exit),
-            State::Idle | State::Asking { .. } | State::Backoff { .. } | State::Over => {}
+            State::Idle | State::Asking { .. } | State::Backoff { .. } | State::Paused { .. } | State::Over => {}
         }
     }
 
     /// A stopped attempt is over.
     fn stopped(&mut self, now: u64, step: usize, attempt: u32, why: Why, exit: Option<Exit>, acts: &mut Vec<Act>) {
+        if why == Why::Reload {
+            return self.reload_stopped(now, step, attempt, exit);
+        }
         let code = exit.map(|exit| exit.code);
         let plan = self.steps.get(step);
         let end = match why {
             Why::TimedOut => End::new(EndReason::TimedOut, code, plan.map(words::ran_longer)),
             Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
             // It ended well by itself in the same moment: that is its result.
-            Why::Run if exit == Some(Exit::default()) && !self.packs(step) => End::new(EndReason::ExitCode, code, None),
-            Why::Run | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
+            Why::Run if exit == Some(Exit::default()) && self.reload.is_none() && !self.packs(step) => {
+                End::new(EndReason::ExitCode, code, None)
+            }
+            Why::Finished => End::new(EndReason::ExitCode, Some(0), None),
+            Why::Run | Why::Reload | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
         };
         if let Why::Stop(signal) = why {
             self.close(step, &end);
@@ -402,6 +436,15 @@ impl Schedule {
             self.state = State::Backoff { step, attempt: attempt + 1, until: now + pause_ms, end };
             return;
         }
+        if self.breaks_at(step, &end) {
+            self.pause(now, step, attempt, Some(end), acts);
+            return;
+        }
+        self.conclude(now, step, end, acts);
+    }
+
+    /// Records a step's end and goes on.
+    fn conclude(&mut self, now: u64, step: usize, end: End, acts: &mut Vec<Act>) {
         self.close(step, &end);
         acts.push(Act::End { step, end });
         self.next(now, acts);
@@ -417,6 +460,7 @@ impl Schedule {
                 self.failed.get_or_insert(step);
             }
         }
+        self.reload = None;
         if let Some(slot @ None) = self.ends.get_mut(step) {
             *slot = Some(end.clone());
         }
@@ -441,7 +485,7 @@ impl Schedule {
                 acts.push(Act::Leave(128 + signal));
             }
             State::Stopping { why, .. } => *why = Why::Stop(signal),
-            State::Running { .. } | State::Asking { .. } | State::Backoff { .. } => {
+            State::Running { .. } | State::Asking { .. } | State::Backoff { .. } | State::Paused { .. } => {
                 self.end_current(now, Why::Stop(signal), acts);
             }
         }
@@ -451,18 +495,22 @@ impl Schedule {
     fn end_current(&mut self, now: u64, why: Why, acts: &mut Vec<Act>) {
         match self.state.clone() {
             State::Running { step, attempt, .. } => {
-                let kill_at = now + self.grace_ms;
-                self.state = State::Stopping { step, attempt, why, exit: None, kill_at, killed: false };
+                let (exit, kill_at) = (self.reload.as_ref().and_then(|reload| reload.ended), now + self.grace_ms);
+                self.state = State::Stopping { step, attempt, why, exit, kill_at, killed: false };
                 acts.push(Act::Terminate);
             }
             State::Asking { step, .. } => self.stopped(now, step, 1, why, None, acts),
             // Its last attempt failed by itself, and that is its result.
-            State::Backoff { step, end, .. } if why == Why::Run => {
-                self.close(step, &end);
-                acts.push(Act::End { step, end });
-                self.next(now, acts);
+            State::Backoff { step, end, .. } | State::Paused { step, failed: Some(end), .. } if why == Why::Run => {
+                self.conclude(now, step, end, acts);
             }
-            State::Backoff { step, attempt, .. } => self.stopped(now, step, attempt, why, None, acts),
+            State::Backoff { step, attempt, .. } | State::Paused { step, attempt, .. } => {
+                self.stopped(now, step, attempt, why, None, acts);
+            }
+            // What was to start again does not.
+            State::Stopping { step, attempt, why: Why::Reload, exit, kill_at, killed } => {
+                self.state = State::Stopping { step, attempt, why, exit, kill_at, killed };
+            }
             State::Idle | State::Stopping { .. } | State::Over => {}
         }
     }
@@ -474,6 +522,7 @@ impl Schedule {
             State::Running { step, limit, heard, .. } => {
                 let quiet = self.quiet_limit(step, heard);
                 self.limits(now, step, [(limit, Why::TimedOut), (quiet, Why::NoOutput)], acts);
+                self.reload(now, acts);
             }
             State::Asking { step, limit } => {
                 self.limits(now, step, [(limit, Why::TimedOut), (None, Why::NoOutput)], acts);
@@ -485,6 +534,7 @@ impl Schedule {
                     self.begin(now, step, attempt, acts);
                 }
             }
+            State::Paused { step, failed, limit, .. } => self.waited(now, step, failed, limit, acts),
             State::Stopping { step, attempt, why, exit, kill_at, killed } => {
                 if killed && now >= kill_at + KILLED_MS {
                     self.stopped(now, step, attempt, why, exit, acts);

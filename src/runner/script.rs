@@ -72,16 +72,23 @@ pub(super) fn write(path: &Path, script: &str) -> Result<(), Error> {
     file.write_all(script.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(failed)
 }
 
-/// Takes the exports that the shell left, if it left any. The file is the step's word: it is not
-/// followed, waited for or read beyond its limit.
+/// Takes the exports that the shell left, if it left any.
 pub(super) fn take_exports(path: &Path) -> Option<Vec<u8>> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok();
+    let exports = read(path, EXPORTS_BYTES);
     let _ = fs::remove_file(path);
-    let file = file.filter(|file| file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= EXPORTS_BYTES))?;
-    let mut exports = Vec::new();
-    file.take(EXPORTS_BYTES).read_to_end(&mut exports).ok()?;
-    (!exports.is_empty()).then_some(exports)
+    exports.filter(|exports| !exports.is_empty())
+}
+
+/// Reads a file that is the step's word: it is not followed, waited for or read beyond its limit.
+pub(super) fn read(path: &Path, limit: u64) -> Option<Vec<u8>> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    if !file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= limit) {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Writes this process's environment to `path`, each variable ended by NUL.
@@ -104,7 +111,8 @@ pub(super) fn dump(path: &Path) -> Result<(), Error> {
     written.and_then(|()| fs::rename(&unfinished, path)).map_err(failed)
 }
 
-fn quoted(path: &Path) -> Vec<u8> {
+/// A path as a shell's word.
+pub(super) fn quoted(path: &Path) -> Vec<u8> {
     quoted_bytes(path.as_os_str().as_bytes())
 }
 

@@ -5,21 +5,25 @@
 //! before its exit is in its log before its end is recorded.
 
 mod acts;
+mod files;
+mod people;
 
+use super::control::Control;
 use super::env::{Session, Vars};
 use super::journal::Journal;
 use super::mailbox::Mailbox;
 use super::mask::Mask;
 use super::output::Output;
 use super::schedule::{End, Event, Exit, Schedule};
+use super::signals::{self, Signals};
 use super::source::{self, BoxFacts, Places};
+use super::watcher::Watcher;
 use super::{Error, Settings, child, memory, plan, words};
 use crate::wire::{EndReason, JOURNAL_FILE, LOGS_DIR, PLAN_FILE, Plan, RUNNER_FILE, Record, SOURCE_DIR, StepEnd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::collections::VecDeque;
 use std::fs;
@@ -46,7 +50,7 @@ struct Supervisor<'a> {
     mailbox: Mailbox,
     output: Output,
     schedule: Schedule,
-    signals: SignalFd,
+    signals: Signals,
     from_steps: OwnedFd,
     to_us: OwnedFd,
     buffer: Vec<u8>,
@@ -54,6 +58,15 @@ struct Supervisor<'a> {
     places: Places,
     session: Session,
     attempt: Option<Attempt>,
+    /// What the last attempt exported, until it is known whether there is another: given, and at its end.
+    exports: Option<(Vars, Vec<u8>)>,
+    /// How people reach us; none if the socket could not be made.
+    control: Option<Control>,
+    terminals: people::Terminals,
+    /// Of a step that is restarted when files change.
+    watcher: Option<Watcher>,
+    /// The last step that has a note in the journal.
+    noted: Option<usize>,
     looked: u64,
     /// Kills for want of memory before the current attempt.
     memory_kills: u64,
@@ -66,7 +79,7 @@ struct Supervisor<'a> {
 pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
     let began = Instant::now();
     // Before anything that could be interrupted: a TERM from here on waits for us.
-    let signals = block_signals().map_err(|errno| Error::new("block signals", errno.into()))?;
+    let signals = Signals::block(&signals::OF_A_LOOP).map_err(|errno| Error::new("block signals", errno.into()))?;
     // As PID 1 all orphans are ours anyway; elsewhere this makes them so.
     let _ = nix::sys::prctl::set_child_subreaper(true);
     let plan = plan::read(&settings.inbox.join(PLAN_FILE))?;
@@ -93,13 +106,21 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
     let capacity = fcntl(&from_steps, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
     let mut supervisor = Supervisor {
         session: Session::new(std::env::vars_os(), &plan, &places, home),
-        schedule: Schedule::new(plan.steps.clone(), left_ms, plan.timeout_s, settings.grace_ms),
+        schedule: Schedule::new(plan.steps.clone(), left_ms, plan.timeout_s, settings.grace_ms)
+            .with_breakpoints(plan.breakpoints.clone()),
         mailbox: Mailbox::open(&settings.inbox, &settings.outbox),
         buffer: vec![0; capacity.unwrap_or(65536)],
         runner: own_executable(&settings.inbox),
         started: vec![None; plan.steps.len()],
         ends: vec![None; plan.steps.len()],
         attempt: None,
+        exports: None,
+        control: Control::open(&settings.outbox)
+            .inspect_err(|error| output.say(&format!("warn  people cannot reach this run: {error}")))
+            .ok(),
+        terminals: people::Terminals::default(),
+        watcher: None,
+        noted: None,
         looked: 0,
         memory_kills: 0,
         leave: None,
@@ -129,7 +150,7 @@ impl Supervisor<'_> {
         let signals = &self.signals;
         let mut stop = None;
         let copied = source::copy(&from, &self.places.source, &mut || {
-            stop = stop.or_else(|| read_signal(signals).filter(|signal| *signal != Signal::SIGCHLD));
+            stop = stop.or_else(|| signals.read().filter(|signal| *signal != Signal::SIGCHLD));
             stop.is_some()
         });
         // The signals of children that ended meanwhile are spent.
@@ -171,6 +192,8 @@ impl Supervisor<'_> {
             }
             self.output.pump();
             self.take_exit()?;
+            self.hear_people()?;
+            self.take_changes()?;
             let now = self.now();
             let asking = self.schedule.asking().is_some();
             if changed || now >= self.looked + Mailbox::look_every_ms(asking) {
@@ -185,7 +208,9 @@ impl Supervisor<'_> {
     fn wait(&self) -> Result<bool, Error> {
         let now = self.now();
         let look = self.looked + Mailbox::look_every_ms(self.schedule.asking().is_some());
-        let at = [self.schedule.wake(now), self.output.wake(), Some(look)].into_iter().flatten().min().unwrap_or(look);
+        let files = self.watcher.as_ref().and_then(Watcher::wake);
+        let at = [self.schedule.wake(now), self.output.wake(), files, Some(look)].into_iter().flatten().min();
+        let at = at.unwrap_or(look);
         let timeout = PollTimeout::try_from(at.saturating_sub(now)).unwrap_or(PollTimeout::MAX);
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut files = vec![readable(self.signals.as_fd())];
@@ -194,7 +219,9 @@ impl Supervisor<'_> {
         if !self.output.is_full() {
             files.push(readable(self.from_steps.as_fd()));
         }
+        files.extend(self.watcher.as_ref().and_then(Watcher::changes).map(readable));
         files.extend(self.output.wants_screen().map(|screen| PollFd::new(screen.as_fd(), PollFlags::POLLOUT)));
+        files.extend(self.control.iter().flat_map(Control::polled));
         match poll(&mut files, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(Error::new("poll", errno.into())),
@@ -209,12 +236,12 @@ impl Supervisor<'_> {
 
     /// Takes signals: children that ended, and orders to end.
     fn take_signals(&mut self) -> Result<(), Error> {
-        while let Some(signal) = read_signal(&self.signals) {
+        while let Some(signal) = self.signals.read() {
             if signal == Signal::SIGCHLD {
-                let attempt = &mut self.attempt;
+                let (attempt, terminals) = (&mut self.attempt, &mut self.terminals);
                 child::reap(|pid, exit| match attempt {
                     Some(attempt) if attempt.pid == pid => attempt.exit = Some(exit),
-                    _ => {}
+                    _ => terminals.ended(pid),
                 });
             } else {
                 self.output.say(&format!("stop  [{}] {signal}", words::took(self.now())));
@@ -310,21 +337,6 @@ impl Supervisor<'_> {
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
-}
-
-/// Blocks what the loop reads from the descriptor instead.
-fn block_signals() -> nix::Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-        mask.add(signal);
-    }
-    mask.thread_block()?;
-    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-}
-
-fn read_signal(signals: &SignalFd) -> Option<Signal> {
-    let info = signals.read_signal().ok().flatten()?;
-    Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
 }
 
 /// The pipe of all steps: blocking for them, not for us.

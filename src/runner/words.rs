@@ -4,6 +4,7 @@
 //! test holds them together.
 
 use super::schedule::End;
+use super::watcher::Limit;
 use crate::wire::{EndReason, PlanStep, StepWork};
 use nix::sys::signal::Signal;
 
@@ -24,6 +25,9 @@ pub(super) const SOURCE_NOT_WRITABLE: &str = "SourceNotWritable";
 /// A run that did not pass though no step failed: cannot be, and must not look green.
 pub(super) const UNKNOWN: &str = STEP_FAILED;
 
+/// What a step is said to have done that nobody let begin.
+const AT_BREAKPOINT: &str = "at its breakpoint";
+
 /// Why a run was ended from outside: reason and message.
 pub(super) fn halted(cancelled: bool, step: &str, timeout_s: u64) -> (&'static str, String) {
     if cancelled {
@@ -38,6 +42,9 @@ pub(super) fn failed(step: &PlanStep, end: &End, number: usize, total: usize) ->
     let name = &step.name;
     let said = end.message.as_deref().unwrap_or("no message");
     match end.reason {
+        EndReason::TimedOut if said.ends_with(AT_BREAKPOINT) => {
+            (STEP_TIMED_OUT, format!("step {name} {said}; raise breakpointTimeout"))
+        }
         EndReason::TimedOut => (STEP_TIMED_OUT, format!("step {name} {said}; raise its timeout")),
         EndReason::NoOutput => (NO_OUTPUT, format!("step {name} {said}; raise noOutputTimeout")),
         EndReason::OutOfMemory => (
@@ -73,9 +80,29 @@ pub(super) fn ran_longer(step: &PlanStep) -> String {
     format!("ran longer than {}", duration(step.timeout_s.unwrap_or_default()))
 }
 
+/// What a step did that nobody let begin.
+pub(super) fn waited(timeout_s: u64) -> String {
+    format!("waited longer than {} {AT_BREAKPOINT}", duration(timeout_s))
+}
+
 /// What a step did that printed nothing.
 pub(super) fn printed_nothing(step: &PlanStep) -> String {
     format!("printed nothing for {}", duration(step.no_output_timeout_s.unwrap_or_default()))
+}
+
+/// Why changes of files are not all reported by the kernel, and what follows.
+pub(super) fn watch_limit(limit: Limit) -> String {
+    let sysctl = |name: &str| {
+        let value = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).unwrap_or_default();
+        format!("fs.inotify.{name} is {}; an administrator can raise it on the node by sysctl -w", value.trim())
+    };
+    let why = match limit {
+        Limit::Watches => format!("the kernel watches no more directories: {}", sysctl("max_user_watches")),
+        Limit::Instances => format!("the kernel makes no more watchers: {}", sysctl("max_user_instances")),
+        Limit::Moved => "the source directory was moved or removed".into(),
+        Limit::Refused(errno) => format!("the kernel does not watch files: {}", errno.desc()),
+    };
+    format!("{why}; until then changes are looked for every second, in large trees less often")
 }
 
 /// What a signal did, by the exit code that stands for it.

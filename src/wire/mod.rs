@@ -18,8 +18,8 @@ mod record;
 mod summary;
 
 pub use order::{EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, ServiceCheck, SourceOrder};
-pub use plan::{Plan, PlanStep, RunInfo, StepOf, StepWork, Variable};
-pub use record::{Answer, EndReason, Failure, PackFault, Packed, Record, Request};
+pub use plan::{Breakpoints, Plan, PlanStep, RunInfo, ShellWork, StepOf, StepWork, Variable, WatchWork};
+pub use record::{Answer, EndReason, Failure, Note, PackFault, Packed, Record, Request, Wait};
 pub use summary::{StepEnd, Summary};
 
 /// Version of all files here; a reader refuses another.
@@ -52,6 +52,8 @@ pub const PUSH_SECRETS_DIR: &str = "/windlass/push";
 pub const RUNNER_FILE: &str = "windlass-runner";
 /// In `in`: the [`Plan`].
 pub const PLAN_FILE: &str = "plan.json";
+/// In `in`: the pod's IP address, for what a `watch` step serves.
+pub const POD_IP_FILE: &str = "pod-ip";
 /// In `in`: written by `prepare` when it failed, so that the waiting box ends.
 pub const FAILED_FILE: &str = "failed";
 /// In `in`: written by the agent to cancel the run gracefully.
@@ -69,6 +71,9 @@ pub const LOGS_DIR: &str = "logs";
 pub const ORDER_VARIABLE: &str = "WINDLASS_ORDER_";
 /// Bytes of one piece.
 pub const ORDER_PIECE_BYTES: usize = 96 * 1024;
+
+/// The environment variable of `prepare` that holds the pod's IP address.
+pub const POD_IP_VARIABLE: &str = "WINDLASS_POD_IP";
 
 /// Exit code of the box when `prepare` failed; the reason is in `prepare`'s termination message.
 pub const EXIT_PREPARE_FAILED: i32 = 64;

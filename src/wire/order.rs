@@ -1,6 +1,6 @@
 //! What the controller tells `prepare`. It holds names of Secrets, never values.
 
-use super::plan::{RunInfo, StepOf};
+use super::plan::{Breakpoints, RunInfo, StepOf};
 use serde::{Deserialize, Serialize};
 
 /// What the controller tells `prepare`.
@@ -37,6 +37,9 @@ pub struct Order {
     pub withheld: Vec<String>,
     /// Steps, then after-steps.
     pub steps: Vec<OrderStep>,
+    /// Where the run waits for a person.
+    #[serde(default, skip_serializing_if = "Breakpoints::is_none")]
+    pub breakpoints: Breakpoints,
 }
 
 /// A step as the controller knows it.

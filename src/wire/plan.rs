@@ -27,6 +27,28 @@ pub struct Plan {
     pub env: Vec<Variable>,
     /// Steps, then after-steps.
     pub steps: Vec<PlanStep>,
+    /// Where the run waits for a person.
+    #[serde(default, skip_serializing_if = "Breakpoints::is_none")]
+    pub breakpoints: Breakpoints,
+}
+
+/// Where a run waits for a person, beside its `shell` steps: `spec.breakpoint`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Breakpoints {
+    /// When a step fails.
+    pub at_failure: bool,
+    /// Before these steps begin.
+    pub before: Vec<String>,
+    /// Longest wait at one of them, in seconds.
+    pub timeout_s: u64,
+}
+
+impl Breakpoints {
+    /// Whether the run waits nowhere.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        !self.at_failure && self.before.is_empty()
+    }
 }
 
 /// Names and numbers of the run.
@@ -44,6 +66,9 @@ pub struct RunInfo {
     pub pipeline: Option<String>,
     /// Attempt, from 1.
     pub attempt: u32,
+    /// Its pod.
+    #[serde(default)]
+    pub pod: String,
 }
 
 /// A variable with its value.
@@ -96,6 +121,14 @@ pub struct StepOf<V> {
     pub retries: u32,
 }
 
+impl<V> StepOf<V> {
+    /// Whether it is a `watch` step that is restarted when files change.
+    #[must_use]
+    pub fn reloads(&self) -> bool {
+        matches!(&self.work, StepWork::Watch(watch) if watch.reload)
+    }
+}
+
 // Derived, it would ask for a default variable.
 impl<V> Default for StepOf<V> {
     fn default() -> Self {
@@ -131,6 +164,36 @@ pub enum StepWork {
         #[serde(default)]
         disable_sync: bool,
     },
+    /// A terminal for a person; leaving it ends the step.
+    Shell(ShellWork),
+    /// Shell code that runs until it is told to end, again when files change.
+    Watch(WatchWork),
+}
+
+/// What a `shell` step opens.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ShellWork {
+    /// The program and its arguments; empty: bash if there, else sh.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    /// Shell code to run in it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// What a `watch` step runs, and when again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct WatchWork {
+    /// Shell code.
+    pub code: String,
+    /// Whether it is restarted when files of the source change.
+    pub reload: bool,
+    /// Files that do not count, in `.gitignore` syntax.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    /// Ports that it listens on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
 }
 
 impl Default for StepWork {

@@ -33,6 +33,29 @@ pub enum Record {
         /// Index in the plan.
         step: usize,
     },
+    /// A step waits for a person.
+    Waiting {
+        /// When.
+        at: u64,
+        /// Index in the plan.
+        step: usize,
+        /// What for.
+        why: Wait,
+        /// Exit code of the attempt that failed, if it had a process.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+    },
+    /// A step that runs has something to say; at most once a step.
+    Noted {
+        /// When.
+        at: u64,
+        /// Index in the plan.
+        step: usize,
+        /// What it is about.
+        note: Note,
+        /// For people.
+        message: String,
+    },
     /// A step is over, or will not run.
     Ended {
         /// When.
@@ -64,6 +87,26 @@ pub enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+}
+
+/// Why a step waits for a person.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Wait {
+    /// It is a `shell` step.
+    Shell,
+    /// There is a breakpoint before it.
+    Before,
+    /// It failed, and the run has a breakpoint at failures.
+    Failed,
+}
+
+/// What a step that runs may say.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Note {
+    /// Changes of files are not all reported by the kernel.
+    WatchLimit,
 }
 
 /// How a step ended.

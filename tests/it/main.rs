@@ -7,4 +7,6 @@ mod cluster;
 #[cfg(test)]
 mod fast;
 #[cfg(test)]
+mod terminal;
+#[cfg(test)]
 mod token_registry;

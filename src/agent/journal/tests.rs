@@ -3,7 +3,17 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 fn step(name: &str, internal: bool, after: bool, retries: u32) -> StepOutline {
-    StepOutline { name: name.into(), title: name.into(), after, internal, continues: false, retries }
+    StepOutline {
+        name: name.into(),
+        title: name.into(),
+        after,
+        internal,
+        continues: false,
+        retries,
+        reloads: false,
+        ports: Vec::new(),
+        waits: Vec::new(),
+    }
 }
 
 fn steps() -> Vec<StepOutline> {
@@ -16,6 +26,10 @@ fn started(step: usize) -> Record {
 
 fn ended(step: usize, code: Option<i32>, reason: EndReason) -> Record {
     Record::Ended { at: 2000, step, code, reason, message: None }
+}
+
+fn noted(step: usize) -> Record {
+    Record::Noted { at: 1500, step, note: Note::WatchLimit, message: "raise\nit ".into() }
 }
 
 fn finished(passed: bool) -> Record {
@@ -56,6 +70,7 @@ fn a_run_without_a_fault() {
 #[case::later_step_first(vec![started(1)])]
 #[case::huge_index(vec![started(usize::MAX)])]
 #[case::a_script_asks(vec![Record::Asked { at: 1, step: 0 }])]
+#[case::a_note_of_a_script(vec![started(0), noted(0)])]
 #[case::the_agents_word_about_a_script(vec![started(0), ended(0, None, EndReason::Agent)])]
 #[case::skipped_while_it_runs(vec![started(0), ended(0, None, EndReason::EarlierStepFailed)])]
 #[case::more_attempts_than_allowed(vec![Record::Started { at: 1, step: 0, attempt: 3 }])]
@@ -202,4 +217,65 @@ proptest! {
         bytes.extend([0; 64]);
         prop_assert_eq!(lines_of(&bytes, &pieces), fold(records, &steps()));
     }
+}
+
+fn waiting(step: usize, why: Wait) -> Record {
+    Record::Waiting { at: 1500, step, why, code: None }
+}
+
+/// `build` may wait for all it can, `tell` for nothing.
+fn steps_that_wait() -> Vec<StepOutline> {
+    let mut steps = steps();
+    steps[0].waits = vec![Wait::Before, Wait::Failed];
+    steps[1].waits = vec![Wait::Failed];
+    steps
+}
+
+#[test]
+fn a_step_waits_begins_fails_waits_and_is_repeated() {
+    let begun = |attempt| Record::Started { at: 1600, step: 0, attempt };
+    let mut journal = Journal::new(&steps_that_wait());
+    for (record, phase, waits) in [
+        (waiting(0, Wait::Before), StepPhase::Waiting, Some((Wait::Before, None))),
+        (begun(1), StepPhase::Running, None),
+        (waiting(0, Wait::Failed), StepPhase::Waiting, Some((Wait::Failed, None))),
+        (begun(9), StepPhase::Running, None),
+        (ended(0, Some(0), EndReason::ExitCode), StepPhase::Succeeded, None),
+    ] {
+        journal.accept(record);
+        assert_eq!((journal.steps[0].phase, journal.steps[0].waits), (phase, waits));
+    }
+    assert_eq!((journal.rejected, journal.steps[0].attempts, journal.steps[0].started_ms), (0, 9, Some(1500)));
+}
+
+#[rstest]
+#[case::a_step_without_a_breakpoint(vec![started(0), waiting(0, Wait::Shell)])]
+#[case::before_a_step_that_has_begun(vec![started(0), waiting(0, Wait::Before)])]
+#[case::after_a_failure_of_a_step_that_has_not_begun(vec![waiting(0, Wait::Failed)])]
+#[case::out_of_range(vec![waiting(9, Wait::Before)])]
+#[case::not_its_turn(vec![waiting(1, Wait::Failed)])]
+#[case::repeated_too_often(vec![Record::Started { at: 1, step: 0, attempt: MAX_REPEATS + 3 }])]
+fn waits_that_the_run_does_not_allow_are_left_out(#[case] records: Vec<Record>) {
+    let journal = fold(records, &steps_that_wait());
+    assert_eq!(journal.rejected, 1, "{journal:?}");
+}
+
+#[test]
+fn what_may_wait_follows_from_the_pipeline_and_the_breakpoints() {
+    let spec = serde_json::json!({
+        "box": {"image": "a"},
+        "steps": [
+            {"name": "lint", "script": "x", "onFailure": "Continue"},
+            {"name": "look", "shell": {}},
+            {"name": "push", "dockerPush": {"repository": "h.io/a"}},
+        ],
+        "afterSteps": [{"name": "tell", "script": "x"}],
+    });
+    let spec: PipelineSpec = serde_json::from_value(spec).unwrap();
+    let waits = |breakpoint: Option<&Breakpoint>| -> Vec<Vec<Wait>> {
+        outline(&spec, breakpoint).into_iter().map(|step| step.waits).collect()
+    };
+    assert_eq!(waits(None), [vec![], vec![Wait::Shell], vec![], vec![]]);
+    let all = Breakpoint { at_failure: true, before: vec!["lint".into(), "tell".into()] };
+    assert_eq!(waits(Some(&all)), [vec![Wait::Before], vec![Wait::Shell, Wait::Failed], vec![Wait::Failed], vec![]]);
 }

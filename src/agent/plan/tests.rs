@@ -1,10 +1,10 @@
 use super::*;
 use crate::{
     agent::{
-        fixture::{asked, ended, exited, failed, passed, run, started},
+        fixture::{asked, ended, exited, failed, passed, run, run_with, started},
         journal::fold,
     },
-    wire::{EndReason, Record},
+    wire::{EndReason, Record, Wait},
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -50,6 +50,7 @@ impl World {
             works: &self.works,
             wish: self.wish,
             cancel_told: self.cancel_told,
+            pod_ip: None,
             since_write: self.since_write,
             stopping: self.stopping,
         })
@@ -335,4 +336,75 @@ proptest! {
         world.settle();
         prop_assert_eq!(world.settle(), []);
     }
+}
+
+/// A run that waits wherever one can.
+fn that_waits(records: &[Record]) -> World {
+    let spec = serde_json::json!({
+        "box": {"image": "debian"},
+        "steps": [
+            {"name": "test", "script": "x"},
+            {"name": "look", "shell": {}},
+            {"name": "push", "dockerPush": {"repository": "h.io/a"}},
+        ],
+    });
+    let breakpoint = serde_json::json!({"atFailure": true, "before": ["test"]});
+    World { run: run_with(spec, breakpoint), since_write: Some(Duration::ZERO), ..World::new(records) }
+}
+
+fn waits(step: usize, why: Wait, code: Option<i32>) -> Record {
+    Record::Waiting { at: 1000, step, why, code }
+}
+
+#[test]
+fn a_wait_for_a_person_is_written_at_once_and_told_once() {
+    let mut world = that_waits(&[]);
+    let attach = "attach with: windlass shell hello-7";
+    for (records, message) in [
+        (
+            vec![waits(0, Wait::Before, None)],
+            format!("step test waits; it has not begun; {attach}; go on with: windlass continue hello-7"),
+        ),
+        (
+            vec![started(0), waits(0, Wait::Failed, Some(2))],
+            format!(
+                "step test waits; it failed with exit code 2; {attach}; then: windlass retry hello-7 --step test, or windlass continue hello-7"
+            ),
+        ),
+        (
+            vec![Record::Started { at: 1, step: 0, attempt: 2 }, exited(0, 0), started(1), waits(1, Wait::Shell, None)],
+            format!("step look waits; {attach}"),
+        ),
+    ] {
+        world.records.extend(records);
+        world.since_write = Some(Duration::ZERO);
+        let told: Vec<_> = world.settle().into_iter().filter(|change| !is_write(change)).collect();
+        let waiting = told.iter().filter(|c| matches!(c, Change::Emit(e) if e.reason == reason::WAITING_FOR_USER));
+        let event = RunEvent { reason: reason::WAITING_FOR_USER, note: message };
+        assert_eq!(waiting.collect::<Vec<_>>(), [&Change::Emit(event)], "{told:?}");
+    }
+    let look = world.recorded.step("look").unwrap();
+    assert_eq!((look.phase, look.reason.as_deref()), (StepPhase::Waiting, Some(reason::ATTACH)));
+    world.records.push(exited(1, 0));
+    world.since_write = Some(Duration::ZERO);
+    assert!(world.settle().iter().all(is_write), "going on is written at once");
+    assert_eq!(world.recorded.step("look").unwrap().reason, None);
+}
+
+#[test]
+fn the_failure_of_a_push_in_a_run_with_a_breakpoint_says_that_the_box_waits() {
+    let mut world = that_waits(&[started(0), exited(0, 0), started(1), exited(1, 0), started(2), asked(2)]);
+    let failed = Verdict::Failed {
+        at: Timestamp::from_second(3).unwrap(),
+        images: Vec::new(),
+        reason: reason::REGISTRY_FORBIDDEN,
+        message: "no".into(),
+    };
+    world.works.insert(2, Work::Done(failed));
+    let note = "step push failed and waits; attach with: windlass shell hello-7".to_owned();
+    let changes = world.settle();
+    assert!(changes.contains(&Change::Emit(RunEvent { reason: reason::WAITING_FOR_USER, note })), "{changes:?}");
+    world.records.push(waits(2, Wait::Failed, None));
+    assert!(world.settle().is_empty(), "the agent's own word stands");
+    assert_eq!(world.recorded.step("push").unwrap().phase, StepPhase::Failed);
 }

@@ -1,14 +1,15 @@
 use super::*;
 use crate::{
     agent::{
-        fixture::{asked, ended, exited, failed, passed, phases, run, started},
+        fixture::{asked, ended, exited, failed, passed, phases, run, run_of, started},
         journal::fold,
     },
     api::status::ImageStatus,
-    wire::Record,
+    wire::{Note, Record},
 };
 use proptest::prelude::*;
 use rstest::rstest;
+use serde_json::json;
 
 const PUSH: usize = 1;
 
@@ -41,7 +42,7 @@ fn in_flight() -> Work {
 fn status(records: &[Record], recorded: &AgentStatus, work: Option<Work>) -> AgentStatus {
     let run = run();
     let works = work.into_iter().map(|work| (PUSH, work)).collect();
-    compose(&run.outline, 1, &fold(records.to_vec(), &run.outline), recorded, &works)
+    compose(&run, &fold(records.to_vec(), &run.outline), recorded, &works, None)
 }
 
 fn green() -> Vec<Record> {
@@ -189,7 +190,7 @@ fn a_failure_that_may_continue() {
     let mut records = green();
     records[1] = exited(0, 3);
     let works = [(PUSH, pushed())].into();
-    let status = compose(&run.outline, 1, &fold(records, &run.outline), &AgentStatus::default(), &works);
+    let status = compose(&run, &fold(records, &run.outline), &AgentStatus::default(), &works, None);
     assert_eq!(status.steps[0].phase, StepPhase::Failed);
     assert_eq!(status.report.unwrap().result, ReportResult::Passed);
 }
@@ -200,6 +201,30 @@ fn times_are_as_the_api_server_gives_them_back() {
     let json = serde_json::to_value(&status.steps).unwrap();
     let back: Vec<StepStatus> = serde_json::from_value(json).unwrap();
     assert_eq!(back, status.steps);
+}
+
+#[test]
+fn a_watched_step_says_where_it_is_reachable_and_what_limits_it_while_it_runs() {
+    let run = run_of(json!({
+        "box": {"image": "debian"},
+        "steps": [{"name": "serve", "watch": {"code": "serve", "reload": true, "ports": [5000, 80]}}],
+    }));
+    let of = |records: Vec<Record>, recorded: &AgentStatus| {
+        let ip = "10.1.2.3".parse().ok();
+        compose(&run, &fold(records, &run.outline), recorded, &BTreeMap::new(), ip)
+    };
+    let noted = Record::Noted { at: 700, step: 0, note: Note::WatchLimit, message: "raise it".into() };
+    assert_eq!(of(vec![], &AgentStatus::default()).steps[0].addresses, [""; 0]);
+    let begun = of(vec![started(0)], &AgentStatus::default());
+    assert_eq!(begun.steps[0].addresses, ["10.1.2.3:5000", "10.1.2.3:80"]);
+    assert_eq!((begun.steps[0].phase, begun.steps[0].reason.as_deref()), (StepPhase::Running, None));
+    let limited = of(vec![started(0), noted.clone()], &begun);
+    assert_eq!(limited.steps[0].reason.as_deref(), Some(reason::WATCH_LIMIT));
+    assert_eq!(limited.steps[0].message.as_deref(), Some("raise it"));
+    let over = of(vec![started(0), noted, exited(0, 0), passed()], &limited);
+    assert_eq!((over.steps[0].phase, &over.steps[0].reason), (StepPhase::Succeeded, &None));
+    assert_eq!((&over.steps[0].message, over.steps[0].addresses.len()), (&None, 0));
+    assert_eq!(over.report.unwrap().result, ReportResult::Passed);
 }
 
 proptest! {

@@ -161,7 +161,7 @@ impl Story {
                 match step {
                     Some(step) => {
                         lines.push(format!("hint: all of it: {program} logs {run} --step {step}"));
-                        lines.push(format!("      again:     {program} retry {run}"));
+                        lines.push(format!("      look in:   {program} retry {run} --breakpoint on-failure"));
                     }
                     None => lines.push(format!("hint: {program} explain {}", one_line(&end.reason))),
                 }

@@ -178,7 +178,7 @@ make: *** [Makefile:9: test] Error 2
   | greet_test.c:31: expected \"hello\", got \"helo\"
   | make: *** [Makefile:9: test] Error 2
 hint: all of it: windlass logs hello-7 --step test
-      again:     windlass retry hello-7
+      look in:   windlass retry hello-7 --breakpoint on-failure
 "
     );
 }
@@ -230,7 +230,7 @@ fn live_bad() {
   | greet_test.c:31: expected \"hello\", got \"helo\"
   | make: *** [Makefile:9: test] Error 2
 hint: all of it: windlass logs hello-7 --step test
-      again:     windlass retry hello-7
+      look in:   windlass retry hello-7 --breakpoint on-failure
 "
     );
 }

@@ -76,6 +76,24 @@ fn a_run_that_waits_says_why() {
 }
 
 #[test]
+fn a_watched_step_says_where_it_is_reachable_and_what_limits_it() {
+    let run = a_run(
+        r#"
+        apiVersion: windlass.dev/v1alpha1
+        kind: PipelineRun
+        metadata: {name: dev-1, namespace: team-a, creationTimestamp: "2026-11-21T14:06:00Z"}
+        spec: {pipelineSpec: {box: {image: "debian:12"}, steps: [{name: serve, watch: {code: x}}]}}
+        status:
+          steps:
+          - {name: serve, phase: Running, reason: WatchLimit, message: raise it, addresses: ["10.1.2.3:80", "10.1.2.3:81"],
+             startedAt: "2026-11-21T14:06:01Z"}
+        "#,
+    );
+    let text = describe(&run, &Look::default(), now(), &TimeZone::UTC);
+    assert!(text.ends_with("  run  serve      6s  raise it  10.1.2.3:80  10.1.2.3:81\n"), "{text}");
+}
+
+#[test]
 fn the_result_decides_the_exit_code() {
     let run = a_run(FAILED);
     assert_eq!(follow::result_of(&run, ExitCodeOf::Windlass), Exit::Failed);

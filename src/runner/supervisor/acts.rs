@@ -8,7 +8,8 @@ use crate::runner::env::{Session, Vars, Verdict};
 use crate::runner::schedule::{Act, End, Event};
 use crate::runner::{EXIT_BROKEN, Error, child, journal, memory, pack, script, words};
 use crate::wire::{
-    PackFault, Packed, PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION, archive_file, log_file,
+    PackFault, Packed, PlanStep, Record, Request, StepEnd, StepWork, Summary, VERSION, WatchWork, archive_file,
+    log_file,
 };
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 /// Where scripts are, in `disk`.
 pub(super) const SCRIPTS_DIR: &str = "scripts";
 /// Where a shell leaves its environment, in `out`: it is on tmpfs, as it holds secrets.
-const EXPORTS_FILE: &str = "exports";
+pub(super) const EXPORTS_FILE: &str = "exports";
 /// Where the packing says what came of it, in `out`.
 const PACKED_FILE: &str = "packed";
 
@@ -31,8 +32,16 @@ impl Supervisor<'_> {
             Act::Start { step, attempt } => {
                 self.memory_kills = memory::kills();
                 self.begin(step, attempt)?;
+                self.serve_step(step)?;
                 return Ok(self.start(step)?.err().map(|why| Event::NotStarted(self.output.masked(&why))));
             }
+            Act::Pause { step, failed } => self.pause(step, failed.as_ref())?,
+            Act::Restart { step, file, slowed } => {
+                self.memory_kills = memory::kills();
+                self.say_restart(step, &file, slowed);
+                return Ok(self.start(step)?.err().map(|why| Event::NotStarted(self.output.masked(&why))));
+            }
+            Act::Rest { step, end } => self.rest(step, &end)?,
             Act::Ask { step, unpacked } => self.ask(step, unpacked)?,
             Act::Terminate => self.signal(Signal::SIGTERM),
             Act::Kill => self.signal(Signal::SIGKILL),
@@ -45,6 +54,7 @@ impl Supervisor<'_> {
             }
             Act::End { step, end } => {
                 self.settle(step, true)?;
+                self.watcher = None;
                 self.record_end(step, &end)?;
             }
             Act::Finish(outcome) => self.finish(outcome.passed, outcome.reason, outcome.failed, outcome.message)?,
@@ -56,6 +66,7 @@ impl Supervisor<'_> {
     /// Records and shows that a step begins.
     fn begin(&mut self, step: usize, attempt: u32) -> Result<(), Error> {
         let now = self.now();
+        self.exports = None;
         if attempt == 1 {
             if let Some(slot) = self.started.get_mut(step) {
                 *slot = Some(now);
@@ -74,7 +85,8 @@ impl Supervisor<'_> {
     fn start(&mut self, step: usize) -> Result<Result<(), String>, Error> {
         let Some(plan) = self.plan.steps.get(step) else { return Ok(Ok(())) };
         let code = match &plan.work {
-            StepWork::Script(code) => code,
+            StepWork::Script(code) | StepWork::Watch(WatchWork { code, .. }) => code,
+            StepWork::Shell(work) => return self.start_terminal(step, &work.clone()),
             StepWork::Pack { directory, disable_sync } => {
                 let started = self.start_packing(step, plan, directory.as_deref(), *disable_sync);
                 return Ok(started.map(|attempt| self.attempt = Some(attempt)));
@@ -86,12 +98,14 @@ impl Supervisor<'_> {
         let given = self.session.of_step(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref());
         let exports = self.settings.outbox.join(EXPORTS_FILE);
         let _ = fs::remove_file(&exports);
+        let wrapper = script::wrapper(&self.runner, &exports);
         let begun = self.cwd(plan, &given).and_then(|cwd| {
             child::spawn(&child::Command {
                 program: &script::shell(self.plan.shell.as_deref())?,
-                args: &[b"-c", &script::wrapper(&self.runner, &exports), file.as_os_str().as_bytes()],
+                args: &[b"-c", &wrapper, file.as_os_str().as_bytes()],
                 cwd: &cwd,
                 env: &given,
+                input: None,
                 output: self.to_us.as_fd(),
             })
         });
@@ -128,13 +142,14 @@ impl Supervisor<'_> {
             args: &args,
             cwd: &self.cwd(plan, &vars)?,
             env: &given,
+            input: None,
             output: self.to_us.as_fd(),
         })?;
         Ok(Attempt { pid, given, exit: None })
     }
 
     /// Where a step begins. Steps may take the source away; those after it still run.
-    fn cwd(&self, plan: &PlanStep, given: &Vars) -> Result<PathBuf, String> {
+    pub(super) fn cwd(&self, plan: &PlanStep, given: &Vars) -> Result<PathBuf, String> {
         let source = &self.places.source;
         match &plan.cwd {
             Some(cwd) => Ok(source.join(Session::expand(cwd, given).map_err(|why| format!("cwd {why}"))?)),
@@ -187,12 +202,17 @@ impl Supervisor<'_> {
     }
 
     /// An attempt is over: its output is let go; with the last one, its exports are kept.
-    fn settle(&mut self, step: usize, last: bool) -> Result<(), Error> {
+    pub(super) fn settle(&mut self, step: usize, last: bool) -> Result<(), Error> {
         if let Some(attempt) = self.attempt.take() {
-            let exports = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE));
-            if let Some(exports) = exports.filter(|_| last) {
-                self.session.keep(&attempt.given, &exports);
-            }
+            // After a pause it may turn out to have been the last.
+            self.exports = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE)).map(|it| (attempt.given, it));
+        }
+        // Code that is restarted has no end of its own, so what it exports is left to chance.
+        let keeps = !self.plan.steps.get(step).is_some_and(PlanStep::reloads);
+        if let Some((given, exports)) = self.exports.take_if(|_| last)
+            && keeps
+        {
+            self.session.keep(&given, &exports);
         }
         if last {
             self.mailbox.withdraw(step);
@@ -264,7 +284,7 @@ impl Supervisor<'_> {
     }
 
     /// What an after-step is told about the run.
-    fn verdict(&self, plan: &PlanStep) -> Option<Verdict> {
+    pub(super) fn verdict(&self, plan: &PlanStep) -> Option<Verdict> {
         let outcome = self.schedule.outcome().filter(|_| plan.after)?;
         let failed = outcome.failed.and_then(|step| self.plan.steps.get(step));
         let message = outcome.message.unwrap_or_default();
@@ -278,14 +298,14 @@ impl Supervisor<'_> {
     }
 
     /// Number and name of a step: `2/3 test`, `after 1/1 tell`.
-    fn label(&self, step: usize) -> String {
+    pub(super) fn label(&self, step: usize) -> String {
         let Some(plan) = self.plan.steps.get(step) else { return String::new() };
         let total = self.plan.steps.iter().filter(|other| other.after == plan.after).count();
         let number = self.plan.steps.iter().take(step + 1).filter(|other| other.after == plan.after).count();
         format!("{}{number}/{total} {}", if plan.after { "after " } else { "" }, plan.name)
     }
 
-    fn step_id(&self, step: usize) -> String {
+    pub(super) fn step_id(&self, step: usize) -> String {
         format!("{}-{}", self.plan.run.uid, step + 1)
     }
 }

@@ -120,9 +120,9 @@ const FAULTS: &[(&str, &str, &str, &str, i64)] = &[
     ),
     (
         "later",
-        "    box: {image: 'busybox:local'}\n    steps: [{name: w, watch: {code: x}}]",
+        "    box: {image: 'busybox:local'}\n    steps: [{name: w, script: x, when: 'true'}]",
         "InvalidPipeline",
-        "steps[0].watch: this version of Windlass cannot carry it out yet; leave it out",
+        "steps[0].when: this version of Windlass cannot carry it out yet; leave it out",
         3,
     ),
     (

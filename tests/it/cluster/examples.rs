@@ -1,7 +1,11 @@
 //! Every example, created as a user does it: `kubectl create -f FILE`, then its end.
 
-use super::world::{World, tool, verdict};
+use super::{
+    watch::is_served,
+    world::{World, tool, verdict},
+};
 use std::{collections::BTreeSet, fs, path::Path};
+use windlass::api::PipelineRunStatus;
 
 /// What an example comes to.
 struct Example {
@@ -11,12 +15,14 @@ struct Example {
     reason: &'static str,
     /// Lines of the box's output.
     prints: &'static [&'static str],
+    /// What the runner is told once the run waits for a person.
+    told: Option<&'static str>,
     /// First tags of the image that it pushes; the build number follows.
     tags: &'static [&'static str],
 }
 
-const EXAMPLES: [Example; 10] = [
-    Example { file: "01-hello.yaml", reason: "Succeeded", prints: &["hello"], tags: &[] },
+const EXAMPLES: [Example; 13] = [
+    Example { file: "01-hello.yaml", reason: "Succeeded", prints: &["hello"], told: None, tags: &[] },
     Example {
         file: "after-steps.yaml",
         reason: "StepFailed",
@@ -26,31 +32,74 @@ const EXAMPLES: [Example; 10] = [
             "the run has failed",
             "Unit tests: step test (2 of 3) failed with exit code 3",
         ],
+        told: None,
+        tags: &[],
+    },
+    Example {
+        file: "breakpoint.yaml",
+        reason: "Succeeded",
+        prints: &["deploying what was built"],
+        told: Some("continue"),
         tags: &[],
     },
     Example {
         file: "git-private.yaml",
         reason: "Succeeded",
         prints: &["./greet_test", "0 of 3 tests failed"],
+        told: None,
         tags: &[],
     },
     Example {
         file: "hello/run.yaml",
         reason: "Succeeded",
         prints: &["0 of 3 tests failed", "the run has passed"],
+        told: None,
         tags: &["1.4.2", "latest"],
     },
-    Example { file: "non-root.yaml", reason: "Succeeded", prints: &["/tmp/build", "hello"], tags: &[] },
+    Example { file: "non-root.yaml", reason: "Succeeded", prints: &["/tmp/build", "hello"], told: None, tags: &[] },
     Example {
         file: "params-and-pipeline.yaml",
         reason: "Succeeded",
         prints: &["hello, windlass (build 1)"],
+        told: None,
         tags: &[],
     },
-    Example { file: "push-with-credentials.yaml", reason: "Succeeded", prints: &[], tags: &["1.0", "latest"] },
-    Example { file: "push-with-password.yaml", reason: "Succeeded", prints: &[], tags: &["my-amazing-tag"] },
-    Example { file: "scratch.yaml", reason: "Succeeded", prints: &[], tags: &["latest"] },
-    Example { file: "services.yaml", reason: "Succeeded", prints: &["web says: hello from a service"], tags: &[] },
+    Example {
+        file: "push-with-credentials.yaml",
+        reason: "Succeeded",
+        prints: &[],
+        told: None,
+        tags: &["1.0", "latest"],
+    },
+    Example {
+        file: "shell.yaml",
+        reason: "Succeeded",
+        prints: &["deploying 1.4.2"],
+        told: Some("continue"),
+        tags: &[],
+    },
+    Example {
+        file: "services.yaml",
+        reason: "Succeeded",
+        prints: &["web says: hello from a service"],
+        told: None,
+        tags: &[],
+    },
+    Example {
+        file: "watch.yaml",
+        reason: "Succeeded",
+        prints: &["this step runs once", "serving: hello from a watched server", "the server is done"],
+        told: Some("finish"),
+        tags: &[],
+    },
+    Example {
+        file: "push-with-password.yaml",
+        reason: "Succeeded",
+        prints: &[],
+        told: None,
+        tags: &["my-amazing-tag"],
+    },
+    Example { file: "scratch.yaml", reason: "Succeeded", prints: &[], told: None, tags: &["latest"] },
 ];
 
 fn root() -> &'static Path {
@@ -96,6 +145,12 @@ async fn every_example_runs_as_it_is() {
     let world = World::new().await;
     let started: Vec<_> = EXAMPLES.iter().map(|example| (example, create(&world, example.file))).collect();
     for (example, run) in started {
+        if let Some(verb) = example.told {
+            let waits = |s: &PipelineRunStatus| verdict(s).0 == "WaitingForUser" || is_served(s);
+            world.until(&run, "waiting", |s| !s.conditions.is_empty() && waits(s)).await;
+            let exec = ["exec", &format!("{run}-1"), "-c", "box", "--", "/dev/windlass/in/windlass-runner", verb];
+            world.kubectl(&exec, "").unwrap_or_else(|error| panic!("{}: {error}", example.file));
+        }
         let status = world.end(&run).await;
         assert_eq!(verdict(&status).0, example.reason, "{}: {:?}", example.file, verdict(&status));
         let log = world.log(&run).await;

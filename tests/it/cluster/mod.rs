@@ -18,6 +18,8 @@ mod push;
 mod registry;
 mod run;
 mod scratch;
+mod shell;
+mod watch;
 mod world;
 
 use kube::{

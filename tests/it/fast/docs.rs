@@ -1,6 +1,7 @@
 //! The documents against the code: what a page lists is what there is, and what it points to exists.
 
 use super::crds::definitions;
+use rstest::rstest;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -91,12 +92,17 @@ fn every_reason_has_an_entry_and_every_entry_a_reason() {
 
 #[test]
 fn every_property_of_a_step_has_a_row_and_every_row_a_property() {
-    let steps = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/steps/items/properties";
     let pipeline = definitions().iter().find(|crd| crd["spec"]["names"]["kind"] == "Pipeline").unwrap();
-    for (kind, page) in [("dockerPush", "docker-push.md"), ("dockerScratchPush", "docker-scratch-push.md")] {
+    let steps = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/steps/items/properties";
+    for (kind, page) in [
+        ("dockerPush", "docker-push.md"),
+        ("dockerScratchPush", "docker-scratch-push.md"),
+        ("shell", "shell.md"),
+        ("watch", "watch.md"),
+    ] {
         let properties = pipeline.pointer(&format!("{steps}/{kind}/properties")).and_then(Value::as_object).unwrap();
-        let rows = rows(&read(&format!("docs/reference/steps/{page}")));
-        assert_eq!(unique(rows.into_iter().map(|(name, _)| name), page), unique(properties.keys().cloned(), kind));
+        let listed = rows(&read(&format!("docs/reference/steps/{page}"))).into_iter().map(|(name, _)| name);
+        assert_eq!(unique(listed, page), unique(properties.keys().cloned(), kind));
     }
 }
 

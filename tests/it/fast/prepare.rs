@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use windlass::wire::{
-    EnvFromSource, EnvItem, EnvValue, Order, OrderStep, ServiceCheck, SourceOrder, StepWork, Variable,
+    EnvFromSource, EnvItem, EnvValue, Order, OrderStep, POD_IP_FILE, ServiceCheck, SourceOrder, StepWork, Variable,
 };
 
 fn text(name: &str, value: &str) -> EnvItem {
@@ -46,6 +46,7 @@ fn an_inline_run_is_placed_whole() {
         ..pod.order()
     };
     pod.succeeds(&order);
+    assert_eq!(fs::read_to_string(pod.inside(POD_IP_FILE)).unwrap(), "10.1.2.3");
     let plan = pod.plan();
     assert_eq!(plan.env, [variable("STAGE", "test", false)]);
     assert_eq!((plan.run, plan.deadline_ms), (order.run, order.deadline_ms));
@@ -59,13 +60,14 @@ fn an_inline_run_is_placed_whole() {
         (pod.source("bin"), 0o755),
         (pod.source(""), 0o755),
         (pod.inside("plan.json"), 0o644),
+        (pod.inside(POD_IP_FILE), 0o644),
         (pod.inside("windlass-runner"), 0o755),
     ] {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{path:?}");
     }
     let runner = fs::read(env!("CARGO_BIN_EXE_windlass-runner")).unwrap();
     assert!(fs::read(pod.inside("windlass-runner")).unwrap() == runner, "another runner was placed");
-    assert_eq!(pod.names("dev/windlass/in"), ["plan.json", "windlass-runner"]);
+    assert_eq!(pod.names("dev/windlass/in"), ["plan.json", POD_IP_FILE, "windlass-runner"]);
     assert_eq!(pod.names("dev/windlass/disk"), ["source"]);
 }
 

@@ -1,7 +1,9 @@
 //! The real runner, in directories of a test, which plays `prepare` and the agent.
 
 mod pack;
+mod shell;
 mod test_box;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;

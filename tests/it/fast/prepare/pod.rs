@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use tempfile::TempDir;
-use windlass::wire::{Failure, ORDER_PIECE_BYTES, ORDER_VARIABLE, Order, Plan, RunInfo, VERSION};
+use windlass::wire::{Failure, ORDER_PIECE_BYTES, ORDER_VARIABLE, Order, POD_IP_VARIABLE, Plan, RunInfo, VERSION};
 
 pub(super) struct Pod {
     root: TempDir,
@@ -43,6 +43,7 @@ impl Pod {
     pub(super) fn command(&self, order: Option<&Order>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
         command.arg("prepare").arg("--root").arg(self.root.path());
+        command.env(POD_IP_VARIABLE, "10.1.2.3");
         command.env("TMPDIR", self.path("tmp")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let text = order.map(|order| serde_json::to_string(order).unwrap()).unwrap_or_default();
         let (mut rest, mut number) = (text.as_str(), 0);

@@ -11,7 +11,7 @@ use windlass::wire::{
     Variable, log_file,
 };
 
-const RUNNER: &str = env!("CARGO_BIN_EXE_windlass-runner");
+pub(super) const RUNNER: &str = env!("CARGO_BIN_EXE_windlass-runner");
 /// How long anything may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -250,6 +250,9 @@ impl Node {
                 Some(seconds) => (Duration::from_secs(seconds.parse().unwrap()), Some(0)),
                 None => (Duration::from_secs(1), Some(u8::from(script != "true"))),
             },
+            StepWork::Shell(_) => panic!("nobody is there to attach"),
+            // It runs until the run is cancelled or its time is over.
+            StepWork::Watch(_) => (Duration::from_hours(24), None),
             StepWork::Agent | StepWork::Pack { .. } => {
                 self.files(uid, |files| files.asked = Some(index));
                 self.store.touch();

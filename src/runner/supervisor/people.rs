@@ -1,0 +1,214 @@
+//! What people do to a run: they are told that it waits, ask it to go on, and get terminals. Called by
+//! the loop.
+//!
+//! A terminal is a process of its own ([`crate::runner::terminal`]), which holds the shell while
+//! connections come and go. That of a `shell` step is the step's attempt; another is opened when a
+//! person asks for one, and leaving it changes nothing.
+//!
+//! **Invariant:** what a person may do is the schedule's to say; nothing here waits for anybody.
+
+use super::{Attempt, Supervisor, epoch_ms};
+use crate::runner::control::{Call, Reply};
+use crate::runner::env::Vars;
+use crate::runner::schedule::{End, Event, Verb};
+use crate::runner::terminal::{self, Opened};
+use crate::runner::{Error, child, script, words};
+use crate::wire::{PlanStep, Record, ShellWork, StepWork, Wait};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use nix::unistd::Pid;
+use std::ffi::OsStr;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// The terminals of a run.
+#[derive(Default)]
+pub(super) struct Terminals {
+    /// How many there were, for their names.
+    opened: usize,
+    /// That of the `shell` step that runs.
+    of_step: Option<Opened>,
+    /// The one beside the steps.
+    beside: Option<(Pid, Opened)>,
+}
+
+impl Terminals {
+    /// Takes note that a child ended which is no attempt.
+    pub(super) fn ended(&mut self, pid: Pid) {
+        self.beside.take_if(|(beside, _)| *beside == pid);
+    }
+}
+
+impl Supervisor<'_> {
+    /// Answers who calls.
+    pub(super) fn hear_people(&mut self) -> Result<(), Error> {
+        let Some(mut control) = self.control.take() else { return Ok(()) };
+        let served = control.serve(self.now(), |call| self.reply(call));
+        self.control = Some(control);
+        served
+    }
+
+    fn reply(&mut self, call: Call) -> Result<Reply, Error> {
+        match call {
+            Call::Continue { step } => self.ask_for(Verb::Continue, step.as_deref()),
+            Call::Finish { step } => self.ask_for(Verb::Finish, step.as_deref()),
+            Call::Retry { step } => self.ask_for(Verb::Retry, step.as_deref()),
+            Call::Shell => Ok(self.terminal().unwrap_or_else(Reply::Refused)),
+            Call::Environment => Ok(self.environment().unwrap_or_else(Reply::Refused)),
+        }
+    }
+
+    /// Does what a person asks, if it may be.
+    fn ask_for(&mut self, verb: Verb, named: Option<&str>) -> Result<Reply, Error> {
+        let step = match self.schedule.may(verb, named) {
+            Ok(step) => step,
+            Err(why) => return Ok(Reply::Refused(why)),
+        };
+        let what = match verb {
+            Verb::Continue => "goes on",
+            Verb::Finish => "is finished",
+            Verb::Retry => "is repeated",
+        };
+        self.tell(Event::Asked(verb))?;
+        Ok(Reply::Done(format!("step {} {what}", self.name(step))))
+    }
+
+    /// Tells people that a step waits at a breakpoint.
+    pub(super) fn pause(&mut self, step: usize, failed: Option<&End>) -> Result<(), Error> {
+        if failed.is_some() {
+            self.settle(step, false)?;
+        }
+        let (why, code) = failed.map_or((Wait::Before, None), |end| (Wait::Failed, end.code));
+        self.journal.append(&Record::Waiting { at: epoch_ms(), step, why, code })?;
+        let run = &self.plan.run.name;
+        let told = match failed {
+            None => format!("waits before it begins; go on with: windlass continue {run}"),
+            Some(end) => format!(
+                "{}; look with: windlass shell {run}, then windlass retry {run} --step {} or windlass continue {run}",
+                words::ended(end),
+                self.name(step)
+            ),
+        };
+        self.output.say(&format!("wait  [{}] {}: {told}", words::took(self.now()), self.label(step)));
+        Ok(())
+    }
+
+    /// Opens the terminal of a `shell` step; the inner error is for people.
+    pub(super) fn start_terminal(&mut self, step: usize, work: &ShellWork) -> Result<Result<(), String>, Error> {
+        let Some(plan) = self.plan.steps.get(step) else { return Ok(Ok(())) };
+        let given = self.given(plan, step);
+        let code = match &work.code {
+            Some(code) => {
+                let file = self.settings.disk.join(super::acts::SCRIPTS_DIR).join(&plan.name);
+                script::write(&file, code)?;
+                Some(file)
+            }
+            None => None,
+        };
+        let cwd = self.cwd(plan, &given);
+        let opened = cwd.and_then(|cwd| self.open_terminal(&work.cmd, code.as_deref(), &cwd, &given));
+        let (pid, opened) = match opened {
+            Ok(opened) => opened,
+            Err(why) => return Ok(Err(why)),
+        };
+        self.attempt = Some(Attempt { pid, given, exit: None });
+        self.terminals.of_step = Some(opened);
+        self.journal.append(&Record::Waiting { at: epoch_ms(), step, why: Wait::Shell, code: None })?;
+        let line = format!("attach with: windlass shell {}", self.plan.run.name);
+        self.output.say(&format!("wait  [{}] {}: {line}", words::took(self.now()), self.label(step)));
+        Ok(Ok(()))
+    }
+
+    /// The terminal for who asks now.
+    fn terminal(&mut self) -> Result<Reply, String> {
+        let (step, plan) = self.at()?;
+        let (run, name) = (self.plan.run.name.clone(), plan.name.clone());
+        if matches!(plan.work, StepWork::Shell(_)) && !self.schedule.is_paused() {
+            let opened = self.terminals.of_step.as_ref().filter(|_| self.attempt.is_some());
+            let opened = opened.ok_or_else(|| format!("step {name} is over"))?;
+            let notice =
+                format!("{run}, step {name}: {}; exit or Ctrl-D ends the step and the run goes on", opened.shell);
+            return Ok(Reply::Terminal { socket: opened.socket.clone(), notice });
+        }
+        if self.terminals.beside.is_none() {
+            let given = self.given(&plan, step);
+            let cwd = self.cwd(&plan, &given)?;
+            self.terminals.beside = Some(self.open_terminal(&[], None, &cwd, &given)?);
+        }
+        let (_, opened) = self.terminals.beside.as_ref().ok_or("the terminal is gone")?;
+        let then = if self.schedule.is_paused() { "which waits" } else { "which runs" };
+        let notice = format!("{run}, at step {name}, {then}: {}; leaving it changes nothing", opened.shell);
+        Ok(Reply::Terminal { socket: opened.socket.clone(), notice })
+    }
+
+    /// What a command of a person begins with.
+    fn environment(&mut self) -> Result<Reply, String> {
+        let (step, plan) = self.at()?;
+        let given = self.given(&plan, step);
+        let cwd = self.cwd(&plan, &given)?;
+        let mut bytes = [cwd.as_os_str().as_bytes(), b"\0"].concat();
+        for (name, value) in &given {
+            bytes.extend([name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());
+        }
+        Ok(Reply::Environment(BASE64.encode(bytes)))
+    }
+
+    /// The step that the run is at.
+    fn at(&self) -> Result<(usize, PlanStep), String> {
+        let current = self.schedule.current().and_then(|step| Some((step, self.plan.steps.get(step)?.clone())));
+        current.ok_or_else(|| "no step runs now".into())
+    }
+
+    fn given(&self, plan: &PlanStep, step: usize) -> Vars {
+        self.session.of_step(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref())
+    }
+
+    fn name(&self, step: usize) -> &str {
+        self.plan.steps.get(step).map_or("", |plan| plan.name.as_str())
+    }
+
+    fn open_terminal(
+        &mut self,
+        cmd: &[String],
+        code: Option<&Path>,
+        cwd: &Path,
+        given: &Vars,
+    ) -> Result<(Pid, Opened), String> {
+        let shell;
+        let words = if cmd.is_empty() {
+            shell = script::shell(None).or_else(|_| script::shell(self.plan.shell.as_deref()))?;
+            vec![shell.as_os_str()]
+        } else {
+            cmd.iter().map(OsStr::new).collect()
+        };
+        let program = words.first().copied().unwrap_or_default();
+        find(program, cwd, given)?;
+        self.terminals.opened += 1;
+        let socket = self.settings.outbox.join(format!("terminal-{}", self.terminals.opened));
+        let listener = terminal::listen(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+        let mut args = vec![terminal::HOST_COMMAND.as_bytes(), code.map_or(b"", |code| code.as_os_str().as_bytes())];
+        args.extend(words.iter().map(|word| word.as_bytes()));
+        let pid = child::spawn(&child::Command {
+            program: &self.runner,
+            args: &args,
+            cwd,
+            env: given,
+            input: Some(listener.as_fd()),
+            output: self.to_us.as_fd(),
+        })?;
+        Ok((pid, Opened { socket, shell: program.to_string_lossy().into_owned() }))
+    }
+}
+
+/// Looks for a program as a shell would, so that a missing one is said before anybody attaches.
+fn find(program: &OsStr, cwd: &Path, given: &Vars) -> Result<(), String> {
+    let runs = |path: PathBuf| nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file();
+    let found = if program.as_bytes().contains(&b'/') {
+        runs(cwd.join(program))
+    } else {
+        let path = given.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| runs(cwd.join(dir).join(program)))
+    };
+    if found { Ok(()) } else { Err(format!("{}: not found in the box", program.display())) }
+}
