@@ -107,7 +107,7 @@ async fn a_shell_step_waits_until_a_person_leaves_it() {
     person.sees("step look: /bin/bash");
     person.types("echo kept $KEPT\n");
     person.sees("\nkept 42");
-    person.is_lost();
+    person.loses_the_connection();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(waits(&world.runs().get("s").await.unwrap().status.unwrap()));
 
