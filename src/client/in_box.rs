@@ -96,7 +96,15 @@ impl<'a> InBox<'a> {
             Ok(Err(kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code)))) => {
                 Err(self.refused(code.as_u16()).into())
             }
-            Ok(Err(error)) => Err(refusal::explain(&error, &self.ask(), self.cluster)),
+            Ok(Err(error)) => {
+                let denied = matches!(&error, kube::Error::Api(status) if status.code == 403);
+                match refusal::explain(&error, &self.ask(), self.cluster) {
+                    Stop::Faults(faults) if denied => {
+                        Err(Stop::Faults(faults.into_iter().map(|fault| fault.hint(self.rights())).collect()))
+                    }
+                    stop => Err(stop),
+                }
+            }
             Err(_) => {
                 let cluster = self.cluster;
                 Err(cluster.unreachable(&format!("no answer from {} in {:?}", cluster.url, cluster.timeout)).into())
@@ -133,6 +141,12 @@ impl<'a> InBox<'a> {
         Ask { verb: "exec into", resource: "pods", name: Some(&self.pod), sent: None }
     }
 
+    /// What a caller needs.
+    fn rights(&self) -> String {
+        let namespace = &self.view.namespace;
+        format!("needs get and create on pods/exec in {namespace}: ClusterRole edit, or windlass-shell")
+    }
+
     /// The API server did not open the connection; it says no more than a number.
     fn refused(&self, code: u16) -> Fault {
         let namespace = &self.view.namespace;
@@ -140,7 +154,7 @@ impl<'a> InBox<'a> {
             401 => Fault::new(reason::UNAUTHORIZED, Exit::Denied, "the cluster does not know who you are (401)")
                 .hint("log in again, as your cluster's kubeconfig asks for"),
             403 => Fault::new(reason::FORBIDDEN, Exit::Denied, format!("you may not exec into pods in {namespace}"))
-                .hint(format!("needs get and create on pods/exec in {namespace}: ClusterRole edit, or windlass-shell")),
+                .hint(self.rights()),
             404 => Fault::new(reason::NO_BOX, Exit::NotFound, format!("the pod {} is gone", self.pod)),
             code => Fault::new(
                 reason::CLUSTER_ERROR,

@@ -110,7 +110,7 @@ impl Person {
     }
 
     /// The program is killed, as if its connection or its machine were gone.
-    pub(crate) fn is_lost(mut self) {
+    pub(crate) fn loses_the_connection(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -239,7 +239,7 @@ impl Host {
         let patience = Duration::from_millis(PATIENCE_MS);
         let lost = |person: &Person| person.stuck.is_some_and(|since| now >= since + patience);
         let crowded = self.is_held();
-        self.people.retain(|person| !person.gone && !(crowded && lost(person)));
+        self.people.retain(|person| !(person.gone || crowded && lost(person)));
     }
 
     /// The shell's exit code, once it has ended.

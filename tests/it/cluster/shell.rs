@@ -107,7 +107,7 @@ async fn a_shell_step_waits_until_a_person_leaves_it() {
     person.sees("step look: /bin/bash");
     person.types("echo kept $KEPT\n");
     person.sees("\nkept 42");
-    person.is_lost();
+    person.loses_the_connection();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(waits(&world.runs().get("s").await.unwrap().status.unwrap()));
 
@@ -169,7 +169,7 @@ async fn a_failed_step_is_mended_and_repeated_in_its_box() {
     let (code, said) = say(&world, &["run", "-d", "--breakpoint", "on-failure", "-f", file.path().to_str().unwrap()]);
     assert_eq!(code, Some(0), "{said}");
     let status = wait(&world, "b").await;
-    let told = "step test waits; it failed with exit code 1; attach with: windlass shell b; then: windlass retry b --step test, or windlass continue b";
+    let told = "step test waits; it failed with exit code 2; attach with: windlass shell b; then: windlass retry b --step test, or windlass continue b";
     assert_eq!(verdict(&status).1, told);
     assert_eq!(event(&world, "b", "WaitingForUser"), told);
     let (code, said) = say(&world, &["retry", "b", "--step", "build"]);
@@ -240,7 +240,7 @@ async fn who_may_not_exec_is_told_what_is_missing() {
         (
             Some(4),
             format!(
-                "error[Forbidden]: you may not exec into pods in {place}\n\
+                "error[Forbidden]: system:serviceaccount:{place}:ann may not exec into pods in {place}\n\
                  hint: needs get and create on pods/exec in {place}: ClusterRole edit, or windlass-shell\n"
             )
         )

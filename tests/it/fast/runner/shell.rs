@@ -113,7 +113,7 @@ fn a_lost_connection_ends_nothing_and_the_next_finds_the_shell_as_it_was() {
     person.sees("ready> ");
     person.types("i=0; while sleep 0.01; do i=$((i+1)); echo $i > ticks; done &\n");
     person.sees("ready> ");
-    person.is_lost();
+    person.loses_the_connection();
     std::thread::sleep(Duration::from_millis(200));
     waits(&mut running, 0, Wait::Shell);
     let mut person = attach(&running);
@@ -167,7 +167,7 @@ fn a_shell_that_prints_much_reaches_all_who_read() {
     person.sees("\n199999\r\n200000\r\ndone");
     person.types("exit\n");
     assert_eq!(person.leaves(), Some(0));
-    silent.is_lost();
+    silent.loses_the_connection();
     running.end().passed();
 }
 
@@ -179,7 +179,7 @@ fn a_program_that_never_stops_printing_holds_nobody_up() {
     person.prompts();
     person.types("yes\n");
     person.sees("y\r\ny\r\n");
-    person.is_lost();
+    person.loses_the_connection();
     let mut person = attach(&running);
     person.sees("y\r\ny\r\n");
     person.types("\u{3}");
