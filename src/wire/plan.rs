@@ -196,6 +196,17 @@ pub struct WatchWork {
     pub ports: Vec<u16>,
 }
 
+impl StepWork {
+    /// Whether the agent carries it out, in the end.
+    #[must_use]
+    pub fn asks_agent(&self) -> bool {
+        match self {
+            Self::Agent | Self::Pack { .. } => true,
+            Self::Script(_) | Self::Shell(_) | Self::Watch(_) => false,
+        }
+    }
+}
+
 impl Default for StepWork {
     fn default() -> Self {
         Self::Script(String::new())

@@ -55,7 +55,7 @@ impl Schedule {
             (State::Paused { .. }, Verb::Finish) => {
                 Err(format!("step {name} waits at a breakpoint, which finish does not end; use continue"))
             }
-            (State::Paused { failed: Some(_), .. }, Verb::Retry) if plan.work == StepWork::Agent => {
+            (State::Paused { failed: Some(_), .. }, Verb::Retry) if plan.work.asks_agent() => {
                 Err(format!("step {name} is done by the agent, which does it once; start the run again instead"))
             }
             (State::Paused { failed: Some(_), .. }, Verb::Retry) if self.repeated >= REPEATS => {
@@ -132,6 +132,6 @@ impl Schedule {
 fn ends_when_told(step: &PlanStep) -> bool {
     match step.work {
         StepWork::Shell(_) | StepWork::Watch(_) => true,
-        StepWork::Script(_) | StepWork::Agent => false,
+        StepWork::Script(_) | StepWork::Agent | StepWork::Pack { .. } => false,
     }
 }

@@ -121,7 +121,7 @@ impl Supervisor<'_> {
         disable_sync: bool,
     ) -> Result<Attempt, String> {
         let vars: Vars = if disable_sync {
-            self.environment(step, plan).0.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+            self.of_request(step, plan).0.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
         } else {
             self.session.of_step(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref())
         };
@@ -167,7 +167,7 @@ impl Supervisor<'_> {
         }
         let packed = packs.then(|| self.packed(unpacked));
         let Some(plan) = self.plan.steps.get(step) else { return Ok(()) };
-        let (run_env, env) = self.environment(step, plan);
+        let (run_env, env) = self.of_request(step, plan);
         self.mailbox.ask(&Request { version: VERSION, step, run_env, env, packed })?;
         self.journal.append(&Record::Asked { at: epoch_ms(), step })?;
         // An answer may be there already; nothing would announce it.
@@ -191,7 +191,7 @@ impl Supervisor<'_> {
     }
 
     /// What the run itself defines, and the same with what steps exported.
-    fn environment(&self, step: usize, plan: &PlanStep) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    fn of_request(&self, step: usize, plan: &PlanStep) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
         self.session.of_request(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref())
     }
 
