@@ -1,7 +1,6 @@
 //! The documents against the code: what a page lists is what there is, and what it points to exists.
 
 use super::crds::definitions;
-use rstest::rstest;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
