@@ -40,6 +40,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an engine may take to say that a box runs that has asked for something already, and between two looks.
 const BOX_PATIENCE: Duration = Duration::from_secs(5);
 const BOX_LOOK: Duration = Duration::from_millis(50);
+/// Younger images of unknown runs may be the work of somebody else on this engine, another agent or a local run.
+const YOUNG_S: i64 = 600;
 /// Box images whose config is remembered.
 const BASES: usize = 16;
 /// Pieces of a layer that wait for the upload.
@@ -64,14 +66,16 @@ impl Relay {
         Self { engine, client, turns: Arc::new(Semaphore::new(PUSHES)), bases: Arc::default() }
     }
 
-    /// Removes committed images of runs that are not among these (by UID). Gives how many.
+    /// Removes committed images of runs that are not among these (by UID), once they are ten minutes old. Gives how
+    /// many.
     ///
     /// # Errors
     /// The engine cannot list them; one that cannot be removed stays for the next sweep.
     pub async fn sweep(&self, live: &BTreeSet<String>) -> Result<usize, EngineError> {
         let mut removed = 0;
         for leftover in self.engine.leftovers().await? {
-            if live.contains(&leftover.key.run_uid) {
+            let is_young = leftover.created_s > Timestamp::now().as_second().saturating_sub(YOUNG_S);
+            if live.contains(&leftover.key.run_uid) || is_young {
                 continue;
             }
             match self.engine.remove(&leftover.image).await {

@@ -230,6 +230,21 @@ const ENTRIES: &[Entry] = &[
         "take away what the message names, or set secretsInImage to Warn or Allow",
     ),
     ("ForbiddenLabel", "a label name is reserved", "choose another name"),
+    (
+        "UnsafeFile",
+        "a file must not be in an image, or cannot be; the message has its path and why",
+        "take it away, or put what the image needs into $WERCKER_OUTPUT_DIR",
+    ),
+    (
+        "EmptyImage",
+        "the directory of a dockerScratchPush holds no file",
+        "put files into $WERCKER_OUTPUT_DIR, or name their directory in directory",
+    ),
+    (
+        "ImageTooLarge",
+        "the files of a dockerScratchPush are too many, or too large",
+        "push less, or push the box with dockerPush",
+    ),
     ("DigestMismatch", "the registry has other bytes than were sent", "retry the run"),
     (
         "Interrupted",

@@ -285,7 +285,8 @@ impl Engine for DockerEngine {
                 let keys = image.repo_tags.iter().filter_map(|name| CommitKey::from_image_name(name));
                 for key in keys.filter(|key| image.labels.get(COMMIT_LABEL) == Some(&key.to_string())) {
                     let container_id = image.labels.get(CONTAINER_LABEL).cloned().unwrap_or_default();
-                    found.push(Leftover { key, image: CommittedImage { id: image.id.clone() }, container_id });
+                    let committed = CommittedImage { id: image.id.clone() };
+                    found.push(Leftover { key, image: committed, created_s: image.created, container_id });
                 }
             }
             Ok(found)

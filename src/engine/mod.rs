@@ -192,6 +192,8 @@ pub struct Leftover {
     pub key: CommitKey,
     /// The image.
     pub image: CommittedImage,
+    /// When it was made, in seconds since the epoch.
+    pub created_s: i64,
     /// ID of the container it was made from: another attempt of the same run has another box, so a commit may
     /// be used again only for the same container.
     pub container_id: String,

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 struct Starting {
     looks: AtomicU32,
     images_read: AtomicU32,
+    left: Vec<Leftover>,
+    removed: Mutex<Vec<String>>,
 }
 
 impl Engine for Starting {
@@ -40,12 +42,13 @@ impl Engine for Starting {
         unimplemented!()
     }
 
-    fn remove<'a>(&'a self, _: &'a CommittedImage) -> EngineFuture<'a, ()> {
-        unimplemented!()
+    fn remove<'a>(&'a self, image: &'a CommittedImage) -> EngineFuture<'a, ()> {
+        self.removed.lock().unwrap().push(image.id.clone());
+        async { Ok(()) }.boxed()
     }
 
     fn leftovers(&self) -> EngineFuture<'_, Vec<Leftover>> {
-        unimplemented!()
+        async { Ok(self.left.clone()) }.boxed()
     }
 
     fn unpause_stuck<'a>(&'a self, _: &'a [String]) -> EngineFuture<'a, Vec<String>> {
@@ -60,6 +63,21 @@ async fn a_box_that_is_only_starting_is_waited_for() {
     assert_eq!(find_box(&after(20), &run).await.unwrap().id, "c");
     let error = find_box(&after(u32::MAX), &run).await.unwrap_err();
     assert_eq!(error.to_string(), "the box is gone");
+}
+
+#[tokio::test]
+async fn only_old_images_of_unknown_runs_are_swept() {
+    let left = |run: &str, age_s: i64| Leftover {
+        key: CommitKey { run_uid: run.into(), step: "push".into() },
+        image: CommittedImage { id: format!("{run}-{age_s}") },
+        created_s: Timestamp::now().as_second() - age_s,
+        container_id: "c".into(),
+    };
+    let left = vec![left("live", 5000), left("live", 5), left("gone", 5000), left("gone", 5)];
+    let engine = Arc::new(Starting { left, ..Default::default() });
+    let relay = Relay::new(engine.clone(), Client::new(Trust::default()).unwrap());
+    assert_eq!(relay.sweep(&BTreeSet::from(["live".to_owned()])).await.unwrap(), 1);
+    assert_eq!(*engine.removed.lock().unwrap(), ["gone-5000"]);
 }
 
 #[tokio::test]

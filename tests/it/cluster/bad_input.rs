@@ -207,7 +207,10 @@ async fn a_missing_pipeline_is_waited_for_and_then_found() {
         verdict(&waits),
         (
             "PipelineNotFound".into(),
-            format!("Pipeline p does not exist in namespace {}; create it or mend pipelineRef.name", world.namespace)
+            format!(
+                "waiting up to 30s for Pipeline p in namespace {}; create it or mend pipelineRef.name",
+                world.namespace
+            )
         )
     );
     world.apply(
