@@ -7,7 +7,7 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 # Statically linked, so that they run in any image.
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO)
 STATIC_DIR := target/$(HOST)
-RUNNER_BYTES_MAX := 1500000
+RUNNER_BYTES_MAX := 1800000
 IN_CLUSTER := source target/cluster/env &&
 
 .PHONY: help build binaries image cluster cluster-down install demo check test fast lint gen bench clean-cluster
