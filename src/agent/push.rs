@@ -249,10 +249,10 @@ pub fn decide(tags: &[String], image: &ImageStatus, at: &[Option<String>], prese
     let repository = &image.repository;
     if left.is_empty() {
         Resume::Finish(left)
-    } else if moved == 0 && present {
+    } else if moved == 0 && present && at.first().is_some_and(Option::is_some) {
         let first = tags.first().map(String::as_str).unwrap_or_default();
         Resume::Interrupted(format!(
-            "the agent ended in the middle of the push of {digest}, and {repository}:{first} was moved by another push since"
+            "the agent ended in the middle of the push of {digest}, and {repository}:{first} has another image: by another push since, or an earlier one that made the same image"
         ))
     } else if moved == 0 {
         Resume::StartOver

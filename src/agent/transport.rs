@@ -41,9 +41,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const BOX_PATIENCE: Duration = Duration::from_secs(5);
 const BOX_LOOK: Duration = Duration::from_millis(50);
 /// Younger images of unknown runs may be the work of somebody else on this engine, another agent or a local run.
-const YOUNG_S: i64 = 600;
+const YOUNG_S: i64 = 3600;
 /// Box images whose config is remembered.
 const BASES: usize = 16;
+/// Largest config that is remembered, as JSON.
+const BASE_BYTES: usize = 64 * 1024;
 /// Pieces of a layer that wait for the upload.
 const LAYER_QUEUE: usize = 8;
 /// Tag under which the engine pushes to the door; it goes nowhere.
@@ -66,7 +68,7 @@ impl Relay {
         Self { engine, client, turns: Arc::new(Semaphore::new(PUSHES)), bases: Arc::default() }
     }
 
-    /// Removes committed images of runs that are not among these (by UID), once they are ten minutes old. Gives how
+    /// Removes committed images of runs that are not among these (by UID), once they are an hour old. Gives how
     /// many.
     ///
     /// # Errors
@@ -126,6 +128,9 @@ impl Relay {
             return Ok(base);
         }
         let base = self.engine.base_image(container).await?;
+        if base.config.to_string().len() > BASE_BYTES {
+            return Ok(base);
+        }
         let mut known = self.known_bases();
         if known.len() >= BASES {
             known.pop_front();

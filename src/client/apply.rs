@@ -97,7 +97,8 @@ fn silent(stop: Stop, secret: &Value, file: &str) -> Stop {
         .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         .filter(|value| !value.is_empty())
         .collect();
-    let quotes = |text: &str| values.iter().any(|value| text.contains(value.as_str()));
+    // The API server quotes values that it cannot read in its own way, the nested ones too.
+    let quotes = |text: &str| text.contains("Value:") || values.iter().any(|value| text.contains(value.as_str()));
     let judge = |fault: Fault| {
         if !quotes(&fault.message) && !fault.notes.iter().any(|note| quotes(note)) {
             return fault;
@@ -129,6 +130,8 @@ mod tests {
         };
         let quoting = told("expected string, got &value.valueUnstructured{Value:7391}");
         assert!(quoting.contains("refused secret/login") && !quoting.contains("7391"), "{quoting}");
+        let nested = told("got &value.valueUnstructured{Value:map[string]interface {}{\"password\":\"hunter2\"}}");
+        assert!(nested.contains("refused secret/login") && !nested.contains("hunter2"), "{nested}");
         assert!(told("f: .stringData: no such field").contains("no such field"));
     }
 }

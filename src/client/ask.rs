@@ -6,7 +6,7 @@ use super::{
     Session,
     args::AskArgs,
     exit::Exit,
-    fault::{Fault, Stop, reason},
+    fault::{Fault, Stop, one_line, reason},
     in_box::{Ended, InBox},
 };
 
@@ -24,7 +24,7 @@ pub(super) async fn ask(session: &mut Session, verb: &'static str, args: &AskArg
     let (ended, said) = there.say(&words).await?;
     match ended {
         Ended::Code(0) => {
-            session.screen.message(&format!("{name}: {said}"))?;
+            session.screen.message(&format!("{name}: {}", one_line(&said)))?;
             session.screen.message(&format!("hint: {} logs -f {name}", session.program))?;
             Ok(Exit::Success)
         }

@@ -171,7 +171,7 @@ pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZo
                 StepPhase::Pending | StepPhase::Succeeded => {}
             }
             notes.extend(s.addresses.iter().map(|address| one_line(address)));
-            for image in &s.images {
+            for image in s.images.iter().filter(|image| !image.tags.is_empty()) {
                 notes.push(one_line(&format!("{}@{}  tags {}", image.repository, image.digest, image.tags.join(", "))));
             }
         }

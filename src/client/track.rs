@@ -396,7 +396,9 @@ impl Tracker {
         let took_ms = self.begun_at(i).zip(over_ms).filter(|_| begun).map(|(from, to)| to.saturating_sub(from));
         let Some(track) = self.steps.get_mut(i) else { return };
         track.finished = true;
-        for image in &status.images {
+        // A digest without a tag was only about to be pushed.
+        let images: Vec<_> = status.images.iter().filter(|image| !image.tags.is_empty()).cloned().collect();
+        for image in &images {
             events.push((at_ms, Event::Image { step: track.info.name.clone(), image: image.clone() }));
         }
         let result = match status.phase {
@@ -413,7 +415,7 @@ impl Tracker {
             reason: status.reason.clone().filter(|_| !passed).unwrap_or_default(),
             message: status.message.clone().unwrap_or_default(),
             took_ms,
-            images: status.images.clone(),
+            images,
         };
         events.push((at_ms, Event::StepFinished(end)));
     }

@@ -173,9 +173,9 @@ impl RunView {
             .or_else(|| self.status.steps.iter().find(|s| s.phase == StepPhase::Failed))
     }
 
-    /// Images that were pushed, in order.
+    /// Images that were pushed, in order: a digest without a tag was only about to be.
     pub(super) fn images(&self) -> impl Iterator<Item = &ImageStatus> {
-        self.status.steps.iter().flat_map(|s| &s.images)
+        self.status.steps.iter().flat_map(|s| &s.images).filter(|image| !image.tags.is_empty())
     }
 
     /// The same, with the ports that their steps name.
@@ -183,7 +183,13 @@ impl RunView {
         let mut pushed = Vec::new();
         for status in &self.status.steps {
             let ports = self.steps.iter().find(|s| s.name == status.name).map(|s| s.ports.clone()).unwrap_or_default();
-            pushed.extend(status.images.iter().map(|image| Pushed { image: image.clone(), ports: ports.clone() }));
+            pushed.extend(
+                status
+                    .images
+                    .iter()
+                    .filter(|image| !image.tags.is_empty())
+                    .map(|image| Pushed { image: image.clone(), ports: ports.clone() }),
+            );
         }
         pushed
     }

@@ -228,7 +228,9 @@ fn deleted(seen: &Observed) -> Plan {
 
 /// The pod is to go: deleted now, or awaited until its node counts as lost.
 fn without(seen: &Observed, pod: &Pod) -> Plan {
-    delete_pod(seen, pod).map_or_else(|| Plan::wake(judge::node_is_lost_in(pod, seen.now)), Plan::change)
+    // One that is held by a finalizer of others tells by its own event when it goes.
+    let wake = judge::node_is_lost_in(pod, seen.now).filter(|_| !is_forced(pod));
+    delete_pod(seen, pod).map_or_else(|| Plan::wake(wake), Plan::change)
 }
 
 /// Whether the pod was deleted without waiting for its node.

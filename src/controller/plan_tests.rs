@@ -289,6 +289,12 @@ fn a_lost_node_ends_the_run_and_frees_its_name() {
     let mut held = seen.clone();
     held.pod.as_mut().unwrap().metadata.deletion_grace_period_seconds = Some(0);
     assert_eq!(plan(&held).changes, [Change::RemoveFinalizer], "a finalizer holds the pod");
+    held.run = ended.run.clone();
+    assert_eq!(
+        (plan(&held).changes, plan(&held).wake),
+        (Vec::new(), None),
+        "and is awaited, not asked again and again"
+    );
     seen.pod = None;
     assert_eq!(plan(&seen).changes, [Change::RemoveFinalizer]);
 }

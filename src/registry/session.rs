@@ -48,6 +48,10 @@ pub struct Session {
     issued: std::sync::Mutex<Option<Secret<String>>>,
 }
 
+/// How long the answer to a tag that is on its way is waited for after a cancel: whether it moved must be known. Less than
+/// what the agent gives a push to stop.
+const TAG_GRACE: Duration = Duration::from_secs(10);
+
 /// A request that can be sent again.
 struct Call {
     method: Method,
@@ -55,6 +59,8 @@ struct Call {
     headers: HeaderMap,
     body: Bytes,
     wait: Duration,
+    /// How long an answer is still waited for once the push is told to stop.
+    grace: Duration,
     accept: &'static [u16],
 }
 
@@ -138,6 +144,7 @@ impl Session {
         let mut call = self.get(Method::PUT, &format!("manifests/{tag}"), &[200, 201, 202])?;
         call.body = bytes.clone();
         call.wait = self.client.patience().commit;
+        call.grace = TAG_GRACE;
         let kind = HeaderValue::from_str(kind).unwrap_or(HeaderValue::from_static("application/json"));
         call.headers.insert(header::CONTENT_TYPE, kind);
         let mut retries = Retries::new(self.client.patience(), &self.stop);
@@ -287,6 +294,7 @@ impl Session {
             headers,
             body,
             wait: self.client.patience().commit,
+            grace: Duration::ZERO,
             accept: &[200, 201, 204, 404],
         }
     }
@@ -309,7 +317,7 @@ impl Session {
         let url = Url::parse(&format!("{scheme}://{host}/v2/{}/{below}", self.repository.path))
             .map_err(|error| PushError::new(reason::INVALID_PROPERTY, format!("{}: {error}", self.repository)))?;
         let wait = self.client.patience().answer;
-        Ok(Call { method, url, headers: HeaderMap::new(), body: Bytes::new(), wait, accept })
+        Ok(Call { method, url, headers: HeaderMap::new(), body: Bytes::new(), wait, grace: Duration::ZERO, accept })
     }
 
     /// Where an upload goes on: on the same registry, or nowhere.
@@ -357,7 +365,7 @@ impl Session {
             let login = self.authorize(&mut request).await?;
             let response = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Err(PushError::stopped()),
+                () = self.stopped_for(call.grace) => return Err(PushError::stopped()),
                 response = self.client.send(&call.url, request, call.wait) => response?,
             };
             let answer = self.client.read(&self.repository.host, response, MAX_MANIFEST).await?;
@@ -370,6 +378,14 @@ impl Session {
                 continue;
             }
             return Err(self.refusal(&answer));
+        }
+    }
+
+    /// Waits until the push is told to stop, and then this long.
+    async fn stopped_for(&self, grace: Duration) {
+        self.stop.cancelled().await;
+        if !grace.is_zero() {
+            tokio::time::sleep(grace).await;
         }
     }
 

@@ -142,7 +142,9 @@ impl Control {
 
     /// Takes new callers; those that are too many have to come again.
     fn accept(&mut self, now: u64) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        // No more at once: callers that come again and again must not hold the loop.
+        for _ in 0..CALLERS {
+            let Ok((stream, _)) = self.listener.accept() else { return };
             if self.callers.len() < CALLERS && stream.set_nonblocking(true).is_ok() {
                 self.callers.push(Caller { stream, said: Vec::new(), reply: None, until: now + CALL_MS, over: false });
             }

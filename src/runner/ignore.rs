@@ -5,7 +5,8 @@
 //! own patterns. `.git` never counts.
 //!
 //! **Invariant:** pure; paths are relative to the source. Patterns mean what they mean to git, but
-//! for the index: a file that git tracks is ignored as any other.
+//! for the index: a file that git tracks is ignored as any other. What patterns cost is bounded: those of the source are
+//! written by steps, and are tried against each file.
 
 use gix_ignore::glob::pattern::Case;
 use gix_ignore::{Search, search::Ignore};
@@ -34,11 +35,19 @@ const OF_EDITORS: &str = "\
 .DS_Store
 ";
 
+/// Most patterns of the source, and bytes of them; more are not read.
+const PATTERNS: usize = 10_000;
+const PATTERN_BYTES: usize = 1024 * 1024;
+/// Most `**` in a pattern: each doubles the time of a match. A pattern with more is left out.
+const STARS: usize = 8;
+
 /// The patterns.
 pub(super) struct Rules {
     first: Search,
     source: Search,
     last: Search,
+    /// Patterns and bytes that the source may still have.
+    left: (usize, usize),
 }
 
 impl Rules {
@@ -47,13 +56,28 @@ impl Rules {
         let [mut first, source, mut last] = [(); 3].map(|()| Search::default());
         add(&mut first, Path::new(""), OF_EDITORS.as_bytes());
         add(&mut last, Path::new(""), own.join("\n").as_bytes());
-        Self { first, source, last }
+        Self { first, source, last, left: (PATTERNS, PATTERN_BYTES) }
     }
 
     /// Adds the patterns of a `.gitignore` in this directory. Those of the directories above it
     /// have been added before.
     pub(super) fn add(&mut self, directory: &Path, patterns: &[u8]) {
-        add(&mut self.source, directory, patterns);
+        let (mut count, mut bytes) = self.left;
+        let mut kept = Vec::new();
+        for line in patterns.split(|byte| *byte == b'\n') {
+            let stars = line.windows(2).filter(|pair| pair == b"**").count();
+            if stars > STARS || line.is_empty() {
+                continue;
+            }
+            let (Some(one_less), Some(fewer)) = (count.checked_sub(1), bytes.checked_sub(line.len() + 1)) else {
+                break;
+            };
+            (count, bytes) = (one_less, fewer);
+            kept.extend_from_slice(line);
+            kept.push(b'\n');
+        }
+        self.left = (count, bytes);
+        add(&mut self.source, directory, &kept);
     }
 
     /// Forgets the patterns of `.gitignore` files in this directory and below it.
@@ -98,6 +122,18 @@ mod tests {
         let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()).collect();
         above.reverse();
         above.iter().any(|dir| rules.ignores(dir, true)) || rules.ignores(path, is_dir)
+    }
+
+    #[test]
+    fn patterns_of_the_source_cost_little() {
+        let mut rules = Rules::new(&[]);
+        rules.add(Path::new(""), ["**/a/".repeat(STARS + 1), "b\n".repeat(PATTERNS)].join("\n").as_bytes());
+        assert_eq!(rules.left.0, 0);
+        rules.add(Path::new(""), b"c");
+        assert!(ignored(&rules, "b") && !ignored(&rules, "c") && !ignored(&rules, &"a/".repeat(60)));
+        let mut rules = Rules::new(&[]);
+        rules.add(Path::new(""), &vec![b'x'; PATTERN_BYTES]);
+        assert_eq!(rules.left, (PATTERNS, PATTERN_BYTES), "too long to be read");
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! **Invariant:** a change in `in` is noticed at once where inotify works and by looking now and
 //! then where it does not; requests appear whole.
 
-use super::Error;
+use super::{Error, script};
 use crate::wire::{Answer, CANCEL_FILE, Request, VERSION, answer_file, request_file};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ impl Mailbox {
         let unfinished = path.with_extension("new");
         let bytes = serde_json::to_vec(request).map_err(io::Error::from);
         bytes
-            .and_then(|bytes| fs::write(&unfinished, bytes))
+            .and_then(|bytes| script::make(&unfinished)?.write_all(&bytes))
             .and_then(|()| fs::rename(&unfinished, &path))
             .map_err(|error| Error::new(format!("write the request {}", path.display()), error))
     }

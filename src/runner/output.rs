@@ -6,6 +6,7 @@
 
 use super::Error;
 use super::mask::Mask;
+use super::script;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
@@ -61,7 +62,7 @@ impl Output {
 
     /// Begins the log of a step.
     pub(super) fn open_log(&mut self, path: &Path) -> Result<(), Error> {
-        let file = File::create(path).map_err(|error| Error::new(format!("make the log {}", path.display()), error))?;
+        let file = script::make(path).map_err(|error| Error::new(format!("make the log {}", path.display()), error))?;
         self.log = Some(Log { path: path.into(), file, left: LOG_BYTES, full: false });
         Ok(())
     }

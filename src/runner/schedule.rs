@@ -402,8 +402,10 @@ impl Schedule {
         let end = match why {
             Why::TimedOut => End::new(EndReason::TimedOut, code, plan.map(words::ran_longer)),
             Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
-            // It ended well by itself in the same moment: that is its result.
-            Why::Run if exit == Some(Exit::default()) && self.reload.is_none() && !self.packs(step) => {
+            // A script that ended well by itself in the same moment: that is its result.
+            Why::Run
+                if exit == Some(Exit::default()) && plan.is_some_and(|it| matches!(it.work, StepWork::Script(_))) =>
+            {
                 End::new(EndReason::ExitCode, code, None)
             }
             Why::Finished => End::new(EndReason::ExitCode, Some(0), None),

@@ -68,8 +68,16 @@ pub(super) fn wrapper(runner: &Path, exports: &Path) -> Vec<u8> {
 /// Writes the file that the shell sources.
 pub(super) fn write(path: &Path, script: &str) -> Result<(), Error> {
     let failed = |error| Error::new(format!("write the script {}", path.display()), error);
-    let mut file = File::create(path).map_err(failed)?;
+    let mut file = make(path).map_err(failed)?;
     file.write_all(script.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(failed)
+}
+
+/// Makes a file anew where steps can write: what they left there, a link or a pipe that nobody reads, is not opened.
+pub(super) fn make(path: &Path) -> std::io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => OpenOptions::new().write(true).create_new(true).open(path),
+    }
 }
 
 /// Takes the exports that the shell left, if it left any.

@@ -146,6 +146,8 @@ impl Watcher {
                     }
                     Heard::Afresh(path) => {
                         let root = self.tree.root.clone();
+                        // The old watches go first: both at once may be more than the kernel allows.
+                        self.eyes = Eyes::Own { seen: Seen::new(), next: now };
                         *self = Self::open(now, &root, &self.ignore);
                         return first.or(Some(path));
                     }

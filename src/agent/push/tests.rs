@@ -11,6 +11,7 @@ fn tags(names: &[&str]) -> Vec<String> {
 
 #[rstest]
 #[case::nothing_moved(&[], &[Some(OTHER), None], false, Resume::StartOver)]
+#[case::the_same_image_was_pushed_before(&[], &[None, None], true, Resume::StartOver)]
 #[case::first_moved(&[], &[Some(OURS), Some(OTHER)], true, Resume::Finish(tags(&["b"])))]
 #[case::all_moved(&[], &[Some(OURS), Some(OURS)], true, Resume::Finish(tags(&[])))]
 #[case::first_moved_on_by_another(&[], &[Some(OTHER), Some(OURS)], true, Resume::Finish(tags(&[])))]

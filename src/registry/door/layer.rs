@@ -23,6 +23,7 @@ pub async fn push_layer(
     made: impl Future<Output = Result<Vec<u8>, PushError>> + Send,
 ) -> Result<Pushed, PushError> {
     let push = Push::new(client, job, "")?;
+    push.show();
     let permit = Arc::clone(&push.uploads).acquire_owned().await.map_err(|_| PushError::stopped())?;
     let mut upload = Upload::new(permit);
     let received = upload.receive(&push, pieces).await;

@@ -94,7 +94,7 @@ pub(in crate::runner) fn run(args: &[OsString]) -> Result<u8, String> {
         host.wait()?;
         while let Some(signal) = host.signals.read() {
             if signal != Signal::SIGCHLD {
-                return Ok(host.close());
+                return Ok(host.close(signal));
             }
         }
         host.meet();
@@ -134,7 +134,8 @@ impl Host {
                 files.push(PollFd::new(shell.master.as_fd(), wanted));
             }
         }
-        let stuck = self.people.iter().filter_map(|person| person.stuck);
+        // Who does not read is in nobody's way as long as little waits.
+        let stuck = self.people.iter().filter_map(|person| person.stuck).filter(|_| self.is_held());
         let times = stuck.map(|since| since + Duration::from_millis(PATIENCE_MS)).chain(self.type_at);
         let timeout = times.min().map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -153,7 +154,9 @@ impl Host {
 
     /// Lets people in; those that are too many have to come again.
     fn meet(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        // No more at once, so that nobody holds this by coming again and again.
+        for _ in 0..PEOPLE {
+            let Ok((stream, _)) = self.listener.accept() else { return };
             if self.people.len() < PEOPLE && stream.set_nonblocking(true).is_ok() {
                 let reader = Reader::default();
                 self.people.push(Person { stream, reader, waiting: Vec::new(), stuck: None, gone: false });
@@ -256,11 +259,12 @@ impl Host {
         self.say_goodbye(&Frame::Left(code));
     }
 
-    /// An order to end: the terminal is hung up, which ends what runs on it.
-    fn close(&mut self) -> u8 {
+    /// An order to end: the terminal is hung up, which ends what runs on it, but for who ignores that. Nobody left the
+    /// shell, so this is no good end.
+    fn close(&mut self, signal: Signal) -> u8 {
         drop(self.shell.take());
         self.say_goodbye(&Frame::Data(b"\r\nthe step was ended\r\n".to_vec()));
-        0
+        u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)
     }
 
     fn say_goodbye(&mut self, last: &Frame) {

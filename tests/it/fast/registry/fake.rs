@@ -57,6 +57,8 @@ pub(super) enum Fault {
     LoseAnswer,
     /// No answer, ever; the body is not read.
     Hang,
+    /// The right answer, after this long.
+    Slow(Duration),
     /// An answer that does not end.
     Endless(u16),
     /// An answer that comes a byte at a time, and does not end either.
@@ -183,6 +185,9 @@ impl Registry {
         }
         if let Some(Fault::Late(status, headers)) = &fault {
             return Ok(answer(*status, headers, b""));
+        }
+        if let Some(Fault::Slow(pause)) = &fault {
+            tokio::time::sleep(*pause).await;
         }
         let mut answered = self.act(&head.method, &path, &query, &head.headers, bytes);
         match fault {

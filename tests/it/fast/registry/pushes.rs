@@ -4,12 +4,13 @@ use super::{
     CONFIG, Told, client,
     engine::{Engine, Image, OCI, Store, full, gzip, noise, tar},
     failure,
-    fake::{Auth, Registry, digest},
+    fake::{Auth, Fault, Registry, digest},
     job, push, session,
 };
 use bytes::Bytes;
 use http::Method;
 use rstest::rstest;
+use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -206,6 +207,27 @@ async fn nothing_moves_if_the_digest_is_not_recorded() {
     let error = failure(&registry, job, &Image::new(&[10])).await;
     assert_eq!(error, PushError::new("Cancelled", "status cannot be written"));
     assert_eq!(registry.count("PUT /v2/team/app/manifests/"), 0);
+}
+
+/// A tag that is on its way may move, whatever is cancelled: it must be told of.
+#[tokio::test]
+async fn a_stop_while_a_tag_moves_waits_for_the_answer() {
+    let registry = Registry::start(Auth::Open).await;
+    registry.fail(Method::PUT, "/manifests/v1", 1, Fault::Slow(Duration::from_millis(500)));
+    let told = Told::default();
+    let job = job(&registry.host, &told);
+    let stop = job.stop.clone();
+    let image = Image::new(&[10]);
+    let cancelled = async {
+        while registry.count("PUT /v2/team/app/manifests/v1") == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stop.cancel();
+    };
+    let ((_, result), ()) = tokio::join!(push(client(&registry), job, &image, Store::Classic), cancelled);
+    assert_eq!(result.unwrap_err().reason, "Cancelled");
+    assert!(registry.tag("v1").is_some() && registry.tag("latest").is_none());
+    assert!(told.all().iter().any(|told| told.contains("v1")), "{:?}", told.all());
 }
 
 #[tokio::test]

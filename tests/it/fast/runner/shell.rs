@@ -224,7 +224,9 @@ fn a_shell_ends_with_its_time_and_with_a_cancel() {
     let mut running = a_box(&[shell("look"), after("x", "true")]).start();
     waits(&mut running, 0, Wait::Shell);
     running.cancel();
-    running.end().failed("Cancelled", None, "cancelled (Graceful) at step look");
+    let ran = running.end();
+    ran.failed("Cancelled", None, "cancelled (Graceful) at step look");
+    assert_eq!(ran.ends()[0].0, EndReason::Cancelled, "nobody left the shell");
 }
 
 #[test]
