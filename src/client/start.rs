@@ -72,8 +72,12 @@ pub(super) async fn start(
     }
     if cancelled {
         cancel::request(&cluster, &name, false).await?;
+        if !manifest.others.is_empty() {
+            session.screen.message(&format!("{} other runs of {file} are not started", manifest.others.len()))?;
+        }
+    } else {
+        more(session, &cluster, manifest, file, (&name, &shown)).await?;
     }
-    more(session, &cluster, manifest, file, (&name, &shown)).await?;
     if shown.detach {
         return detached(session, &cluster, &created, shown.output);
     }

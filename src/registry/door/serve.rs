@@ -118,7 +118,7 @@ async fn open_upload(push: &Push, request: Request<Incoming>) -> Result<Reply, P
     if let Some(digest) = digest {
         // Everything in one request.
         upload.expect(push, &digest);
-        receive(push, &mut upload, request.into_body()).await?;
+        let upload = receive(push, upload, request.into_body()).await?;
         upload.finish(push, Some(&digest)).await?;
         return Ok(created(push, &digest));
     }
@@ -130,8 +130,8 @@ async fn open_upload(push: &Push, request: Request<Incoming>) -> Result<Reply, P
 
 async fn patch(push: &Push, id: &str, request: Request<Incoming>) -> Result<Reply, PushError> {
     let taken = push.state().blobs.take(id);
-    let Some(mut upload) = taken else { return Ok(reply(StatusCode::NOT_FOUND)) };
-    receive(push, &mut upload, request.into_body()).await?;
+    let Some(upload) = taken else { return Ok(reply(StatusCode::NOT_FOUND)) };
+    let upload = receive(push, upload, request.into_body()).await?;
     let received = upload.received;
     push.state().blobs.open(id.to_owned(), upload);
     Ok(accepted(push, id, received))
@@ -142,18 +142,24 @@ async fn put(push: &Push, id: &str, request: Request<Incoming>) -> Result<Reply,
     let taken = push.state().blobs.take(id);
     let Some(mut upload) = taken else { return Ok(reply(StatusCode::NOT_FOUND)) };
     upload.expect(push, &digest);
-    receive(push, &mut upload, request.into_body()).await?;
+    let upload = receive(push, upload, request.into_body()).await?;
     upload.finish(push, Some(&digest)).await?;
     Ok(created(push, &digest))
 }
 
-/// Takes a body in, showing that it is on its way.
-async fn receive(push: &Push, upload: &mut Upload, body: Incoming) -> Result<(), PushError> {
+/// Takes a body in, showing that it is on its way. What came of one that fails does not stay with the registry.
+async fn receive(push: &Push, mut upload: Upload, body: Incoming) -> Result<Upload, PushError> {
     if let Some(length) = body.length().filter(|length| *length > 0) {
         push.progress.send_modify(|progress| *progress.bytes_total.get_or_insert(0) += length);
     }
     let _working = Working::begin(push);
-    upload.receive(push, body).await
+    match upload.receive(push, body).await {
+        Ok(()) => Ok(upload),
+        Err(error) => {
+            upload.abandon(push).await;
+            Err(error)
+        }
+    }
 }
 
 /// Counts an upload for as long as a request works on it, however that ends.

@@ -286,6 +286,8 @@ async fn a_layer_with_a_secret_is_not_pushed(#[case] store: Store, #[case] befor
     assert!(error.message.contains("variable TOKEN"), "{error}");
     assert!(!error.message.contains("hunter2") && !seen.unwrap_err().contains("hunter2"));
     assert!(registry.state().blobs.is_empty(), "the layer is in the registry");
+    let streamed = usize::from(before > MIB);
+    assert_eq!(registry.count("DELETE /v2/team/app/blobs/uploads/"), streamed, "what came of it stays there");
     assert_eq!(told.all(), Vec::<String>::new());
 }
 
