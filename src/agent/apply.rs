@@ -125,6 +125,7 @@ impl StatusSink for ApiSink {
         Box::pin(async move {
             let api: Api<PipelineRun> = Api::namespaced(self.client.clone(), &run.namespace);
             let params = PatchParams::apply(manager::AGENT).force();
+            let mut conflict = None;
             for _ in 0..LAST_TRIES {
                 let version = match in_time(api.get(&run.name)).await {
                     Ok(found) => version_of(&found, run),
@@ -135,12 +136,12 @@ impl StatusSink for ApiSink {
                 let patch = Patch::Apply(body(run, status, Some(&version)));
                 match in_time(api.patch_status(&run.name, &params, &patch)).await {
                     Ok(_) => return Ok(true),
-                    Err(WriteError::Failed(error)) if is_conflict(&error) => {}
+                    Err(WriteError::Failed(error)) if is_conflict(&error) => conflict = Some(error),
                     Err(WriteError::Gone) => return Ok(false),
                     Err(error) => return Err(error),
                 }
             }
-            Ok(false)
+            conflict.map_or(Ok(false), |error| Err(WriteError::Failed(error)))
         })
     }
 

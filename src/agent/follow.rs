@@ -369,8 +369,9 @@ impl Follower {
             Err(error) => Some(error.to_string()),
         };
         let (namespace, name) = (&self.run.namespace, &self.run.name);
+        let but = if error.is_some() { "the status could not be written" } else { "the run had ended" };
         for image in unsaid {
-            let note = format!("{}, but the run had ended", pushed(image));
+            let note = format!("{}, but {but}", pushed(image));
             tracing::warn!(run.namespace = namespace, run.name = name, error, "{note}");
             self.post.sink.emit(&self.run, &RunEvent { reason: reason::PUSHED, note });
         }

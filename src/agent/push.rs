@@ -3,7 +3,8 @@
 //! `follow` runs [`carry_out`] as a task; [`Transport`] is the engine and the registry.
 //!
 //! What survives a crash is the run's status: the digest stands there before the first tag moves, and tags move
-//! in order. A manifest is put under tags only, so if the registry has it, a tag was moved.
+//! in order. A manifest is put under tags only: if the registry has it, this push moved a tag, or an earlier one made the
+//! same image.
 //!
 //! **Invariant:** each tag is moved at most once. Properties come from the frozen spec; of the box only the
 //! environment is taken, to expand them, and the files that it packed.

@@ -397,20 +397,7 @@ impl Schedule {
         if why == Why::Reload {
             return self.reload_stopped(now, step, attempt, exit);
         }
-        let code = exit.map(|exit| exit.code);
-        let plan = self.steps.get(step);
-        let end = match why {
-            Why::TimedOut => End::new(EndReason::TimedOut, code, plan.map(words::ran_longer)),
-            Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
-            // A script that ended well by itself in the same moment: that is its result.
-            Why::Run
-                if exit == Some(Exit::default()) && plan.is_some_and(|it| matches!(it.work, StepWork::Script(_))) =>
-            {
-                End::new(EndReason::ExitCode, code, None)
-            }
-            Why::Finished => End::new(EndReason::ExitCode, Some(0), None),
-            Why::Run | Why::Reload | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
-        };
+        let end = self.end_of_stopped(step, why, exit);
         if let Why::Stop(signal) = why {
             self.close(step, &end);
             acts.extend([Act::End { step, end }, Act::Leave(128 + signal)]);

@@ -106,11 +106,17 @@ fn current(change: impl FnOnce(&mut Value)) -> (u16, Value) {
 
 #[tokio::test]
 async fn a_last_write_is_bound_to_the_version_that_was_read() {
-    let (sink, asked) = api(&[current(|_| {}), refusal(409), current(|_| {}), current(|_| {})]);
+    let (sink, asked) = api(&[
+        current(|_| {}),
+        refusal(409),
+        current(|o| o["metadata"]["resourceVersion"] = json!("42")),
+        current(|_| {}),
+    ]);
     assert!(sink.write_last(&run(), &status()).await.unwrap());
     let lines: Vec<_> = asked.lock().unwrap().iter().map(|(line, _)| line[..5].to_owned()).collect();
     assert_eq!(lines, ["GET /", "PATCH", "GET /", "PATCH"], "one that came between is read again");
-    assert_eq!(asked.lock().unwrap()[3].1["metadata"]["resourceVersion"], "41");
+    let version = |n: usize| asked.lock().unwrap()[n].1["metadata"]["resourceVersion"].clone();
+    assert_eq!((version(1), version(3)), (json!("41"), json!("42")));
 }
 
 #[rstest]

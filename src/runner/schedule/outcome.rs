@@ -1,9 +1,10 @@
-//! How a run ends by the ends of its steps. Part of the schedule.
+//! How steps end that were stopped, and a run by the ends of its steps. Part of the schedule.
 //!
 //! **Invariant:** as the schedule's: a run passes by its steps' ends alone.
 
-use super::{Halt, Schedule};
+use super::{End, Exit, Halt, Schedule, Why};
 use crate::runner::words;
+use crate::wire::{EndReason, StepWork};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,24 @@ pub(in crate::runner) struct Outcome {
 }
 
 impl Schedule {
+    /// How an attempt ended that was stopped.
+    pub(super) fn end_of_stopped(&self, step: usize, why: Why, exit: Option<Exit>) -> End {
+        let code = exit.map(|exit| exit.code);
+        let plan = self.steps.get(step);
+        match why {
+            Why::TimedOut => End::new(EndReason::TimedOut, code, plan.map(words::ran_longer)),
+            Why::NoOutput => End::new(EndReason::NoOutput, code, plan.map(words::printed_nothing)),
+            // A script that ended well by itself in the same moment: that is its result.
+            Why::Run
+                if exit == Some(Exit::default()) && plan.is_some_and(|it| matches!(it.work, StepWork::Script(_))) =>
+            {
+                End::new(EndReason::ExitCode, code, None)
+            }
+            Why::Finished => End::new(EndReason::ExitCode, Some(0), None),
+            Why::Run | Why::Reload | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
+        }
+    }
+
     /// How the run ends by what is known; `None` while a step before the after-steps is open.
     pub(in crate::runner) fn outcome(&self) -> Option<Outcome> {
         let total = self.steps.iter().filter(|step| !step.after).count();
