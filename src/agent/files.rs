@@ -6,7 +6,8 @@
 //! following a link, must be a regular file, and is read up to a cap. No descriptor of `in` and `out` is kept, as an
 //! open one would keep the kubelet from taking the volume down.
 
-use crate::wire::{DISK_VOLUME, IN_VOLUME, OUT_VOLUME, POD_IP_FILE};
+use super::work::Verdict;
+use crate::wire::{DISK_VOLUME, IN_VOLUME, OUT_VOLUME, POD_IP_FILE, verdict_file};
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, openat2, renameat_with, statat,
@@ -22,6 +23,8 @@ use std::{
 
 /// Most entries that are read of a directory of a Secret.
 const MAX_ENTRIES: usize = 1000;
+/// Largest verdict: a few hundred tags with their repository, and a message.
+const MAX_VERDICT_BYTES: usize = 1024 * 1024;
 /// Longest text of an IP address.
 const MAX_IP_BYTES: usize = 64;
 
@@ -42,6 +45,15 @@ pub enum FileError {
     /// Not a regular file.
     #[error("read {0}: not a regular file")]
     NotAFile(String),
+    /// Not what it should be.
+    #[error("read {name}")]
+    Malformed {
+        /// Name of the file.
+        name: String,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Over the cap.
     #[error("read {name}: larger than {cap} bytes")]
     TooLarge {
@@ -129,6 +141,13 @@ impl Volumes {
     pub fn pod_ip(&self) -> Result<Option<IpAddr>, FileError> {
         let file = read_whole(&self.in_dir(), POD_IP_FILE, MAX_IP_BYTES)?;
         Ok(file.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok()))
+    }
+
+    /// The verdict that an agent left in `in`, which the box cannot write to.
+    pub fn verdict(&self, step: usize) -> Result<Option<Verdict>, FileError> {
+        let name = verdict_file(step);
+        let Some(bytes) = read_whole(&self.in_dir(), &name, MAX_VERDICT_BYTES)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| FileError::Malformed { name, source })
     }
 
     /// Puts a file into `in` whole, readable by all. A file that is there stays: `false`.

@@ -15,14 +15,14 @@ use super::{
     push::{Job, Transport, carry_out},
     run::{Run, Wish},
     status::{AgentStatus, compose, pushed},
-    work::Work,
+    work::{Verdict, Work},
 };
 use crate::{
     api::{
         condition::reason,
         status::{ImageStatus, StepStatus},
     },
-    wire::{CANCEL_FILE, answer_file},
+    wire::{Answer, CANCEL_FILE, RECORDED_FILE, answer_file, verdict_file},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -182,6 +182,7 @@ impl Follower {
             works: &self.works,
             wish: *self.wish.borrow(),
             cancel_told: self.sight.cancel_told,
+            record_told: self.sight.record_told,
             pod_ip: self.sight.pod_ip,
             since_write: self.last_write.map(|at| at.elapsed()),
             stopping: self.post.stopping.is_cancelled(),
@@ -195,7 +196,11 @@ impl Follower {
         }
         self.last_look = Some(Instant::now());
         self.hang();
-        if let Err(error) = self.sight.look() {
+        let looked = self.sight.look();
+        for (step, verdict) in std::mem::take(&mut self.sight.verdicts) {
+            self.works.entry(step).or_insert(Work::Done(verdict));
+        }
+        if let Err(error) = looked {
             let text = error.to_string();
             if self.told.as_ref() != Some(&text) {
                 tracing::warn!(run.namespace = self.run.namespace, run.name = self.run.name, "failed to {text}");
@@ -246,19 +251,30 @@ impl Follower {
                 Change::StartWork { step, began_ms, recorded } => {
                     self.start(Job { run: Arc::clone(&self.run), step, began_ms, recorded });
                 }
-                Change::Answer { step, answer } => {
-                    // Strings and booleans only: this cannot fail.
-                    let bytes = serde_json::to_vec(&answer).unwrap_or_default();
-                    match self.sight.volumes().put_in(&answer_file(step), &bytes) {
-                        Ok(_) => {
-                            self.sight.answered.insert(step);
-                        }
-                        Err(error) => unfiled = Some(error),
-                    }
+                Change::Answer { step, verdict, answer } => {
+                    unfiled = self.answer(step, verdict.as_ref(), &answer).err().or(unfiled);
+                }
+                Change::TellRecorded => {
+                    // A box that is gone needs no word.
+                    self.sight.record_told = true;
+                    let _ = self.sight.volumes().put_in(RECORDED_FILE, b"");
                 }
             }
         }
         unfiled.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Answers the runner, which may end the run at once: what the answer rests on is kept before.
+    fn answer(&mut self, step: usize, verdict: Option<&Verdict>, answer: &Answer) -> Result<(), FileError> {
+        // Strings, numbers, times and booleans only: neither can fail.
+        if let Some(verdict) = verdict {
+            let bytes = serde_json::to_vec(verdict).unwrap_or_default();
+            self.sight.volumes().put_in(&verdict_file(step), &bytes)?;
+        }
+        let bytes = serde_json::to_vec(answer).unwrap_or_default();
+        self.sight.volumes().put_in(&answer_file(step), &bytes)?;
+        self.sight.answered.insert(step);
+        Ok(())
     }
 
     /// Lets pushes go on whose digest stands in the status now.

@@ -9,9 +9,13 @@ use super::{
     files::{FileError, Volumes},
     journal::{Journal, Lines},
     run::Run,
+    work::Verdict,
 };
-use crate::wire::{CANCEL_FILE, JOURNAL_FILE, answer_file};
-use std::{collections::BTreeSet, net::IpAddr};
+use crate::wire::{CANCEL_FILE, JOURNAL_FILE, RECORDED_FILE, answer_file};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// Most bytes that are read of a journal.
 pub const MAX_JOURNAL_BYTES: u64 = 8 * 1024 * 1024;
@@ -30,8 +34,14 @@ pub struct Sight {
     pub journal: Journal,
     /// Internal steps that have their answer.
     pub answered: BTreeSet<usize>,
+    /// How internal steps ended, by the word of this agent before it was started anew.
+    pub verdicts: BTreeMap<usize, Verdict>,
+    /// Steps whose verdict was looked for: later ones are made by this process.
+    looked_for: BTreeSet<usize>,
     /// Whether the runner was told to cancel.
     pub cancel_told: bool,
+    /// Whether it was told that its end stands in the status.
+    pub record_told: bool,
     /// The pod's address, once a step began.
     pub pod_ip: Option<IpAddr>,
 }
@@ -47,7 +57,10 @@ impl Sight {
             found: false,
             journal: Journal::new(&run.outline),
             answered: BTreeSet::new(),
+            verdicts: BTreeMap::new(),
+            looked_for: BTreeSet::new(),
             cancel_told: false,
+            record_told: false,
             pod_ip: None,
         }
     }
@@ -61,6 +74,7 @@ impl Sight {
     /// Takes in what is new.
     pub fn look(&mut self) -> Result<(), FileError> {
         self.cancel_told = self.cancel_told || self.volumes.is_in(CANCEL_FILE);
+        self.record_told = self.record_told || self.journal.finished.is_some() && self.volumes.is_in(RECORDED_FILE);
         while self.offset < MAX_JOURNAL_BYTES {
             let Some(bytes) = self.volumes.read_out_at(JOURNAL_FILE, self.offset, PIECE_BYTES)? else { break };
             self.found = true;
@@ -75,6 +89,10 @@ impl Sight {
             self.pod_ip = self.volumes.pod_ip()?;
         }
         for (index, step) in self.journal.steps.iter().enumerate() {
+            if step.asked && self.looked_for.insert(index) {
+                let verdict = self.volumes.verdict(index)?;
+                self.verdicts.extend(verdict.map(|verdict| (index, verdict)));
+            }
             if step.asked && !step.phase.is_final() && !self.answered.contains(&index) {
                 let answered = self.volumes.is_in(&answer_file(index));
                 answered.then(|| self.answered.insert(index));

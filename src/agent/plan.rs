@@ -3,7 +3,8 @@
 //! `follow` calls [`plan`] after every observation and hands the changes to `apply`.
 //!
 //! **Invariant:** total: no clock, no I/O, no client. Planning again on the world after `apply` gives no changes.
-//! An answer comes only after the status holds what it says.
+//! An answer does not wait for the status; what it says is kept beside it, and the runner ends only once its end stands
+//! in the status.
 
 use super::{
     journal::Journal,
@@ -44,6 +45,8 @@ pub struct Observed<'a> {
     pub wish: Wish,
     /// Whether the runner was told to cancel.
     pub cancel_told: bool,
+    /// Whether the runner was told that its end stands in the status.
+    pub record_told: bool,
     /// The pod's address.
     pub pod_ip: Option<IpAddr>,
     /// Time since the last write of this process.
@@ -87,9 +90,13 @@ pub enum Change {
     Answer {
         /// The step.
         step: usize,
+        /// What it rests on, unless that stands in the status: kept for an agent that starts anew.
+        verdict: Option<Verdict>,
         /// The answer.
         answer: Answer,
     },
+    /// Tell the runner that its end stands in the status.
+    TellRecorded,
 }
 
 /// An event on the run.
@@ -111,6 +118,7 @@ pub fn plan(seen: &Observed<'_>) -> Plan {
     plan.changes.extend(stops(seen));
     // Before the status, so that no step waits for the write that says that it began.
     plan.changes.extend(starts(seen));
+    plan.changes.extend(answers(seen, &status));
     let differs = status != *seen.recorded && (status.has_begun() || status.report.is_some());
     if differs {
         let wait = if is_urgent(seen, &status) {
@@ -126,7 +134,7 @@ pub fn plan(seen: &Observed<'_>) -> Plan {
             plan.wake = Some(wait);
         }
     }
-    plan.changes.extend(answers(seen));
+    plan.changes.extend(recorded(seen));
     let over = seen.recorded.report.is_some() || seen.stopping || seen.wish == Wish::Abandon;
     plan.done = over && !working && plan.changes.is_empty();
     plan
@@ -201,12 +209,24 @@ fn starts(seen: &Observed<'_>) -> impl Iterator<Item = Change> {
     })
 }
 
-/// Answers to steps whose end stands in the status.
-fn answers(seen: &Observed<'_>) -> impl Iterator<Item = Change> {
+/// Answers to steps that ended, by the status or by what it will say.
+fn answers(seen: &Observed<'_>, status: &AgentStatus) -> impl Iterator<Item = Change> {
     waiting(seen).filter_map(|(index, recorded)| {
-        let step = recorded.filter(|step| step.phase.is_final())?;
-        Some(Change::Answer { step: index, answer: answer(step) })
+        let verdict = match seen.works.get(&index) {
+            Some(Work::Done(verdict)) if verdict.is_final() => Some(verdict.clone()),
+            Some(Work::Done(_) | Work::Running { .. }) | None => None,
+        };
+        let is_recorded = recorded.is_some_and(|step| step.phase.is_final());
+        let step = status.steps.get(index).filter(|_| is_recorded || verdict.is_some())?;
+        let verdict = verdict.filter(|_| !is_recorded);
+        Some(Change::Answer { step: index, verdict, answer: answer(step) })
     })
+}
+
+/// The word that a runner waits for that asked for anything.
+fn recorded(seen: &Observed<'_>) -> Option<Change> {
+    let asked = seen.journal.steps.iter().any(|step| step.asked);
+    (asked && seen.recorded.report.is_some() && !seen.record_told).then_some(Change::TellRecorded)
 }
 
 /// Internal steps for which the runner waits, each with what the status holds of it.

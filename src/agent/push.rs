@@ -154,7 +154,9 @@ pub async fn carry_out(volumes: &Volumes, transport: &dyn Transport, job: &Job, 
     match result {
         Ok(message) => Verdict::Passed { at, images: line.images(), message },
         Err(_) if line.is_stopped() => Verdict::Stopped { images: line.images() },
-        Err(error) => Verdict::Failed { at, images: line.images(), reason: error.reason, message: error.message },
+        Err(error) => {
+            Verdict::Failed { at, images: line.images(), reason: error.reason.into(), message: error.message }
+        }
     }
 }
 

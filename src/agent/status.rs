@@ -197,7 +197,7 @@ fn one_step(
         },
         Some(Work::Done(Verdict::Failed { at, images, reason, message })) => StepStatus {
             phase: StepPhase::Failed,
-            reason: Some((*reason).to_owned()),
+            reason: Some(reason.to_string()),
             message: Some(clean(message)),
             images: if images.is_empty() { told.images.clone() } else { images.clone() },
             finished_at: Some(Time(whole_seconds(*at))),

@@ -1,12 +1,14 @@
 //! The agent's own work on internal steps: how far it is, and how it ended.
 //!
 //! `follow` keeps one [`Work`] per internal step that it began in this process; what it must not forget is in
-//! the run's status.
+//! the run's status, and from its end until the status says it, in a file beside the answer to the runner.
 //!
 //! **Invariant:** data only. The word of a verdict is the agent's, never the box's.
 
 use crate::api::status::ImageStatus;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Work on one internal step.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +27,7 @@ pub enum Work {
 }
 
 /// How an internal step ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Verdict {
     /// It passed.
     Passed {
@@ -43,7 +45,7 @@ pub enum Verdict {
         /// What it pushed before that.
         images: Vec<ImageStatus>,
         /// One of `api::condition::reason`.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// For people.
         message: String,
     },
@@ -52,6 +54,17 @@ pub enum Verdict {
         /// What it pushed before that.
         images: Vec<ImageStatus>,
     },
+}
+
+impl Verdict {
+    /// Whether it is the agent's word on the step, and not only that it stopped when told to.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Passed { .. } | Self::Failed { .. } => true,
+            Self::Stopped { .. } => false,
+        }
+    }
 }
 
 impl Work {

@@ -5,7 +5,7 @@
 //! then where it does not; requests appear whole.
 
 use super::{Error, script};
-use crate::wire::{Answer, CANCEL_FILE, Request, VERSION, answer_file, request_file};
+use crate::wire::{Answer, CANCEL_FILE, RECORDED_FILE, Request, VERSION, answer_file, request_file};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -58,6 +58,11 @@ impl Mailbox {
     /// Whether the run is to be cancelled.
     pub(super) fn cancelled(&self) -> bool {
         self.inbox.join(CANCEL_FILE).exists()
+    }
+
+    /// Whether the end of the run stands in the status.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.inbox.join(RECORDED_FILE).exists()
     }
 
     /// Puts a request where the agent finds it.

@@ -33,6 +33,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long our stdout may take for what is left at the end.
 const LAST_WORDS_MS: u64 = 5_000;
+/// How long an agent that was asked for anything may take to write down the end: one that is started anew after a crash
+/// needs the pod's files.
+const RECORD_PATIENCE: Duration = Duration::from_secs(120);
 
 /// An attempt of a script that runs.
 struct Attempt {
@@ -70,6 +73,10 @@ struct Supervisor<'a> {
     looked: u64,
     /// Kills for want of memory before the current attempt.
     memory_kills: u64,
+    /// Whether the agent was asked for anything.
+    asked: bool,
+    /// Whether we were told to end.
+    stopped: bool,
     started: Vec<Option<u64>>,
     ends: Vec<Option<StepEnd>>,
     leave: Option<u8>,
@@ -123,6 +130,8 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
         noted: None,
         looked: 0,
         memory_kills: 0,
+        asked: false,
+        stopped: false,
         leave: None,
         settings,
         plan,
@@ -140,6 +149,9 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
     }
     let code = supervisor.serve()?;
     supervisor.last_words();
+    if supervisor.asked && !supervisor.stopped {
+        supervisor.await_record();
+    }
     Ok(code)
 }
 
@@ -244,6 +256,7 @@ impl Supervisor<'_> {
                     _ => terminals.ended(pid),
                 });
             } else {
+                self.stopped = true;
                 self.output.say(&format!("stop  [{}] {signal}", words::took(self.now())));
                 self.tell(Event::Stop(signal as i32))?;
             }
@@ -330,6 +343,31 @@ impl Supervisor<'_> {
                 return;
             }
             self.output.pump();
+        }
+    }
+
+    /// Waits until the end of the run stands in the status, or we are told to end: with us goes what the agent knows it
+    /// from.
+    fn await_record(&mut self) {
+        // Nobody is served any more.
+        self.control = None;
+        let until = Instant::now() + RECORD_PATIENCE;
+        while !self.mailbox.is_recorded() {
+            let left = until.saturating_duration_since(Instant::now());
+            let look = Duration::from_millis(Mailbox::look_every_ms(true)).min(left);
+            let mut files = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            files.extend(self.mailbox.changes().map(|changes| PollFd::new(changes, PollFlags::POLLIN)));
+            let polled = poll(&mut files, PollTimeout::try_from(look).unwrap_or(PollTimeout::MAX));
+            if left.is_zero() || polled.is_err_and(|errno| errno != Errno::EINTR) {
+                return;
+            }
+            self.mailbox.clear();
+            while let Some(signal) = self.signals.read() {
+                if signal != Signal::SIGCHLD {
+                    return;
+                }
+                child::reap(|_, _| {});
+            }
         }
     }
 

@@ -58,6 +58,9 @@ pub const POD_IP_FILE: &str = "pod-ip";
 pub const FAILED_FILE: &str = "failed";
 /// In `in`: written by the agent to cancel the run gracefully.
 pub const CANCEL_FILE: &str = "cancel";
+/// In `in`: written by the agent once the end of the run stands in the status. A runner that asked the agent for anything
+/// waits for it, as the pod's files go with the box.
+pub const RECORDED_FILE: &str = "recorded";
 /// In `out`: [`Record`]s, one JSON object a line. Its space is reserved before step 1, so the file
 /// ends in NUL bytes: a reader stops at the first.
 pub const JOURNAL_FILE: &str = "journal";
@@ -82,6 +85,12 @@ pub const EXIT_PREPARE_FAILED: i32 = 64;
 #[must_use]
 pub fn request_file(step: usize) -> String {
     format!("request-{step}.json")
+}
+
+/// In `in`: how step `step` ended, by the agent for an agent that starts anew; it is there before the answer.
+#[must_use]
+pub fn verdict_file(step: usize) -> String {
+    format!("verdict-{step}.json")
 }
 
 /// In `in`: the answer to step `step`.

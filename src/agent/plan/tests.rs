@@ -21,6 +21,7 @@ struct World {
     works: BTreeMap<usize, Work>,
     wish: Wish,
     cancel_told: bool,
+    record_told: bool,
     since_write: Option<Duration>,
     stopping: bool,
 }
@@ -35,6 +36,7 @@ impl World {
             works: BTreeMap::new(),
             wish: Wish::Go,
             cancel_told: false,
+            record_told: false,
             since_write: None,
             stopping: false,
         }
@@ -50,6 +52,7 @@ impl World {
             works: &self.works,
             wish: self.wish,
             cancel_told: self.cancel_told,
+            record_told: self.record_told,
             pod_ip: None,
             since_write: self.since_write,
             stopping: self.stopping,
@@ -76,6 +79,10 @@ impl World {
                 }
                 Change::Answer { step, .. } => {
                     assert!(self.answered.insert(step), "answered twice");
+                }
+                Change::TellRecorded => {
+                    assert!(self.recorded.report.is_some(), "told before it is so");
+                    self.record_told = true;
                 }
             }
         }
@@ -183,27 +190,33 @@ fn a_push_from_request_to_answer() {
 
     world.works.insert(PUSH, verdict());
     let changes = world.settle();
-    assert!(is_write(&changes[0]), "the status comes first: {changes:?}");
-    let note = "pushed registry.example.com/team/app:1 (sha256:aa) in 3.1s".to_owned();
-    assert_eq!(changes[1], Change::Emit(RunEvent { reason: reason::PUSHED, note }));
     let answer = Answer {
         version: wire::VERSION,
         passed: true,
         log: vec!["pushed registry.example.com/team/app: tags 1, latest (sha256:aa)".into()],
         message: None,
     };
-    assert_eq!(changes[2..], [Change::Answer { step: PUSH, answer }]);
+    let Work::Done(kept) = verdict() else { panic!("it is done") };
+    let given = Change::Answer { step: PUSH, verdict: Some(kept), answer };
+    assert_eq!(changes[0], given, "the runner does not wait for the status");
+    assert!(is_write(&changes[1]));
+    let note = "pushed registry.example.com/team/app:1 (sha256:aa) in 3.1s".to_owned();
+    assert_eq!(changes[2..], [Change::Emit(RunEvent { reason: reason::PUSHED, note })]);
 }
 
 #[test]
-fn an_answer_waits_until_the_status_is_written() {
+fn a_runner_that_asked_is_told_once_its_end_stands_in_the_status() {
     let mut world = World::new(&asking());
     world.settle();
     world.works.insert(PUSH, verdict());
-    // The API server is away: the plan stays the same, and has no answer.
-    for _ in 0..3 {
-        assert!(!world.plan().changes.iter().any(|change| matches!(change, Change::Answer { .. })));
-    }
+    world.settle();
+    world.records.extend([exited(PUSH, 0), started(2), exited(2, 0), started(3), exited(3, 0), passed()]);
+    let changes = world.settle();
+    assert!(is_write(&changes[0]) && changes.ends_with(&[Change::TellRecorded]), "{changes:?}");
+    assert!(world.plan().done);
+    // One that did not ask does not wait.
+    let mut world = World::new(&[started(0), exited(0, 1), failed("StepFailed", 0)]);
+    assert!(!world.settle().contains(&Change::TellRecorded));
 }
 
 #[test]
@@ -211,11 +224,11 @@ fn a_restart_between_status_and_answer_only_answers() {
     let mut world = World::new(&asking());
     world.settle();
     world.works.insert(PUSH, verdict());
-    let plan = world.plan();
-    world.apply(plan.changes);
+    let status = world.plan().changes.into_iter().filter(is_write).collect();
+    world.apply(status);
     world.works.clear();
     let changes = world.settle();
-    assert!(matches!(changes[..], [Change::Answer { step: PUSH, .. }]), "{changes:?}");
+    assert!(matches!(changes[..], [Change::Answer { step: PUSH, verdict: None, .. }]), "{changes:?}");
 }
 
 #[test]
@@ -397,7 +410,7 @@ fn the_failure_of_a_push_in_a_run_with_a_breakpoint_says_that_the_box_waits() {
     let failed = Verdict::Failed {
         at: Timestamp::from_second(3).unwrap(),
         images: Vec::new(),
-        reason: reason::REGISTRY_FORBIDDEN,
+        reason: reason::REGISTRY_FORBIDDEN.into(),
         message: "no".into(),
     };
     world.works.insert(2, Work::Done(failed));

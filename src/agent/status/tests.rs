@@ -30,7 +30,7 @@ fn push_failed() -> Work {
     Work::Done(Verdict::Failed {
         at: Timestamp::from_second(3).unwrap(),
         images: Vec::new(),
-        reason: reason::REGISTRY_FORBIDDEN,
+        reason: reason::REGISTRY_FORBIDDEN.into(),
         message: "demo may not push to team/app".into(),
     })
 }

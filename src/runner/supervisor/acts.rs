@@ -168,6 +168,7 @@ impl Supervisor<'_> {
         let packed = packs.then(|| self.packed(unpacked));
         let Some(plan) = self.plan.steps.get(step) else { return Ok(()) };
         let (run_env, env) = self.of_request(step, plan);
+        self.asked = true;
         self.mailbox.ask(&Request { version: VERSION, step, run_env, env, packed })?;
         self.journal.append(&Record::Asked { at: epoch_ms(), step })?;
         // An answer may be there already; nothing would announce it.

@@ -8,10 +8,11 @@ mod watch;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use test_box::{a_box, after, agent, epoch_ms, script, shells, variable};
+use std::time::{Duration, Instant};
+use test_box::{Running, TestBox, a_box, after, agent, epoch_ms, script, shells, variable};
 use windlass::wire::{
-    Answer, EndReason, JOURNAL_FILE, PlanStep, Record, Request, SOURCE_DIR, VERSION, Variable, answer_file,
-    request_file,
+    Answer, EndReason, JOURNAL_FILE, PlanStep, RECORDED_FILE, Record, Request, SOURCE_DIR, VERSION, Variable,
+    answer_file, request_file,
 };
 
 const EXIT: EndReason = EndReason::ExitCode;
@@ -329,6 +330,37 @@ fn the_agent_is_asked_and_answers() {
     assert_eq!(ran.ends()[1], (EXIT, None));
     assert_eq!(ran.log("push"), "pushed\ntwice\n");
     assert!(!ran.dir.path().join("out").join(request_file(1)).exists(), "the environment does not stay");
+}
+
+/// A box whose agent answered and has not written down the end.
+fn unrecorded(steps: &[PlanStep]) -> TestBox {
+    let test = a_box(steps);
+    fs::remove_file(test.path("in").join(RECORDED_FILE)).unwrap();
+    let answer = Answer { version: VERSION, passed: true, ..Answer::default() };
+    fs::write(test.path("in").join(answer_file(0)), serde_json::to_vec(&answer).unwrap()).unwrap();
+    test
+}
+
+#[test]
+fn a_runner_that_asked_stays_until_its_end_is_recorded() {
+    let finished = |running: &Running| {
+        running.records().iter().any(|record| matches!(record, Record::Finished { .. })).then_some(())
+    };
+    let mut running = unrecorded(&[agent("push")]).start();
+    running.wait_for("the end", finished);
+    let later = Instant::now() + Duration::from_millis(400);
+    running.wait_for("the time that it has to stay for", |_| (Instant::now() > later).then_some(()));
+    fs::write(running.path("in").join(RECORDED_FILE), "").unwrap();
+    running.end().passed();
+
+    // Told to end, it does not wait.
+    let mut running = unrecorded(&[agent("push")]).start();
+    running.wait_for("the end", finished);
+    running.signal("-TERM");
+    running.end().passed();
+    // Nor does one that did not ask.
+    let test = unrecorded(&[script("a", "true")]);
+    test.run().passed();
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 use windlass::wire::{
-    CANCEL_FILE, EndReason, JOURNAL_FILE, PLAN_FILE, Plan, PlanStep, Record, RunInfo, StepWork, Summary, VERSION,
-    Variable, log_file,
+    CANCEL_FILE, EndReason, JOURNAL_FILE, PLAN_FILE, Plan, PlanStep, RECORDED_FILE, Record, RunInfo, StepWork, Summary,
+    VERSION, Variable, log_file,
 };
 
 pub(super) const RUNNER: &str = env!("CARGO_BIN_EXE_windlass-runner");
@@ -55,6 +55,8 @@ pub(crate) fn a_box(steps: &[PlanStep]) -> TestBox {
     for name in ["in", "out", "disk", "box"] {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
+    // An agent that keeps up: the runner does not wait for it at the end.
+    fs::write(dir.path().join("in").join(RECORDED_FILE), "").unwrap();
     let plan = Plan {
         version: VERSION,
         run: RunInfo { name: "hello-7".into(), uid: "u7".into(), build_number: 7, ..RunInfo::default() },
