@@ -69,12 +69,10 @@ async fn ten_steps_and_a_push() {
     let summary = status.summary.as_ref().unwrap();
     assert_eq!(summary.steps.as_deref(), Some("11/11"));
     assert_eq!(summary.digest.as_deref(), Some(&image.digest[..19]));
-    let answer = tool(
-        "docker",
-        &["run", "--rm", "--pull=always", "-q", &format!("{repository}@{}", image.digest), "cat", "/made"],
-        "",
-    );
+    let pushed = format!("{repository}@{}", image.digest);
+    let answer = tool("docker", &["run", "--rm", "--pull=always", "-q", &pushed, "cat", "/made"], "");
     assert_eq!(answer.unwrap(), "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n");
+    tool("docker", &["rmi", "-f", &pushed], "").unwrap();
 }
 
 #[tokio::test]
