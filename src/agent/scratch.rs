@@ -7,7 +7,7 @@
 
 use crate::{
     api::condition::reason,
-    archive::{Entry, Fault, ReadError, Reader, Tree, Writer},
+    archive::{Entry, Fault, ReadError, Reader, Tree, Writer, short},
     registry::{PushError, digest::Hasher},
     steps::docker_push::scratch::Shape,
 };
@@ -74,7 +74,7 @@ fn unreadable(error: ReadError) -> PushError {
         },
         ReadError::Io(_) | ReadError::Malformed(..) => reason::COMMIT_FAILED,
     };
-    PushError::new(reason, error.to_string())
+    PushError::new(reason, short(&error.to_string()))
 }
 
 fn unsent(error: io::Error) -> PushError {

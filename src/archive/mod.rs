@@ -18,7 +18,7 @@ mod tree;
 mod write;
 
 pub use read::{ReadError, Reader};
-pub use tree::{Fault, MAX_BYTES, MAX_ENTRIES, MAX_PATH_BYTES, Refusal, Tree};
+pub use tree::{Fault, MAX_BYTES, MAX_ENTRIES, MAX_PATH_BYTES, Refusal, Tree, short};
 pub use write::Writer;
 
 /// One file of the tree.

@@ -59,7 +59,7 @@ fn read(archive: &[u8]) -> Result<Vec<(Entry, u64)>, ReadError> {
 fn refusal(entries: &[Entry]) -> (Fault, String) {
     let mut tree = Tree::default();
     let refused = entries.iter().find_map(|entry| tree.admit(entry).err()).expect("it was admitted");
-    (refused.fault, refused.to_string())
+    (refused.fault, short(&refused.to_string()))
 }
 
 #[test]
@@ -127,7 +127,22 @@ fn names_have_an_end() {
     let (fault, message) = refusal(&entries);
     assert_eq!(fault, Fault::Unsafe);
     assert!(message.ends_with(&format!("has a path of {} bytes; {MAX_PATH_BYTES} are the most", path.len())));
-    assert!(message.len() < 400, "{message}");
+    assert!(message.len() < 2 * 200 + 10, "{message}");
+}
+
+#[test]
+fn messages_are_cut_in_their_middle_only_when_asked() {
+    // What is to be masked can stand anywhere in a path, so a refusal has all of it.
+    let path = "d/".repeat(300) + "x";
+    assert_eq!(Refusal::unsafe_file(path.as_bytes(), "is a FIFO").to_string(), format!("/{path} is a FIFO"));
+    for (message, want) in [
+        ("é".repeat(400), "é".repeat(400)),
+        (format!("{}-{}", "a".repeat(200), "é".repeat(200)), format!("{}…{}", "a".repeat(200), "é".repeat(200))),
+        ("a\nb".into(), "a\u{fffd}b".into()),
+        (String::new(), String::new()),
+    ] {
+        assert_eq!(short(&message), want);
+    }
 }
 
 #[test]

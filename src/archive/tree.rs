@@ -10,6 +10,7 @@
 //! hard link names a file that came before.
 
 use super::{Entry, Kind};
+use std::borrow::Cow;
 use std::collections::{HashSet, hash_map::RandomState};
 use std::fmt;
 use std::hash::BuildHasher as _;
@@ -30,7 +31,7 @@ const MAX_LINKED: usize = 100_000;
 const MAX_ID: u32 = i32::MAX.unsigned_abs();
 /// How names begin that unpackers take for "delete this".
 const WHITEOUT: &[u8] = b".wh.";
-/// Most characters of a path that a message repeats.
+/// Most characters of a message at each of its ends.
 const MAX_SHOWN: usize = 200;
 
 /// What kind of rule was broken.
@@ -61,22 +62,32 @@ impl Refusal {
     }
 }
 
+/// The whole of it, as a path may hold what is to be masked before it is cut; then see [`short`].
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "/{} {}", shown(&self.path), self.why)
+        write!(f, "/{} {}", text(&self.path), self.why)
     }
 }
 
 impl std::error::Error for Refusal {}
 
-/// A path or link as a message repeats it: bounded, on one line.
-fn shown(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(path);
-    let mut shown: String = text.chars().take(MAX_SHOWN).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(MAX_SHOWN).is_some() {
-        shown.push('…');
+/// A message about a file, on one line and bounded. It is cut in its middle: paths can be long, and its end says what
+/// is wrong.
+#[must_use]
+pub fn short(message: &str) -> String {
+    let shown = |text: &str| -> String { text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect() };
+    let head = message.char_indices().nth(MAX_SHOWN).map(|(at, _)| at);
+    let tail = message.char_indices().nth_back(MAX_SHOWN - 1).map(|(at, _)| at);
+    match (head.and_then(|at| message.get(..at)), tail.and_then(|at| message.get(at..))) {
+        (Some(head), Some(tail)) if head.len() + tail.len() < message.len() => {
+            format!("{}…{}", shown(head), shown(tail))
+        }
+        _ => shown(message),
     }
-    shown
+}
+
+fn text(path: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(path)
 }
 
 /// What was admitted so far.
@@ -127,7 +138,7 @@ impl Tree {
                 self.linked.insert(self.hashes.hash_one(path));
             }
             Kind::HardLink { target } if !self.linked.contains(&self.hashes.hash_one(target.as_slice())) => {
-                return Err(wrong(&format!("is a hard link to {}, which is no file of this tree", shown(target))));
+                return Err(wrong(&format!("is a hard link to {}, which is no file of this tree", text(target))));
             }
             Kind::Symlink { target } => check_symlink(path, target).map_err(|why| wrong(&why))?,
             Kind::Directory => self.directory = path.to_owned(),
@@ -199,7 +210,7 @@ fn check_symlink(path: &[u8], target: &[u8]) -> Result<(), String> {
     for name in components(target) {
         match name {
             b"" | b"." => {}
-            b".." if depth == 0 => return Err(format!("is a link to {}, which is outside the image", shown(target))),
+            b".." if depth == 0 => return Err(format!("is a link to {}, which is outside the image", text(target))),
             b".." => depth -= 1,
             _ => depth += 1,
         }

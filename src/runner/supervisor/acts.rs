@@ -4,6 +4,7 @@
 //! whoever sees the record finds both.
 
 use super::{Attempt, Supervisor, epoch_ms};
+use crate::archive;
 use crate::runner::env::{Session, Vars, Verdict};
 use crate::runner::schedule::{Act, End, Event};
 use crate::runner::{EXIT_BROKEN, Error, child, journal, memory, pack, script, words};
@@ -186,7 +187,7 @@ impl Supervisor<'_> {
         match packed {
             Packed::Archive => packed,
             Packed::Refused { fault, message } => {
-                Packed::Refused { fault, message: journal::message(&self.output.masked(&message)) }
+                Packed::Refused { fault, message: archive::short(&self.output.masked(&message)) }
             }
         }
     }

@@ -99,6 +99,16 @@ fn what_cannot_be_packed_is_told_to_the_agent_and_masked() {
     let (request, _) = asked(&mut running);
     assert_eq!(refused(request.packed.unwrap()), (PackFault::Unsafe, "/of-***- is a FIFO".into()));
     answered(running);
+    // A long path is cut; what is to be masked must not be cut before that.
+    let secret = "hunter2-hunter2-hunter2";
+    let below = "d".repeat(190);
+    let code = format!("mkdir $WERCKER_OUTPUT_DIR/{below}; mkfifo $WERCKER_OUTPUT_DIR/{below}/$KEY");
+    let mut running = a_box(&[script("make", &code), pack(None)])
+        .with(|plan| plan.env = vec![windlass::wire::Variable { secret: true, ..variable("KEY", secret) }])
+        .start();
+    let (request, _) = asked(&mut running);
+    assert_eq!(refused(request.packed.unwrap()), (PackFault::Unsafe, format!("/{below}/*** is a FIFO")));
+    answered(running);
 }
 
 #[test]
