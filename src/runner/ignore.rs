@@ -11,7 +11,7 @@
 use gix_ignore::glob::pattern::Case;
 use gix_ignore::{Search, search::Ignore};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where git keeps its own files.
 const GIT_DIR: &str = ".git";
@@ -48,6 +48,8 @@ pub(super) struct Rules {
     last: Search,
     /// Patterns and bytes that the source may still have.
     left: (usize, usize),
+    /// What of them each directory took.
+    taken: Vec<(PathBuf, usize, usize)>,
 }
 
 impl Rules {
@@ -56,7 +58,7 @@ impl Rules {
         let [mut first, source, mut last] = [(); 3].map(|()| Search::default());
         add(&mut first, Path::new(""), OF_EDITORS.as_bytes());
         add(&mut last, Path::new(""), own.join("\n").as_bytes());
-        Self { first, source, last, left: (PATTERNS, PATTERN_BYTES) }
+        Self { first, source, last, left: (PATTERNS, PATTERN_BYTES), taken: Vec::new() }
     }
 
     /// Adds the patterns of a `.gitignore` in this directory. Those of the directories above it
@@ -76,12 +78,21 @@ impl Rules {
             kept.extend_from_slice(line);
             kept.push(b'\n');
         }
-        self.left = (count, bytes);
+        let (count_left, bytes_left) = std::mem::replace(&mut self.left, (count, bytes));
+        self.taken.push((directory.to_owned(), count_left - count, bytes_left - bytes));
         add(&mut self.source, directory, &kept);
     }
 
-    /// Forgets the patterns of `.gitignore` files in this directory and below it.
+    /// Forgets the patterns of `.gitignore` files in this directory and below it; others may take their place.
     pub(super) fn forget(&mut self, directory: &Path) {
+        let Self { left, taken, .. } = self;
+        taken.retain(|(place, count, bytes)| {
+            let stays = !place.starts_with(directory);
+            if !stays {
+                *left = (left.0 + count, left.1 + bytes);
+            }
+            stays
+        });
         let stays = |list: &gix_ignore::glob::search::pattern::List<Ignore>| {
             let below = list.source.as_deref().and_then(|file| file.strip_prefix(ROOT).ok()?.parent());
             !below.is_some_and(|below| below.starts_with(directory))
@@ -134,6 +145,21 @@ mod tests {
         let mut rules = Rules::new(&[]);
         rules.add(Path::new(""), &vec![b'x'; PATTERN_BYTES]);
         assert_eq!(rules.left, (PATTERNS, PATTERN_BYTES), "too long to be read");
+    }
+
+    #[test]
+    fn patterns_that_are_forgotten_leave_their_place() {
+        let mut rules = Rules::new(&[]);
+        for _ in 0..3 {
+            rules.add(Path::new("web"), "b\n".repeat(PATTERNS - 1).as_bytes());
+            assert!(ignored(&rules, "web/b"));
+            rules.forget(Path::new("web"));
+            assert!(!ignored(&rules, "web/b"));
+        }
+        rules.add(Path::new("api"), b"c");
+        rules.forget(Path::new("web"));
+        assert!(ignored(&rules, "api/c"), "what is elsewhere stays");
+        assert_eq!(rules.left, (PATTERNS - 1, PATTERN_BYTES - 2));
     }
 
     #[test]

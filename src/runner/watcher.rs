@@ -72,6 +72,9 @@ pub(super) struct Watcher {
     tree: Tree,
     eyes: Eyes,
     limit: Option<Limit>,
+    /// Whether what counts is to be found out again, and when at the earliest.
+    afresh: bool,
+    earliest: u64,
 }
 
 enum Eyes {
@@ -89,7 +92,7 @@ impl Watcher {
             Ok(kernel) => (Eyes::Kernel(kernel), None),
             Err(limit) => (own(now, &mut tree), Some(limit)),
         };
-        Self { ignore: ignore.to_vec(), tree, eyes, limit }
+        Self { ignore: ignore.to_vec(), tree, eyes, limit, afresh: false, earliest: now }
     }
 
     /// Readable when there is something to [`Self::look`] at.
@@ -103,7 +106,7 @@ impl Watcher {
     /// When to [`Self::look`] without the kernel's word.
     pub(super) fn wake(&self) -> Option<u64> {
         match &self.eyes {
-            Eyes::Kernel(_) => None,
+            Eyes::Kernel(_) => self.afresh.then_some(self.earliest),
             Eyes::Own { next, .. } => Some(*next),
         }
     }
@@ -136,25 +139,37 @@ impl Watcher {
     fn listen(&mut self, now: u64) -> Option<PathBuf> {
         let Eyes::Kernel(kernel) = &mut self.eyes else { return None };
         let mut first = None;
-        for _ in 0..READS {
+        'reads: for _ in 0..READS {
             let Ok(events) = kernel.inotify.read_events() else { break };
             for event in events {
                 match kernel.hear(&event, &mut self.tree) {
                     Heard::Nothing => {}
-                    Heard::Changed(path) => {
-                        first.get_or_insert(path);
-                    }
+                    Heard::Changed(path) => drop(first.get_or_insert(path)),
                     Heard::Afresh(path) => {
-                        let root = self.tree.root.clone();
-                        // The old watches go first: both at once may be more than the kernel allows.
-                        self.eyes = Eyes::Own { seen: Seen::new(), next: now };
-                        *self = Self::open(now, &root, &self.ignore);
-                        return first.or(Some(path));
+                        first.get_or_insert(path);
+                        self.afresh = true;
+                        if now >= self.earliest {
+                            break 'reads;
+                        }
                     }
                 }
             }
         }
-        first
+        if !self.afresh || now < self.earliest {
+            return first;
+        }
+        self.look_afresh(now);
+        // If it had to wait, a change may have gone unseen meanwhile.
+        Some(first.unwrap_or_default())
+    }
+
+    /// Watches the tree anew. This is done no more often than looking is, as events that are too many come again.
+    fn look_afresh(&mut self, now: u64) {
+        let (root, began) = (self.tree.root.clone(), Instant::now());
+        // The old watches go first: both at once may be more than the kernel allows.
+        self.eyes = Eyes::Own { seen: Seen::new(), next: now };
+        *self = Self::open(now, &root, &self.ignore);
+        self.earliest = now + pause_ms(began);
     }
 }
 
@@ -162,8 +177,13 @@ impl Watcher {
 fn own(now: u64, tree: &mut Tree) -> Eyes {
     let began = Instant::now();
     let seen = tree.look();
+    Eyes::Own { seen, next: now + pause_ms(began) }
+}
+
+/// How long not to look again after a look that began then.
+fn pause_ms(began: Instant) -> u64 {
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(LOOK_MS);
-    Eyes::Own { seen, next: now + took_ms.saturating_mul(LOOK_SHARE).max(LOOK_MS) }
+    took_ms.saturating_mul(LOOK_SHARE).max(LOOK_MS)
 }
 
 /// What an event means.
@@ -269,3 +289,6 @@ fn is_whole(path: &Path) -> bool {
         kind.is_symlink() || (kind.is_file() && meta.nlink() > 1)
     })
 }
+
+#[cfg(test)]
+mod tests;

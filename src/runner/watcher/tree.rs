@@ -1,7 +1,7 @@
 //! The files below a directory that count. Called by `watcher`.
 //!
 //! **Invariant:** no link is followed, what cannot be read is left out, and no more than [`DIRECTORIES`]
-//! and [`FILES`] are looked at.
+//! and [`FILES`] are looked at, nor, with those that do not count, more than [`NAMES`].
 
 use crate::runner::ignore::{IGNORE_FILE, Rules};
 use crate::runner::script;
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 const DIRECTORIES: usize = 50_000;
 /// Most files.
 const FILES: usize = 200_000;
+/// Most names that are tried against the rules in a walk, whatever comes of it.
+const NAMES: usize = 500_000;
 /// Largest `.gitignore`.
 const IGNORE_BYTES: u64 = 1024 * 1024;
 
@@ -24,6 +26,8 @@ pub(super) struct Tree {
     pub(super) rules: Rules,
     pub(super) directories: usize,
     pub(super) files: usize,
+    /// Most names of a walk: [`NAMES`].
+    names: usize,
     /// Whether there are more than are looked at.
     pub(super) cut: bool,
 }
@@ -34,7 +38,7 @@ pub(super) type Seen = HashMap<PathBuf, (i128, u64, u64)>;
 impl Tree {
     /// Nothing walked yet; `own` are the step's patterns.
     pub(super) fn new(root: &Path, own: &[String]) -> Self {
-        Self { root: root.into(), rules: Rules::new(own), directories: 0, files: 0, cut: false }
+        Self { root: root.into(), rules: Rules::new(own), directories: 0, files: 0, names: NAMES, cut: false }
     }
 
     /// Tells of the directory `from` and of all below it that counts, each directory before what is
@@ -47,7 +51,9 @@ impl Tree {
         from: &Path,
         mut found: impl FnMut(&Path, &Path, bool) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let mut left = vec![from.to_owned()];
+        // A directory that is walked again has its rules already, and they may be others now.
+        self.rules.forget(from);
+        let (mut left, mut names) = (vec![from.to_owned()], 0);
         while let Some(directory) = left.pop() {
             if self.directories >= DIRECTORIES {
                 self.cut = true;
@@ -60,6 +66,11 @@ impl Tree {
                 self.rules.add(&directory, &patterns);
             }
             for entry in fs::read_dir(&whole).into_iter().flatten().flatten() {
+                if names >= self.names {
+                    self.cut = true;
+                    return Ok(());
+                }
+                names += 1;
                 let path = directory.join(entry.file_name());
                 let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 if self.rules.ignores(&path, is_dir) {
@@ -82,7 +93,6 @@ impl Tree {
 
     /// What all files are like now, and with them the patterns and numbers.
     pub(super) fn look(&mut self) -> Seen {
-        self.rules.forget(Path::new(""));
         (self.directories, self.files, self.cut) = (0, 0, false);
         let mut seen = Seen::new();
         // It cannot fail: nothing here does.
@@ -106,4 +116,22 @@ pub(super) fn difference(old: &Seen, new: &Seen) -> Option<PathBuf> {
     let came = new.iter().filter(|(path, is)| old.get(*path) != Some(*is)).map(|(path, _)| path);
     let went = old.keys().filter(|path| !new.contains_key(*path));
     came.chain(went).min().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_do_not_count_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..10 {
+            fs::write(dir.path().join(format!("{n}.o")), "").unwrap();
+        }
+        for (names, cut) in [(10, false), (9, true)] {
+            let mut tree = Tree { names, ..Tree::new(dir.path(), &["*.o".into()]) };
+            assert_eq!(tree.look().len(), 1, "the directory itself");
+            assert_eq!(tree.cut, cut, "{names}");
+        }
+    }
 }
