@@ -75,6 +75,17 @@ pub(super) fn ended(end: &End) -> String {
     }
 }
 
+/// The line that tells people how a step ended: at `at`, and after `took` if it began.
+pub(super) fn closed(end: &End, at: &str, name: &str, took: Option<&str>) -> String {
+    let took = took.map(|took| format!(" {took}")).unwrap_or_default();
+    let word = match end.reason {
+        _ if end.passed() => return format!("ok    [{at}] {name}{took}"),
+        EndReason::EarlierStepFailed | EndReason::Cancelled if took.is_empty() => "skip",
+        _ => "FAIL",
+    };
+    format!("{word}  [{at}] {name}{took}: {}", ended(end))
+}
+
 /// What a step did whose time was over.
 pub(super) fn ran_longer(step: &PlanStep) -> String {
     format!("ran longer than {}", duration(step.timeout_s.unwrap_or_default()))
@@ -143,6 +154,25 @@ mod tests {
         }
         assert_eq!(killed(137), "killed (SIGKILL)");
         assert_eq!(killed(128 + 64), "killed (signal 64)");
+    }
+
+    #[test]
+    fn closes_a_step_with_what_happened() {
+        let end = |reason, code, message: Option<&str>| End { reason, code, message: message.map(str::to_owned) };
+        for (end, took, want) in [
+            (end(EndReason::ExitCode, Some(0), None), Some("0.4s"), "ok    [1.0s] 1/2 a 0.4s"),
+            (end(EndReason::ExitCode, Some(3), None), Some("0.4s"), "FAIL  [1.0s] 1/2 a 0.4s: exit code 3"),
+            (end(EndReason::Cancelled, None, None), Some("0.4s"), "FAIL  [1.0s] 1/2 a 0.4s: cancelled"),
+            (end(EndReason::Cancelled, None, None), None, "skip  [1.0s] 1/2 a: cancelled"),
+            (end(EndReason::EarlierStepFailed, None, None), None, "skip  [1.0s] 1/2 a: skipped"),
+            (
+                end(EndReason::TimedOut, None, Some(&waited(1))),
+                None,
+                "FAIL  [1.0s] 1/2 a: waited longer than 1s at its breakpoint",
+            ),
+        ] {
+            assert_eq!(closed(&end, "1.0s", "1/2 a", took), want);
+        }
     }
 
     #[cfg(feature = "full")]

@@ -248,11 +248,7 @@ impl Supervisor<'_> {
         })?;
         let (name, at) = (self.label(step), words::took(now));
         let took = started.map(|started| words::took(now - started));
-        self.output.say(&match took {
-            Some(took) if end.passed() => format!("ok    [{at}] {name} {took}"),
-            Some(took) => format!("FAIL  [{at}] {name} {took}: {}", words::ended(end)),
-            None => format!("skip  [{at}] {name}: {}", words::ended(end)),
-        });
+        self.output.say(&words::closed(end, &at, &name, took.as_deref()));
         Ok(())
     }
 

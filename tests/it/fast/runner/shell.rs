@@ -346,3 +346,5 @@ fn a_run_that_waits_for_nobody_can_be_looked_into() {
     let gone = Command::new(RUNNER).arg("--out").arg(dir).arg("continue").output().unwrap();
     assert_eq!((gone.status.code(), gone.stderr), (Some(1), b"no run goes on in this box\n".to_vec()));
 }
+    assert!(ran.stdout.contains("] 1/1 deploy: waited longer than 1s at its breakpoint\n"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("> skip"), "{}", ran.stdout);
