@@ -23,6 +23,10 @@ pub use record::{Answer, EndReason, Failure, Note, PackFault, Packed, Record, Re
 pub use summary::{StepEnd, Summary};
 
 /// Version of all files here; a reader refuses another.
+///
+/// Writer and reader of a run can be of different releases: its runner is of the image that its pod began with, the agent
+/// may have been replaced since. So it is raised by a change that a reader of an earlier release would get wrong. No
+/// release has been made yet, so no such reader exists, and what changed until now needs no other number.
 pub const VERSION: u32 = 1;
 
 /// Where the directories are mounted in the box and in `prepare`.
