@@ -202,6 +202,8 @@ pub(super) struct Schedule {
     timeout_s: u64,
     grace_ms: u64,
     halt: Option<Halt>,
+    /// The last step that was handed to the agent.
+    handed: Option<usize>,
     failed: Option<usize>,
     after_failed: bool,
     breakpoints: Breakpoints,
@@ -222,6 +224,7 @@ impl Schedule {
             deadline,
             timeout_s,
             grace_ms,
+            handed: None,
             halt: None,
             failed: None,
             after_failed: false,
@@ -345,6 +348,7 @@ impl Schedule {
             return self.after_failed.then_some(EndReason::EarlierStepFailed);
         }
         if self.failed.is_some() && self.halt.is_none() {
+        self.handed = Some(step);
             return Some(EndReason::EarlierStepFailed);
         }
         if self.halt.is_none() && now >= self.deadline {

@@ -561,15 +561,21 @@ fn what_a_person_may_ask_depends_on_what_the_run_does() {
             Err("step a waits at a breakpoint, which finish does not end; use continue"),
         ),
         (
-            waits(true, &[], agent("a"), &[refused]),
+            waits(true, &[], agent("a"), std::slice::from_ref(&refused)),
             retry,
-            Err("step a is done by the agent, which does it once; start the run again instead"),
+            Err("step a was handed to the agent, which takes a step once; start the run again instead"),
         ),
         (waits(false, &["a"], script("a"), &[]), retry, Err("step a has not run yet; use continue")),
         (waits(false, &["a"], script("a"), &[]), go_on, Ok(0)),
         (waits(false, &[], shell("a"), &[]), go_on, Ok(0)),
         (waits(false, &[], shell("a"), &[]), finish, Ok(0)),
         (waits(false, &[], shell("a"), &[]), retry, Err(nobody)),
+        (
+            waits(true, &[], pack("a"), &[exited(0), refused]),
+            retry,
+            Err("step a was handed to the agent, which takes a step once; start the run again instead"),
+        ),
+        (waits(true, &[], pack("a"), &[exited(137)]), retry, Ok(0)),
     ] {
         assert_eq!(schedule.may(verb, None), want.map_err(str::to_owned), "{verb:?}");
         let other = schedule.may(verb, Some("z")).unwrap_err();

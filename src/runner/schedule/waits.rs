@@ -55,9 +55,10 @@ impl Schedule {
             (State::Paused { .. }, Verb::Finish) => {
                 Err(format!("step {name} waits at a breakpoint, which finish does not end; use continue"))
             }
-            (State::Paused { failed: Some(_), .. }, Verb::Retry) if plan.work.asks_agent() => {
-                Err(format!("step {name} is done by the agent, which does it once; start the run again instead"))
-            }
+            // Packing that ended before the agent heard of it is the runner's own to repeat.
+            (State::Paused { failed: Some(_), .. }, Verb::Retry) if self.handed == Some(step) => Err(format!(
+                "step {name} was handed to the agent, which takes a step once; start the run again instead"
+            )),
             (State::Paused { failed: Some(_), .. }, Verb::Retry) if self.repeated >= REPEATS => {
                 Err(format!("steps were repeated {REPEATS} times; start the run again instead"))
             }
