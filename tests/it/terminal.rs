@@ -5,7 +5,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -52,6 +52,23 @@ impl Person {
 
     pub(crate) fn types(&self, text: &str) {
         File::from(self.master.try_clone().unwrap()).write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Types much, as fast as the terminal takes it. What is printed meanwhile is thrown away.
+    pub(crate) fn pastes(&mut self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        let mut master = File::from(self.master.try_clone().unwrap());
+        let mut left = text.as_bytes();
+        while !left.is_empty() {
+            self.seen();
+            self.seen.clear();
+            match master.write(left) {
+                Ok(count) => left = &left[count..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => panic!("{error}"),
+            }
+            assert!(Instant::now() < until, "{} bytes were not taken", left.len());
+        }
     }
 
     /// How the terminal is set.

@@ -20,12 +20,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+/// How much of what is typed may wait to be taken.
+const TYPED: usize = 64 * 1024;
 /// The verb that opens a terminal.
 const SHELL: &str = "shell";
 /// It was refused; why is on stderr.
@@ -141,53 +143,73 @@ fn open(outbox: &Path) -> Result<u8, Result<Reply, String>> {
 }
 
 /// Hands bytes and sizes over until the shell is left; `None` if something else ended it.
+///
+/// What is typed waits here while the terminal takes nothing, as it does while nobody takes what it prints: so this
+/// never waits to write to it.
 fn relay(stream: &UnixStream, signals: &Signals) -> io::Result<Option<i32>> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
+    stream.set_nonblocking(true)?;
     let mut reader = Reader::default();
     let mut buffer = [0; 16 * 1024];
-    send(stream, &Frame::Size(size(stdin.as_fd())))?;
+    let (mut waiting, mut resized) = (Vec::new(), true);
     loop {
-        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut files = [readable(signals.as_fd()), readable(stdin.as_fd()), readable(stream.as_fd())];
+        let has_room = waiting.len() < TYPED;
+        if has_room && std::mem::take(&mut resized) {
+            Frame::Size(size(stdin.as_fd())).put(&mut waiting);
+        }
+        if send(stream, &mut waiting).is_err() {
+            // Nobody hears it; what was said last is still to be read.
+            waiting.clear();
+        }
+        let mut wanted = PollFlags::POLLIN;
+        wanted.set(PollFlags::POLLOUT, !waiting.is_empty());
+        let mut files = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(stream.as_fd(), wanted)];
+        files.extend(has_room.then(|| PollFd::new(stdin.as_fd(), PollFlags::POLLIN)));
         match poll(&mut files, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno.into()),
         }
-        let [_, typed, printed] = files.map(|file| file.any().unwrap_or_default());
+        let typed = files.get(2).and_then(PollFd::any).unwrap_or_default();
         while let Some(signal) = signals.read() {
             if signal != Signal::SIGWINCH {
                 return Ok(None);
             }
-            send(stream, &Frame::Size(size(stdin.as_fd())))?;
+            resized = true;
         }
-        if printed {
-            let count = (&mut &*stream).read(&mut buffer)?;
-            if count == 0 {
-                return Ok(None);
-            }
-            let frames = reader.take(buffer.get(..count).unwrap_or_default()).map_err(io::Error::other)?;
-            for frame in frames {
-                match frame {
-                    Frame::Data(bytes) => write_all(stdout.as_fd(), &bytes)?,
-                    Frame::Left(code) => return Ok(Some(code)),
-                    Frame::Size(_) => {}
-                }
+        let count = match (&mut &*stream).read(&mut buffer) {
+            Ok(0) => return Ok(None),
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+            Err(error) => return Err(error),
+        };
+        for frame in reader.take(buffer.get(..count).unwrap_or_default()).map_err(io::Error::other)? {
+            match frame {
+                Frame::Data(bytes) => write_all(stdout.as_fd(), &bytes)?,
+                Frame::Left(code) => return Ok(Some(code)),
+                Frame::Size(_) => {}
             }
         }
         if typed {
             match nix::unistd::read(stdin.as_fd(), &mut buffer)? {
                 0 => return Ok(None),
-                count => send(stream, &Frame::Data(buffer.get(..count).unwrap_or_default().to_vec()))?,
+                count => Frame::Data(buffer.get(..count).unwrap_or_default().to_vec()).put(&mut waiting),
             }
         }
     }
 }
 
-fn send(mut stream: &UnixStream, frame: &Frame) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    frame.put(&mut bytes);
-    stream.write_all(&bytes)
+/// Writes what the terminal takes now.
+fn send(mut stream: &UnixStream, waiting: &mut Vec<u8>) -> io::Result<()> {
+    while !waiting.is_empty() {
+        match stream.write(waiting) {
+            Ok(count) => drop(waiting.drain(..count)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Without the buffer of `Stdout`, which would wait for lines.

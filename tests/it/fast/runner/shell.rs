@@ -2,6 +2,8 @@
 
 use super::test_box::{RUNNER, Running, a_box, after, agent, script, variable};
 use crate::terminal::Person;
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use windlass::wire::{
@@ -45,6 +47,11 @@ fn exec(running: &Running, words: &[&str]) -> Command {
 pub(super) fn say(running: &Running, words: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = exec(running, words).stdin(Stdio::null()).output().unwrap();
     (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
+}
+
+/// Where a file of the source is in the box.
+fn source(running: &Running, path: &str) -> PathBuf {
+    running.path("box/pipeline/source").join(path)
 }
 
 fn attach(running: &Running) -> Person {
@@ -230,6 +237,25 @@ fn a_shell_ends_with_its_time_and_with_a_cancel() {
 }
 
 #[test]
+fn a_large_paste_arrives_whole() {
+    let mut running = a_box(&[shell("look")]).start();
+    waits(&mut running, 0, Wait::Shell);
+    let mut person = attach(&running);
+    person.prompts();
+    // Before it reads, the program prints more than may wait on the way; then each line comes back twice.
+    person.types("echo rea''dy; seq 1 300000; tee pasted; echo do''ne\n");
+    person.sees("\nready");
+    let text: String = (0..32 * 1024).map(|n| format!("{n:031}\n")).collect();
+    assert_eq!(text.len(), 1024 * 1024);
+    person.pastes(&format!("{text}\u{4}"));
+    person.sees("\ndone");
+    assert!(fs::read_to_string(source(&running, "pasted")).unwrap() == text, "something was lost");
+    person.types("exit\n");
+    assert_eq!(person.leaves(), Some(0));
+    running.end().passed();
+}
+
+#[test]
 fn commands_have_the_steps_environment_and_their_own_exit_code() {
     let steps = [script("a", "mkdir sub; export VERSION=1.4"), PlanStep { cwd: Some("sub".into()), ..shell("look") }];
     let mut running = a_box(&steps).start();
@@ -316,13 +342,15 @@ fn a_breakpoint_before_a_step_waits_and_goes_on() {
         .with(|plan| plan.breakpoints = breakpoints(false, &["deploy"], 1))
         .run();
     ran.failed("StepTimedOut", Some(0), "step deploy waited longer than 1s at its breakpoint; raise breakpointTimeout");
+    assert!(ran.stdout.contains("] 1/1 deploy: waited longer than 1s at its breakpoint\n"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("> skip"), "{}", ran.stdout);
 }
 
 #[test]
 fn a_step_of_the_agent_waits_after_its_failure_and_is_not_repeated() {
     let test = a_box(&[agent("push")]).with(|plan| plan.breakpoints = breakpoints(true, &[], 1800));
     let answer = Answer { version: VERSION, passed: false, log: vec![], message: Some("demo may not push".into()) };
-    std::fs::write(test.path("in").join(answer_file(0)), serde_json::to_vec(&answer).unwrap()).unwrap();
+    fs::write(test.path("in").join(answer_file(0)), serde_json::to_vec(&answer).unwrap()).unwrap();
     let mut running = test.start();
     waits(&mut running, 0, Wait::Failed);
     assert_eq!(say(&running, &["retry"]).0, Some(1));
@@ -346,5 +374,3 @@ fn a_run_that_waits_for_nobody_can_be_looked_into() {
     let gone = Command::new(RUNNER).arg("--out").arg(dir).arg("continue").output().unwrap();
     assert_eq!((gone.status.code(), gone.stderr), (Some(1), b"no run goes on in this box\n".to_vec()));
 }
-    assert!(ran.stdout.contains("] 1/1 deploy: waited longer than 1s at its breakpoint\n"), "{}", ran.stdout);
-    assert!(!ran.stdout.contains("> skip"), "{}", ran.stdout);
