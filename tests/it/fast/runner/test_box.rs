@@ -1,5 +1,7 @@
 //! A box for the runner: its directories, its plan, and what a run left in them.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +17,48 @@ pub(super) const RUNNER: &str = env!("CARGO_BIN_EXE_windlass-runner");
 /// How long anything may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The variable by which all that runs in a box is known.
+const BOX: &str = "TEST_BOX";
+
+/// The directories of a box. With them goes whatever still runs in it: what a step left behind, on purpose or not.
+pub(crate) struct Dir(TempDir);
+
+impl Dir {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Who runs in the box.
+    fn inhabitants(&self) -> Vec<Pid> {
+        let variable = format!("{BOX}={}", self.path().display());
+        let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let environment = fs::read(entry.path().join("environ")).ok()?;
+            environment.split(|byte| *byte == 0).any(|it| it == variable.as_bytes()).then(|| Pid::from_raw(pid))
+        });
+        processes.collect()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = self.inhabitants();
+            for pid in &left {
+                let _ = kill(*pid, Signal::SIGKILL);
+            }
+            if left.is_empty() || Instant::now() > until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// A box of a test.
 pub(crate) struct TestBox {
-    dir: TempDir,
+    dir: Dir,
     pub(crate) plan: Plan,
     pub(crate) grace_ms: u64,
 }
@@ -27,7 +68,7 @@ pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) records: Vec<Record>,
-    pub(crate) dir: TempDir,
+    pub(crate) dir: Dir,
 }
 
 pub(crate) fn script(name: &str, code: &str) -> PlanStep {
@@ -51,7 +92,7 @@ pub(crate) fn epoch_ms() -> u64 {
 }
 
 pub(crate) fn a_box(steps: &[PlanStep]) -> TestBox {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Dir(tempfile::tempdir().unwrap());
     for name in ["in", "out", "disk", "box"] {
         fs::create_dir(dir.path().join(name)).unwrap();
     }
@@ -92,7 +133,11 @@ impl TestBox {
             command.arg(option).arg(self.path(path));
         }
         command.args(["--grace-ms", &self.grace_ms.to_string()]);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", "/root");
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", "/root")
+            .env(BOX, self.dir.path());
         command.current_dir("/").stdin(Stdio::null());
         command.stdout(fs::File::create(self.path("stdout")).unwrap());
         command
@@ -121,7 +166,7 @@ impl TestBox {
 /// A runner that runs; the test ends it if the test fails.
 pub(crate) struct Running {
     child: Child,
-    dir: Option<TempDir>,
+    dir: Option<Dir>,
 }
 
 impl Drop for Running {
