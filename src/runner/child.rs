@@ -1,22 +1,32 @@
-//! Processes: starting one in a group of its own, signals to that group, reaping. Called by the
-//! supervisor.
+//! Processes: starting one in a session of its own, signals to that session, reaping. Called by the
+//! supervisor and by the host of a terminal.
 //!
-//! **Invariant:** a process begins with no signal blocked or ignored, in its own process group, with
-//! no descriptor but its three; whatever becomes our child is reaped.
+//! A session rather than a group: `timeout`, and each job of a shell with `set -m`, make groups of
+//! their own, and would outlive the step that they are of. Who takes a session of its own (`setsid`)
+//! is out of reach, and means to be.
+//!
+//! **Invariant:** a process begins with no signal blocked or ignored, in its own session, with no
+//! descriptor but its three; whatever becomes our child is reaped.
 
 use super::env::Vars;
 use super::schedule::Exit;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::ffi::CString;
+use std::fs;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+
+/// Where the kernel tells of processes.
+const PROCESSES: &str = "/proc";
+/// How often a KILL is repeated for who came while it was given.
+const KILLS: usize = 16;
 
 /// What to start.
 pub(super) struct Command<'a> {
@@ -30,11 +40,11 @@ pub(super) struct Command<'a> {
     pub(super) env: &'a Vars,
     /// Its stdin; none: nothing to read.
     pub(super) input: Option<BorrowedFd<'a>>,
-    /// Its stdout and stderr.
-    pub(super) output: BorrowedFd<'a>,
+    /// Its stdout and stderr; none: nobody reads.
+    pub(super) output: Option<BorrowedFd<'a>>,
 }
 
-/// Starts the program; it leads its own process group.
+/// Starts the program; it leads its own session, and in it its own process group.
 ///
 /// # Errors
 /// Why it could not be started, for people.
@@ -54,8 +64,11 @@ pub(super) fn spawn(command: &Command<'_>) -> Result<Pid, String> {
             Some(input) => files.add_dup2(input.as_raw_fd(), 0)?,
             None => files.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())?,
         }
-        files.add_dup2(command.output.as_raw_fd(), 1)?;
-        files.add_dup2(command.output.as_raw_fd(), 2)?;
+        match command.output {
+            Some(output) => files.add_dup2(output.as_raw_fd(), 1)?,
+            None => files.add_open(1, "/dev/null", OFlag::O_WRONLY, Mode::empty())?,
+        }
+        files.add_dup2(1, 2)?;
         posix_spawn(command.program, &files, &attributes, &args, &env)
     });
     // A directory that a step holds could not be unmounted or removed by it.
@@ -67,28 +80,57 @@ fn cstring(bytes: &[u8], what: &str) -> Result<CString, String> {
     CString::new(bytes).map_err(|_| format!("{what} holds a NUL byte"))
 }
 
-/// Own group, nothing blocked, nothing ignored.
+/// Own session, nothing blocked, nothing ignored.
 fn attributes() -> nix::Result<PosixSpawnAttr> {
     let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(
-        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
-    )?;
-    attributes.set_pgroup(Pid::from_raw(0))?;
+    // Of POSIX.1-2024; the library has no name for it yet.
+    let own_session = PosixSpawnFlags::from_bits_retain(nix::libc::POSIX_SPAWN_SETSID.into());
+    attributes
+        .set_flags(own_session | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
     attributes.set_sigmask(&SigSet::empty())?;
     attributes.set_sigdefault(&SigSet::all())?;
     Ok(attributes)
 }
 
-/// Sends a signal to everybody in the group; nobody there is fine.
-pub(super) fn signal(group: Pid, signal: Signal) {
-    let _ = killpg(group, signal);
+/// Sends a signal to everybody in the session, once to each; nobody there is fine.
+pub(super) fn signal(session: Pid, signal: Signal) {
+    // The first group as one: nobody can fork out of its way.
+    let _ = killpg(session, signal);
+    for _ in 0..if signal == Signal::SIGKILL { KILLS } else { 1 } {
+        let mut others = members(session).filter(|(_, group)| *group != session).peekable();
+        if others.peek().is_none() {
+            return;
+        }
+        for (pid, _) in others {
+            // It may have ended.
+            let _ = kill(pid, signal);
+        }
+    }
 }
 
-/// Whether nobody is left in the group.
-pub(super) fn is_gone(group: Pid) -> bool {
-    killpg(group, None) == Err(Errno::ESRCH)
+/// Whether nobody is left in the session.
+pub(super) fn is_gone(session: Pid) -> bool {
+    killpg(session, None) == Err(Errno::ESRCH) && members(session).next().is_none()
+}
+
+/// Who is in a session, each with its group.
+fn members(session: Pid) -> impl Iterator<Item = (Pid, Pid)> {
+    fs::read_dir(PROCESSES).into_iter().flatten().flatten().filter_map(move |entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let (group, of) = group_and_session(&fs::read(entry.path().join("stat")).ok()?)?;
+        (of == session).then_some((Pid::from_raw(pid), group))
+    })
+}
+
+/// Group and session by `/proc/PID/stat` (proc_pid_stat(5)); `None` for who has ended.
+fn group_and_session(stat: &[u8]) -> Option<(Pid, Pid)> {
+    // The name may hold anything; it ends at the last parenthesis.
+    let stat = String::from_utf8_lossy(stat);
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    let [_parent, group, session] = [fields.next()?, fields.next()?, fields.next()?];
+    let number = |text: &str| text.parse().ok().map(Pid::from_raw);
+    if matches!(state, "Z" | "X") { None } else { Some((number(group)?, number(session)?)) }
 }
 
 /// Reaps every child that ended.
@@ -103,5 +145,25 @@ pub(super) fn reap(mut ended: impl FnMut(Pid, Exit)) {
             // A status of no interest, or a real-time signal that nix has no name for.
             Ok(_) | Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_says_of_a_process() {
+        let pids = |group, session| Some((Pid::from_raw(group), Pid::from_raw(session)));
+        for (stat, want) in [
+            ("7 (sleep) S 1 6 5 0 -1 4194304", pids(6, 5)),
+            ("7 (a) R 9 9 9) R 1 6 5 0", pids(6, 5)),
+            ("7 (sleep) Z 1 6 5 0", None),
+            ("7 (sleep) S 1 6", None),
+            ("", None),
+        ] {
+            assert_eq!(group_and_session(stat.as_bytes()), want, "{stat}");
+        }
+        assert_eq!(group_and_session(b"7 (\xff) S 1 6 5 0"), pids(6, 5));
     }
 }

@@ -50,7 +50,7 @@ pub const EXIT_BROKEN: u8 = 70;
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Where the source goes.
 const PIPELINE_DIR: &str = "/pipeline";
-/// How long a process group has between TERM and KILL.
+/// How long the processes of a step have between TERM and KILL.
 const GRACE_MS: u64 = 10_000;
 
 /// Where the runner's files are, and how patient it is.

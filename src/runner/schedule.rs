@@ -10,6 +10,7 @@
 //! **Invariant:** pure: no clock, process or file. Time is milliseconds since the runner began.
 //! Each step gets one end and keeps it, and a run passes by its steps' ends alone.
 
+mod limits;
 mod outcome;
 mod reload;
 mod waits;
@@ -22,14 +23,8 @@ use crate::wire::{Breakpoints, EndReason, PlanStep, StepWork};
 use reload::Reload;
 use std::path::PathBuf;
 
-/// Together, after-steps may take this much longer than the run.
-const AFTER_MS: u64 = 5 * 60 * 1000;
 /// Longest pause before a step is repeated.
 const LONGEST_PAUSE_MS: u64 = 30_000;
-/// How often to look whether a group that was told to stop is gone.
-const GROUP_CHECK_MS: u64 = 20;
-/// How long a killed group may take to go away.
-const KILLED_MS: u64 = 5_000;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +33,8 @@ pub(super) enum Event {
     Begin,
     /// The shell of the attempt ended.
     Exited(Exit),
-    /// Nobody is left in the attempt's process group.
-    GroupGone,
+    /// Nobody is left in the attempt's session.
+    SessionGone,
     /// The attempt could not be started.
     NotStarted(String),
     /// The agent answered the step that waits.
@@ -90,9 +85,9 @@ pub(super) enum Act {
         /// Why the files that it wants could not be packed.
         unpacked: Option<String>,
     },
-    /// Send TERM to the attempt's group.
+    /// Send TERM to the attempt's session.
     Terminate,
-    /// Send KILL to the attempt's group.
+    /// Send KILL to the attempt's session.
     Kill,
     /// Tell people that the step waits for them: before it begins, or as its attempt ended so.
     Pause { step: usize, failed: Option<End> },
@@ -202,13 +197,13 @@ pub(super) struct Schedule {
     timeout_s: u64,
     grace_ms: u64,
     halt: Option<Halt>,
-    /// The last step that was handed to the agent.
-    handed: Option<usize>,
     failed: Option<usize>,
     after_failed: bool,
     breakpoints: Breakpoints,
     /// How often a person had a step repeated.
     repeated: u32,
+    /// The last step that was handed to the agent.
+    handed: Option<usize>,
     /// Of the step that runs, if it is restarted when files change.
     reload: Option<Reload>,
 }
@@ -224,12 +219,12 @@ impl Schedule {
             deadline,
             timeout_s,
             grace_ms,
-            handed: None,
             halt: None,
             failed: None,
             after_failed: false,
             breakpoints: Breakpoints::default(),
             repeated: 0,
+            handed: None,
             reload: None,
         }
     }
@@ -251,28 +246,9 @@ impl Schedule {
         if let State::Asking { step, .. } = self.state { Some(step) } else { None }
     }
 
-    /// Whether a [`Event::GroupGone`] is awaited.
-    pub(super) fn awaits_group(&self) -> bool {
+    /// Whether an [`Event::SessionGone`] is awaited.
+    pub(super) fn awaits_session(&self) -> bool {
         matches!(self.state, State::Stopping { exit: Some(_), .. })
-    }
-
-    /// When to come back with [`Event::Tick`], if nothing else happens.
-    pub(super) fn wake(&self, now: u64) -> Option<u64> {
-        match &self.state {
-            State::Idle | State::Over => None,
-            State::Running { step, limit, heard, .. } => {
-                let quiet = self.quiet_limit(*step, *heard);
-                [*limit, quiet, Some(self.run_limit(*step)), self.reload_wake()].into_iter().flatten().min()
-            }
-            State::Asking { step, limit } => [*limit, Some(self.run_limit(*step))].into_iter().flatten().min(),
-            State::Backoff { step, until: limit, .. } | State::Paused { step, limit, .. } => {
-                Some((*limit).min(self.run_limit(*step)))
-            }
-            State::Stopping { exit, kill_at, killed, .. } => {
-                let next = if *killed { kill_at + KILLED_MS } else { *kill_at };
-                Some(if exit.is_some() { next.min(now + GROUP_CHECK_MS) } else { next })
-            }
-        }
     }
 
     /// Takes what happened; says what to do, in this order.
@@ -281,7 +257,7 @@ impl Schedule {
         match event {
             Event::Begin => self.next(now, &mut acts),
             Event::Exited(exit) => self.exited(now, exit, &mut acts),
-            Event::GroupGone => {
+            Event::SessionGone => {
                 if let State::Stopping { step, attempt, why, exit: Some(exit), .. } = self.state {
                     self.stopped(now, step, attempt, why, Some(exit), &mut acts);
                 }
@@ -348,7 +324,6 @@ impl Schedule {
             return self.after_failed.then_some(EndReason::EarlierStepFailed);
         }
         if self.failed.is_some() && self.halt.is_none() {
-        self.handed = Some(step);
             return Some(EndReason::EarlierStepFailed);
         }
         if self.halt.is_none() && now >= self.deadline {
@@ -373,6 +348,7 @@ impl Schedule {
     /// The agent's turn.
     fn ask(&mut self, step: usize, limit: Option<u64>, unpacked: Option<String>, acts: &mut Vec<Act>) {
         self.state = State::Asking { step, limit };
+        self.handed = Some(step);
         acts.push(Act::Ask { step, unpacked });
     }
 
@@ -484,11 +460,11 @@ impl Schedule {
         }
     }
 
-    /// Ends what is going on: at once, or by stopping the process group.
+    /// Ends what is going on: at once, or by stopping the session.
     fn end_current(&mut self, now: u64, why: Why, acts: &mut Vec<Act>) {
         match self.state.clone() {
             State::Running { step, attempt, .. } => {
-                let (exit, kill_at) = (self.reload.as_ref().and_then(|reload| reload.ended), now + self.grace_ms);
+                let (exit, kill_at) = (self.reload.as_ref().and_then(|reload| reload.ended), now + self.grace_ms(step));
                 self.state = State::Stopping { step, attempt, why, exit, kill_at, killed: false };
                 acts.push(Act::Terminate);
             }
@@ -508,72 +484,8 @@ impl Schedule {
         }
     }
 
-    /// Does what time demands.
-    fn time(&mut self, now: u64, acts: &mut Vec<Act>) {
-        match self.state.clone() {
-            State::Idle | State::Over => {}
-            State::Running { step, limit, heard, .. } => {
-                let quiet = self.quiet_limit(step, heard);
-                self.limits(now, step, [(limit, Why::TimedOut), (quiet, Why::NoOutput)], acts);
-                self.reload(now, acts);
-            }
-            State::Asking { step, limit } => {
-                self.limits(now, step, [(limit, Why::TimedOut), (None, Why::NoOutput)], acts);
-            }
-            State::Backoff { step, attempt, until, .. } => {
-                if now >= self.run_limit(step) {
-                    self.run_over(now, step, acts);
-                } else if now >= until {
-                    self.begin(now, step, attempt, acts);
-                }
-            }
-            State::Paused { step, failed, limit, .. } => self.waited(now, step, failed, limit, acts),
-            State::Stopping { step, attempt, why, exit, kill_at, killed } => {
-                if killed && now >= kill_at + KILLED_MS {
-                    self.stopped(now, step, attempt, why, exit, acts);
-                } else if !killed && now >= kill_at {
-                    self.state = State::Stopping { step, attempt, why, exit, kill_at, killed: true };
-                    acts.push(Act::Kill);
-                }
-            }
-        }
-    }
-
-    /// Ends the step by the limit that came first, if one came.
-    fn limits(&mut self, now: u64, step: usize, own: [(Option<u64>, Why); 2], acts: &mut Vec<Act>) {
-        let run_limit = self.run_limit(step);
-        let first = own.into_iter().filter_map(|(at, why)| Some((at?, why))).min_by_key(|(at, _)| *at);
-        match first {
-            Some((at, why)) if now >= at && at < run_limit => self.end_current(now, why, acts),
-            _ if now >= run_limit => self.run_over(now, step, acts),
-            _ => {}
-        }
-    }
-
-    /// The time of the run, or of its after-steps, is over.
-    fn run_over(&mut self, now: u64, step: usize, acts: &mut Vec<Act>) {
-        if !self.is_after(step) && self.halt.is_none() {
-            self.halt = Some(Halt { cancelled: false, at: now, step });
-        }
-        self.end_current(now, Why::Run, acts);
-    }
-
     fn is_after(&self, step: usize) -> bool {
         self.steps.get(step).is_some_and(|step| step.after)
-    }
-
-    /// When the time of the run is over for this step.
-    fn run_limit(&self, step: usize) -> u64 {
-        if self.is_after(step) {
-            self.halt.map_or(self.deadline, |halt| halt.at.min(self.deadline)).saturating_add(AFTER_MS)
-        } else {
-            self.deadline
-        }
-    }
-
-    fn quiet_limit(&self, step: usize, heard: u64) -> Option<u64> {
-        let seconds = self.steps.get(step)?.no_output_timeout_s?;
-        Some(heard.saturating_add(seconds.saturating_mul(1000)))
     }
 }
 

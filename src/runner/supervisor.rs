@@ -293,9 +293,9 @@ impl Supervisor<'_> {
             let out_of_memory = exit.code != 0 && memory::kills() > self.memory_kills;
             self.tell(Event::Exited(Exit { out_of_memory, ..exit }))?;
         }
-        if self.schedule.awaits_group() && self.attempt.as_ref().is_none_or(|attempt| child::is_gone(attempt.pid)) {
+        if self.schedule.awaits_session() && self.attempt.as_ref().is_none_or(|attempt| child::is_gone(attempt.pid)) {
             self.read_steps(usize::MAX)?;
-            self.tell(Event::GroupGone)?;
+            self.tell(Event::SessionGone)?;
         }
         Ok(())
     }

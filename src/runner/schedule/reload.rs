@@ -2,7 +2,7 @@
 //! the schedule.
 //!
 //! ```text
-//! code runs ── change ──> changes rest ──> its group is stopped ──> code runs again
+//! code runs ── change ──> changes rest ──> its session is stopped ──> code runs again
 //! code ended by itself ── waits for the next change, with what it left behind still there
 //! ```
 //!

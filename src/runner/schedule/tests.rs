@@ -2,6 +2,7 @@
 
 mod restarts;
 
+use super::limits::AFTER_MS;
 use super::*;
 use crate::runner::words::{CANCELLED, NO_OUTPUT, RUN_TIMED_OUT, STEP_FAILED, STEP_TIMED_OUT};
 use crate::wire::WatchWork;
@@ -145,7 +146,7 @@ fn packing_ends_with_the_run_and_its_time_counts() {
     // Files that were packed in the same moment were not pushed.
     check(
         &[pack("p")],
-        &[(1, Event::Cancel), (2, exited(0)), (3, Event::GroupGone)],
+        &[(1, Event::Cancel), (2, exited(0)), (3, Event::SessionGone)],
         &["start 0 #1", "term", "end 0 Cancelled 0", &cancelled],
     );
     let step = PlanStep { timeout_s: Some(10), ..pack("p") };
@@ -182,7 +183,7 @@ fn only_failures_repeat() {
     let cancelled = format!("{CANCELLED} None: cancelled (Graceful) at step a");
     check(
         std::slice::from_ref(&step),
-        &[(1, Event::Cancel), (2, exited(143)), (3, Event::GroupGone)],
+        &[(1, Event::Cancel), (2, exited(143)), (3, Event::SessionGone)],
         &["start 0 #1", "term", "end 0 Cancelled 143", &cancelled],
     );
     let said = said(&[step], &[(1, Event::NotStarted("x".into()))]);
@@ -201,7 +202,7 @@ fn a_step_that_takes_too_long_is_told_then_killed() {
             (69_999, Event::Tick),
             (70_000, Event::Tick),
             (70_001, exited(137)),
-            (70_002, Event::GroupGone),
+            (70_002, Event::SessionGone),
             (70_003, exited(0)),
         ],
         &["start 0 #1", "term", "kill", "end 0 TimedOut 137", "start 1 #1", "end 1 ExitCode 0", &message],
@@ -209,15 +210,15 @@ fn a_step_that_takes_too_long_is_told_then_killed() {
 }
 
 #[test]
-fn a_group_that_outlives_its_shell_is_killed() {
+fn a_session_that_outlives_its_shell_is_killed() {
     let step = PlanStep { timeout_s: Some(1), ..script("a") };
     let mut schedule = Schedule::new(vec![step], DEADLINE, 100, GRACE);
     schedule.on(0, Event::Begin);
     assert_eq!(schedule.wake(0), Some(1000));
     assert_eq!(schedule.on(1000, Event::Tick), [Act::Terminate]);
-    assert!(!schedule.awaits_group());
+    assert!(!schedule.awaits_session());
     assert!(schedule.on(1001, exited(143)).is_empty());
-    assert!(schedule.awaits_group());
+    assert!(schedule.awaits_session());
     assert_eq!(schedule.wake(1001), Some(1021));
     assert_eq!(schedule.on(11_000, Event::Tick), [Act::Kill]);
     assert!(schedule.on(15_999, Event::Tick).is_empty());
@@ -235,7 +236,7 @@ fn silence_ends_a_script_and_output_keeps_it() {
             (598_999, Event::Tick),
             (599_000, Event::Tick),
             (599_001, exited(0)),
-            (599_002, Event::GroupGone),
+            (599_002, Event::SessionGone),
         ],
         &["start 0 #1", "term", "end 0 NoOutput 0", &message],
     );
@@ -254,7 +255,7 @@ fn silence_does_not_end_what_the_agent_does() {
 #[test]
 fn the_runs_time_ends_steps_and_leaves_five_minutes() {
     let message = format!("{RUN_TIMED_OUT} Some(0): the run took longer than 1m40s; step a was running");
-    let gone = |at| [(at, exited(143)), (at + 1, Event::GroupGone)];
+    let gone = |at| [(at, exited(143)), (at + 1, Event::SessionGone)];
     let [first, second] = gone(DEADLINE + 5);
     let [third, fourth] = gone(DEADLINE + AFTER_MS + 5);
     check(
@@ -297,7 +298,7 @@ fn cancel_keeps_the_result_of_a_step_that_ended_by_itself() {
     let message = format!("{CANCELLED} None: cancelled (Graceful) at step a");
     check(
         &[script("a"), script("b")],
-        &[(1, Event::Cancel), (1, exited(0)), (1, Event::GroupGone)],
+        &[(1, Event::Cancel), (1, exited(0)), (1, Event::SessionGone)],
         &["start 0 #1", "term", "end 0 ExitCode 0", "end 1 Cancelled", &message],
     );
 }
@@ -326,13 +327,13 @@ fn cancel_before_the_first_step_and_in_after_steps() {
 fn a_stopped_box_has_no_after_steps_and_no_end_of_run() {
     check(
         &[script("a"), script("b"), after("x")],
-        &[(1, Event::Stop(15)), (GRACE + 1, Event::Tick), (GRACE + 2, exited(137)), (GRACE + 3, Event::GroupGone)],
+        &[(1, Event::Stop(15)), (GRACE + 1, Event::Tick), (GRACE + 2, exited(137)), (GRACE + 3, Event::SessionGone)],
         &["start 0 #1", "term", "kill", "end 0 Cancelled 137", "leave 143"],
     );
     check(&[agent("a")], &[(1, Event::Stop(15))], &["ask 0", "end 0 Cancelled", "leave 143"]);
     let mut schedule = Schedule::new(vec![script("a")], DEADLINE, 100, GRACE);
     assert_eq!(schedule.on(0, Event::Stop(2)), [Act::Leave(130)]);
-    let stopping = &[(1, Event::Cancel), (2, Event::Stop(15)), (3, exited(0)), (4, Event::GroupGone)];
+    let stopping = &[(1, Event::Cancel), (2, Event::Stop(15)), (3, exited(0)), (4, Event::SessionGone)];
     check(&[script("a"), after("x")], stopping, &["start 0 #1", "term", "end 0 Cancelled 0", "leave 143"]);
 }
 
@@ -417,7 +418,11 @@ fn every_way_to_fail_waits_but_those_that_do_not_matter() {
     let lint = PlanStep { continue_on_failure: true, ..script("lint") };
     let refused = Event::Answered { passed: false, message: Some("401".into()) };
     for (steps, events, want) in [
-        (vec![slow], vec![(1000, Event::Tick), (1001, exited(143)), (1002, Event::GroupGone)], "pause 0 TimedOut 143"),
+        (
+            vec![slow],
+            vec![(1000, Event::Tick), (1001, exited(143)), (1002, Event::SessionGone)],
+            "pause 0 TimedOut 143",
+        ),
         (vec![script("a")], vec![(1, exited(137))], "pause 0 Signal 137"),
         (vec![script("a")], vec![(1, Event::NotStarted("no shell".into()))], "pause 0 NotStarted"),
         (vec![agent("p")], vec![(1, refused)], "pause 0 Agent"),
@@ -425,7 +430,7 @@ fn every_way_to_fail_waits_but_those_that_do_not_matter() {
         (vec![script("a"), after("x")], vec![(1, exited(0)), (2, exited(1))], "passed true"),
         (
             vec![script("a")],
-            vec![(1, Event::Cancel), (2, exited(143)), (3, Event::GroupGone)],
+            vec![(1, Event::Cancel), (2, exited(143)), (3, Event::SessionGone)],
             "Cancelled None: cancelled (Graceful) at step a",
         ),
     ] {
@@ -512,14 +517,14 @@ fn a_shell_waits_without_a_limit_of_its_own_until_it_is_left_or_told() {
     for verb in [Verb::Continue, Verb::Finish] {
         check(
             &steps,
-            &[(1, asked(verb)), (2, exited(143)), (3, Event::GroupGone)],
+            &[(1, asked(verb)), (2, exited(143)), (3, Event::SessionGone)],
             &["start 0 #1", "term", "end 0 ExitCode 0", "start 1 #1"],
         );
     }
     let over = format!("{RUN_TIMED_OUT} Some(0): the run took longer than 1m40s; step look was running");
     check(
         &steps,
-        &[(DEADLINE, Event::Tick), (DEADLINE + 1, exited(143)), (DEADLINE + 2, Event::GroupGone)],
+        &[(DEADLINE, Event::Tick), (DEADLINE + 1, exited(143)), (DEADLINE + 2, Event::SessionGone)],
         &["start 0 #1", "term", "end 0 Cancelled 143", "end 1 Cancelled", &over],
     );
 }
@@ -565,21 +570,62 @@ fn what_a_person_may_ask_depends_on_what_the_run_does() {
             retry,
             Err("step a was handed to the agent, which takes a step once; start the run again instead"),
         ),
-        (waits(false, &["a"], script("a"), &[]), retry, Err("step a has not run yet; use continue")),
-        (waits(false, &["a"], script("a"), &[]), go_on, Ok(0)),
-        (waits(false, &[], shell("a"), &[]), go_on, Ok(0)),
-        (waits(false, &[], shell("a"), &[]), finish, Ok(0)),
-        (waits(false, &[], shell("a"), &[]), retry, Err(nobody)),
         (
             waits(true, &[], pack("a"), &[exited(0), refused]),
             retry,
             Err("step a was handed to the agent, which takes a step once; start the run again instead"),
         ),
         (waits(true, &[], pack("a"), &[exited(137)]), retry, Ok(0)),
+        (waits(false, &["a"], script("a"), &[]), retry, Err("step a has not run yet; use continue")),
+        (waits(false, &["a"], script("a"), &[]), go_on, Ok(0)),
+        (waits(false, &[], shell("a"), &[]), go_on, Ok(0)),
+        (waits(false, &[], shell("a"), &[]), finish, Ok(0)),
+        (waits(false, &[], shell("a"), &[]), retry, Err(nobody)),
     ] {
         assert_eq!(schedule.may(verb, None), want.map_err(str::to_owned), "{verb:?}");
         let other = schedule.may(verb, Some("z")).unwrap_err();
         assert!(schedule.current().is_none() || other == "step z does not wait; the run is at step a", "{other}");
+    }
+}
+
+#[test]
+fn packing_that_failed_is_repeated_until_the_agent_is_asked() {
+    let passed = Event::Answered { passed: true, message: None };
+    let timed = PlanStep { timeout_s: Some(1), ..pack("p") };
+    let events = [
+        (1, exited(137)),
+        (2, asked(Verb::Retry)),
+        (1002, Event::Tick),
+        (1003, exited(143)),
+        (1004, Event::SessionGone),
+        (2000, asked(Verb::Retry)),
+        (2001, exited(0)),
+        (2002, passed),
+    ];
+    assert_eq!(
+        told(broken(true, &[], &[timed]), &events),
+        [
+            "start 0 #1",
+            "pause 0 Signal 137",
+            "start 0 #2",
+            "term",
+            "pause 0 TimedOut 143",
+            "start 0 #3",
+            "ask 0",
+            "end 0 ExitCode",
+            "passed true"
+        ]
+    );
+}
+
+#[test]
+fn a_terminal_has_longer_to_end_than_what_runs_on_it() {
+    for (step, kill_at) in [(script("a"), GRACE), (shell("a"), GRACE + 3000)] {
+        let mut schedule = broken(false, &[], &[step]);
+        schedule.on(0, Event::Begin);
+        assert_eq!(schedule.on(0, Event::Cancel), [Act::Terminate]);
+        assert_eq!(schedule.on(kill_at - 1, Event::Tick), []);
+        assert_eq!(schedule.on(kill_at, Event::Tick), [Act::Kill]);
     }
 }
 

@@ -107,7 +107,7 @@ impl Supervisor<'_> {
                 cwd: &cwd,
                 env: &given,
                 input: None,
-                output: self.to_us.as_fd(),
+                output: Some(self.to_us.as_fd()),
             })
         });
         Ok(begun.map(|pid| self.attempt = Some(Attempt { pid, given, exit: None })))
@@ -144,7 +144,7 @@ impl Supervisor<'_> {
             cwd: &self.cwd(plan, &vars)?,
             env: &given,
             input: None,
-            output: self.to_us.as_fd(),
+            output: Some(self.to_us.as_fd()),
         })?;
         Ok(Attempt { pid, given, exit: None })
     }
@@ -205,6 +205,7 @@ impl Supervisor<'_> {
 
     /// An attempt is over: its output is let go; with the last one, its exports are kept.
     pub(super) fn settle(&mut self, step: usize, last: bool) -> Result<(), Error> {
+        self.terminals.attempt_ended();
         if let Some(attempt) = self.attempt.take() {
             // After a pause it may turn out to have been the last.
             self.exports = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE)).map(|it| (attempt.given, it));

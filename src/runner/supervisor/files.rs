@@ -90,7 +90,7 @@ impl Supervisor<'_> {
     pub(super) fn rest(&mut self, step: usize, end: &End) -> Result<(), Error> {
         self.output.flush()?;
         let _ = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE));
-        // The number of a group that is gone may come to belong to another.
+        // The number of a session that is gone may come to belong to another.
         self.attempt.take_if(|attempt| child::is_gone(attempt.pid));
         self.say_watch(step, &format!("{}; waits for the next change", words::ended(end)));
         Ok(())

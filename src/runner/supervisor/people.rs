@@ -16,6 +16,7 @@ use crate::runner::{Error, child, script, words};
 use crate::wire::{PlanStep, Record, ShellWork, StepWork, Wait};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
@@ -29,15 +30,36 @@ pub(super) struct Terminals {
     opened: usize,
     /// That of the `shell` step that runs.
     of_step: Option<Opened>,
-    /// The one beside the steps.
-    beside: Option<(Pid, Opened)>,
+    /// The one beside a step.
+    beside: Option<Beside>,
+}
+
+/// A terminal whose end changes nothing.
+struct Beside {
+    /// The step whose environment it has.
+    step: usize,
+    host: Pid,
+    opened: Opened,
 }
 
 impl Terminals {
     /// Takes note that a child ended which is no attempt.
     pub(super) fn ended(&mut self, pid: Pid) {
-        self.beside.take_if(|(beside, _)| *beside == pid);
+        self.beside.take_if(|beside| beside.host == pid);
     }
+
+    /// Takes note that an attempt ended.
+    pub(super) fn attempt_ended(&mut self) {
+        self.of_step = None;
+    }
+}
+
+/// What a terminal is for.
+enum Terminal<'a> {
+    /// A `shell` step, which has code in a file perhaps. What runs on it ends with it, and it writes into the step's log.
+    OfStep(&'a ShellWork, Option<&'a Path>),
+    /// A look at what a step does. It says nothing, and what it leaves running is let be.
+    Beside,
 }
 
 impl Supervisor<'_> {
@@ -107,7 +129,7 @@ impl Supervisor<'_> {
             None => None,
         };
         let cwd = self.cwd(plan, &given);
-        let opened = cwd.and_then(|cwd| self.open_terminal(&work.cmd, code.as_deref(), &cwd, &given));
+        let opened = cwd.and_then(|cwd| self.open_terminal(&Terminal::OfStep(work, code.as_deref()), &cwd, &given));
         let (pid, opened) = match opened {
             Ok(opened) => opened,
             Err(why) => return Ok(Err(why)),
@@ -131,15 +153,29 @@ impl Supervisor<'_> {
                 format!("{run}, step {name}: {}; exit or Ctrl-D ends the step and the run goes on", opened.shell);
             return Ok(Reply::Terminal { socket: opened.socket.clone(), notice });
         }
-        if self.terminals.beside.is_none() {
-            let given = self.given(&plan, step);
-            let cwd = self.cwd(&plan, &given)?;
-            self.terminals.beside = Some(self.open_terminal(&[], None, &cwd, &given)?);
+        if let Some(earlier) = self.terminals.beside.take_if(|beside| beside.step != step) {
+            // Its environment is that of another step. It ends once those have left who are there.
+            child::signal(earlier.host, Signal::SIGHUP);
         }
-        let (_, opened) = self.terminals.beside.as_ref().ok_or("the terminal is gone")?;
+        let beside = match self.terminals.beside.take() {
+            Some(beside) => beside,
+            None => self.open_beside(step, &plan)?,
+        };
+        let Opened { socket, shell } = &beside.opened;
         let then = if self.schedule.is_paused() { "which waits" } else { "which runs" };
-        let notice = format!("{run}, at step {name}, {then}: {}; leaving it changes nothing", opened.shell);
-        Ok(Reply::Terminal { socket: opened.socket.clone(), notice })
+        let notice = format!("{run}, at step {name}, {then}: {shell}; leaving it changes nothing");
+        let reply = Reply::Terminal { socket: socket.clone(), notice };
+        self.terminals.beside = Some(beside);
+        Ok(reply)
+    }
+
+    fn open_beside(&mut self, step: usize, plan: &PlanStep) -> Result<Beside, String> {
+        let given = self.given(plan, step);
+        let cwd = self.cwd(plan, &given)?;
+        let (host, opened) = self.open_terminal(&Terminal::Beside, &cwd, &given)?;
+        let line = format!("shell [{}] {}: a terminal was opened", words::took(self.now()), self.label(step));
+        self.output.say(&line);
+        Ok(Beside { step, host, opened })
     }
 
     /// What a command of a person begins with.
@@ -168,13 +204,13 @@ impl Supervisor<'_> {
         self.plan.steps.get(step).map_or("", |plan| plan.name.as_str())
     }
 
-    fn open_terminal(
-        &mut self,
-        cmd: &[String],
-        code: Option<&Path>,
-        cwd: &Path,
-        given: &Vars,
-    ) -> Result<(Pid, Opened), String> {
+    fn open_terminal(&mut self, terminal: &Terminal<'_>, cwd: &Path, given: &Vars) -> Result<(Pid, Opened), String> {
+        let (cmd, code, grace, output) = match terminal {
+            Terminal::OfStep(work, code) => {
+                (work.cmd.as_slice(), *code, self.settings.grace_ms.to_string(), Some(self.to_us.as_fd()))
+            }
+            Terminal::Beside => (&[][..], None, String::new(), None),
+        };
         let shell;
         let words = if cmd.is_empty() {
             shell = script::shell(None).or_else(|_| script::shell(self.plan.shell.as_deref()))?;
@@ -187,7 +223,9 @@ impl Supervisor<'_> {
         self.terminals.opened += 1;
         let socket = self.settings.outbox.join(format!("terminal-{}", self.terminals.opened));
         let listener = terminal::listen(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
-        let mut args = vec![terminal::HOST_COMMAND.as_bytes(), code.map_or(b"", |code| code.as_os_str().as_bytes())];
+        let opened = Opened { socket, shell: program.to_string_lossy().into_owned() };
+        let code = code.map_or(b"".as_slice(), |code| code.as_os_str().as_bytes());
+        let mut args = vec![terminal::HOST_COMMAND.as_bytes(), grace.as_bytes(), code];
         args.extend(words.iter().map(|word| word.as_bytes()));
         let pid = child::spawn(&child::Command {
             program: &self.runner,
@@ -195,9 +233,9 @@ impl Supervisor<'_> {
             cwd,
             env: given,
             input: Some(listener.as_fd()),
-            output: self.to_us.as_fd(),
+            output,
         })?;
-        Ok((pid, Opened { socket, shell: program.to_string_lossy().into_owned() }))
+        Ok((pid, opened))
     }
 }
 

@@ -1,23 +1,28 @@
 //! Holds a shell on a pty while people come and go. The supervisor starts it with a socket as stdin;
 //! its stdout is the log of the step, in which it says who came and how the shell was left.
 //!
+//! What ends it: the shell's end; TERM; HUP, once nobody is attached, as no more people come.
+//!
 //! **Invariant:** the shell begins with the first person, and only its end, or an order to end, ends
-//! the host. Nobody who reads slowly stops the others for longer than [`PATIENCE_MS`], and nobody at
-//! all attached stops nothing: what is printed meanwhile is lost.
+//! the host. With a grace, nobody of the shell's session outlives the host. Nobody who reads slowly
+//! stops the others for longer than [`PATIENCE_MS`], and nobody at all attached stops nothing: what is
+//! printed meanwhile is lost.
 
-use super::frame::{Frame, Reader, Size};
+mod person;
+mod shell;
+
+use super::frame::{Frame, Size};
 use crate::runner::signals::{OF_A_LOOP, Signals};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
+use person::Person;
+use shell::Shell;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Most people at one terminal.
@@ -37,26 +42,6 @@ const LAST_WORDS_MS: u64 = 1_000;
 /// What a window is taken for whose size nobody knows.
 const USUAL: Size = Size { rows: 24, columns: 80 };
 
-/// Somebody who is attached.
-struct Person {
-    stream: UnixStream,
-    reader: Reader,
-    /// What is yet to be written, and since when none of it was taken.
-    waiting: Vec<u8>,
-    stuck: Option<Instant>,
-    gone: bool,
-}
-
-/// The shell and its terminal.
-struct Shell {
-    child: Child,
-    master: OwnedFd,
-    /// Kept, or a shell that closes its own would look like a terminal that is hung up.
-    #[expect(dead_code, reason = "it is held, not read")]
-    slave: OwnedFd,
-    size: Size,
-}
-
 struct Host {
     listener: UnixListener,
     signals: Signals,
@@ -67,6 +52,10 @@ struct Host {
     type_at: Option<Instant>,
     shell: Option<Shell>,
     typed: Vec<u8>,
+    /// How long what runs on the terminal may take to end with it; none: it may go on.
+    grace: Option<Duration>,
+    /// Nobody new comes.
+    retired: bool,
 }
 
 /// Runs until the shell ends; the answer is an exit code.
@@ -74,7 +63,7 @@ struct Host {
 /// # Errors
 /// What cannot be done, for people.
 pub(in crate::runner) fn run(args: &[OsString]) -> Result<u8, String> {
-    let Some((code, words)) = args.split_first() else { return Err("a command is missing".into()) };
+    let [grace_ms, code, words @ ..] = args else { return Err("a command is missing".into()) };
     let listener = io::stdin().as_fd().try_clone_to_owned().map_err(|error| format!("the socket: {error}"))?;
     let signals = Signals::block(&OF_A_LOOP).map_err(|errno| format!("signals: {errno}"))?;
     // In a box everything ends with PID 1; elsewhere nobody else would end us.
@@ -89,24 +78,35 @@ pub(in crate::runner) fn run(args: &[OsString]) -> Result<u8, String> {
         type_at: None,
         shell: None,
         typed: Vec::new(),
+        grace: grace_ms.to_str().and_then(|text| text.parse().ok()).map(Duration::from_millis),
+        retired: false,
     };
     loop {
         host.wait()?;
         while let Some(signal) = host.signals.read() {
-            if signal != Signal::SIGCHLD {
-                return Ok(host.close(signal));
+            match signal {
+                Signal::SIGCHLD => {}
+                Signal::SIGHUP => host.retired = true,
+                signal => return Ok(host.close(signal)),
             }
         }
         host.meet();
-        host.hear()?;
+        if let Err(why) = host.hear() {
+            // Who asked for the terminal may not read the log.
+            host.say_goodbye(&Frame::Data(format!("{why}\r\n").into_bytes()));
+            return Err(why);
+        }
         host.print();
-        if let Some(code) = host.left() {
+        if let Some(code) = host.shell.as_mut().and_then(Shell::left) {
             host.last_words(code);
             return Ok(0);
         }
         host.type_code();
         host.enter();
         host.tell();
+        if host.retired && host.people.is_empty() {
+            return Ok(host.close(Signal::SIGHUP));
+        }
     }
 }
 
@@ -158,8 +158,7 @@ impl Host {
         for _ in 0..PEOPLE {
             let Ok((stream, _)) = self.listener.accept() else { return };
             if self.people.len() < PEOPLE && stream.set_nonblocking(true).is_ok() {
-                let reader = Reader::default();
-                self.people.push(Person { stream, reader, waiting: Vec::new(), stuck: None, gone: false });
+                self.people.push(Person::new(stream));
             }
         }
     }
@@ -245,26 +244,29 @@ impl Host {
         self.people.retain(|person| !(person.gone || crowded && lost(person)));
     }
 
-    /// The shell's exit code, once it has ended.
-    fn left(&mut self) -> Option<i32> {
-        let status = self.shell.as_mut()?.child.try_wait().ok().flatten()?;
-        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-        Some(status.code().or_else(|| signal.map(|signal| 128 + signal)).unwrap_or_default())
-    }
-
     /// Gives everybody what was printed last, and how the shell ended.
     fn last_words(&mut self, code: i32) {
         log(&format!("the shell was left with exit code {code}"));
         self.print();
-        self.say_goodbye(&Frame::Left(code));
+        self.end(&Frame::Left(code));
     }
 
-    /// An order to end: the terminal is hung up, which ends what runs on it, but for who ignores that. Nobody left the
-    /// shell, so this is no good end.
+    /// An order to end. Nobody left the shell, so this is no good end.
     fn close(&mut self, signal: Signal) -> u8 {
-        drop(self.shell.take());
-        self.say_goodbye(&Frame::Data(b"\r\nthe step was ended\r\n".to_vec()));
+        self.end(&Frame::Data(b"\r\nthe step was ended\r\n".to_vec()));
         u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)
+    }
+
+    /// Hangs the terminal up, lets everybody go with `last`, and waits until what ran there has ended, if it is to.
+    fn end(&mut self, last: &Frame) {
+        let (shell, grace) = (self.shell.take(), self.grace);
+        let ending = shell.and_then(|shell| grace.map(|grace| (shell.hang_up(), grace)));
+        self.say_goodbye(last);
+        // To who is attached, this is the end.
+        self.people.clear();
+        if let Some((ending, grace)) = ending {
+            ending.wait(grace);
+        }
     }
 
     fn say_goodbye(&mut self, last: &Frame) {
@@ -281,77 +283,6 @@ impl Host {
             self.people.iter_mut().for_each(|person| person.tell(now));
             self.people.retain(|person| !person.gone);
         }
-    }
-}
-
-impl Person {
-    /// The frames that came; nobody is there any more if the connection ended or made no sense.
-    fn hear(&mut self) -> Vec<Frame> {
-        let mut buffer = [0; 16 * 1024];
-        let frames = match self.stream.read(&mut buffer) {
-            Ok(0) => None,
-            Ok(count) => self.reader.take(buffer.get(..count).unwrap_or_default()).ok(),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Some(Vec::new()),
-            Err(_) => None,
-        };
-        self.gone |= frames.is_none();
-        frames.unwrap_or_default()
-    }
-
-    fn tell(&mut self, now: Instant) {
-        let mut some = self.waiting.is_empty();
-        while !self.waiting.is_empty() && !self.gone {
-            match self.stream.write(&self.waiting) {
-                Ok(count) => {
-                    some = true;
-                    self.waiting.drain(..count);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.gone = true,
-            }
-        }
-        self.stuck = if self.waiting.is_empty() { None } else { Some(self.stuck.filter(|_| !some).unwrap_or(now)) };
-    }
-}
-
-impl Shell {
-    fn start(words: &[OsString], size: Size) -> Result<Self, String> {
-        let failed = |what: &str, error: io::Error| format!("the terminal cannot be made: {what}: {error}");
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags).map_err(|e| failed("/dev/ptmx", e.into()))?;
-        rustix::pty::grantpt(&master).map_err(|e| failed("grant", e.into()))?;
-        rustix::pty::unlockpt(&master).map_err(|e| failed("unlock", e.into()))?;
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).map_err(|e| failed("open", e.into()))?;
-        rustix::io::ioctl_fionbio(&master, true).map_err(|e| failed("unblock", e.into()))?;
-        rustix::termios::tcsetwinsize(&master, size.winsize()).map_err(|e| failed("resize", e.into()))?;
-        let copy = || slave.try_clone().map(Stdio::from).map_err(|e| failed("share", e));
-        let runner = std::env::current_exe().map_err(|e| failed("runner", e))?;
-        let child = Command::new(runner)
-            .arg(super::ON_TTY_COMMAND)
-            .args(words)
-            .stdin(copy()?)
-            .stdout(copy()?)
-            .stderr(copy()?)
-            .spawn()
-            .map_err(|e| failed("start", e))?;
-        Ok(Self { child, master, slave, size })
-    }
-
-    /// Programs redraw when the size changes; who comes back to the same size has to see them, too.
-    fn resize(&mut self, size: Size) {
-        if size == self.size {
-            let other = Size { columns: size.columns.saturating_add(1), ..size };
-            let _ = rustix::termios::tcsetwinsize(&self.master, other.winsize());
-        }
-        let _ = rustix::termios::tcsetwinsize(&self.master, size.winsize());
-        self.size = size;
-    }
-}
-
-impl Size {
-    fn winsize(self) -> Winsize {
-        Winsize { ws_row: self.rows, ws_col: self.columns, ws_xpixel: 0, ws_ypixel: 0 }
     }
 }
 

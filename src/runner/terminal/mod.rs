@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The supervisor starts the host; people start the other. So a lost connection ends nothing, the next
-//! one finds the shell as it was, and several people share one. The end of the shell, and only that, is
-//! the end of the host.
+//! one finds the shell as it was, and several people share one. The end of the shell, or an order of the supervisor,
+//! is the end of the host.
 //!
 //! **Invariant:** what is typed and printed is never logged or kept: it may hold secrets.
 
@@ -24,7 +24,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The subcommand that holds a shell: `terminal CODE-FILE PROGRAM ARGS…`, with its socket as stdin.
+/// The subcommand that holds a shell: `terminal GRACE-MS CODE-FILE PROGRAM ARGS…`, with its socket as stdin. Grace and
+/// file may be empty.
 pub(super) const HOST_COMMAND: &str = "terminal";
 /// The subcommand that becomes the shell: `on-tty PROGRAM ARGS…`, with its terminal as stdin.
 pub(super) const ON_TTY_COMMAND: &str = "on-tty";
@@ -33,12 +34,19 @@ pub(super) const EXIT_NOT_FOUND: u8 = 127;
 /// What a shell ends with that cannot be run.
 pub(super) const EXIT_NOT_EXECUTABLE: u8 = 126;
 
-/// A terminal that can be attached to.
+/// A terminal that can be attached to, until this is dropped.
 pub(super) struct Opened {
     /// Where it listens.
     pub(super) socket: PathBuf,
     /// What runs on it.
     pub(super) shell: String,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // A step may have taken it away.
+        let _ = std::fs::remove_file(&self.socket);
+    }
 }
 
 /// Listens for people.

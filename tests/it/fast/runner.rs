@@ -181,6 +181,19 @@ fn a_step_that_takes_too_long_dies_with_its_group() {
 }
 
 #[test]
+fn a_step_that_is_ended_takes_its_whole_session_along() {
+    // Jobs of `set -m`, and what `timeout` runs, are in groups of their own.
+    let code = "set -m; sleep 1000 & echo $! > pids; set +m
+        timeout 1000 sh -c 'echo $$ >> pids; echo on; sleep 1000'";
+    let gone = "for pid in $(cat pids); do if kill -0 $pid; then exit 1; fi; done";
+    let mut running = a_box(&[script("test", code), after("x", gone)]).start();
+    running.wait_for_stdout("\non\n");
+    running.cancel();
+    let ran = running.end();
+    assert_eq!(ran.ends(), [(EndReason::Cancelled, Some(143)), (EXIT, Some(0))], "{}", ran.stdout);
+}
+
+#[test]
 fn a_silent_step_ends() {
     let step = PlanStep { no_output_timeout_s: Some(2), ..script("quiet", "echo 1; sleep 1000") };
     let ran = a_box(&[step]).run();

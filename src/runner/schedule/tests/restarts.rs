@@ -3,7 +3,7 @@
 use super::*;
 
 /// Lets time pass as the loop does: it comes back when the schedule wants to, or when the code's
-/// group is gone, `stop_ms` after it was told to end. Keeps what was said, with its time.
+/// session is gone, `stop_ms` after it was told to end. Keeps what was said, with its time.
 struct Stage {
     schedule: Schedule,
     said: Vec<String>,
@@ -40,7 +40,7 @@ impl Stage {
                 if std::mem::take(&mut self.running) {
                     self.tell(exited(143));
                 }
-                self.tell(Event::GroupGone);
+                self.tell(Event::SessionGone);
                 continue;
             }
             let next = [self.schedule.wake(self.now), self.dies_at, Some(until)].into_iter().flatten().min().unwrap();
@@ -170,7 +170,7 @@ fn the_file_that_changed_first_is_named() {
     stage.until(1600);
     let acts = stage.schedule.on(1600, Event::Exited(Exit { code: 143, signalled: true, ..Exit::default() }));
     assert_eq!(acts, []);
-    let acts = stage.schedule.on(1601, Event::GroupGone);
+    let acts = stage.schedule.on(1601, Event::SessionGone);
     assert_eq!(acts, [Act::Restart { step: 0, file: "a".into(), slowed: false }]);
 }
 

@@ -3,7 +3,7 @@
 use super::test_box::{RUNNER, Running, a_box, after, agent, script, variable};
 use crate::terminal::Person;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use windlass::wire::{
@@ -54,6 +54,12 @@ fn source(running: &Running, path: &str) -> PathBuf {
     running.path("box/pipeline/source").join(path)
 }
 
+/// The sockets of terminals.
+fn sockets(out: &Path) -> Vec<String> {
+    let names = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("terminal-")).collect()
+}
+
 fn attach(running: &Running) -> Person {
     Person::starts(&exec(running, &["shell"]))
 }
@@ -91,6 +97,7 @@ fn a_shell_has_the_steps_environment_and_leaving_it_goes_on() {
     assert_eq!(ran.log("look"), "a terminal was opened\nthe shell was left with exit code 3\n");
     assert!(ran.stdout.contains("2/3 look: attach with: windlass shell hello-7"), "{}", ran.stdout);
     assert!(!ran.stdout.contains("it is test"), "what was printed in it is not logged");
+    assert!(sockets(&ran.dir.path().join("out")).is_empty(), "nothing stays to attach to");
 }
 
 #[test]
@@ -237,6 +244,30 @@ fn a_shell_ends_with_its_time_and_with_a_cancel() {
 }
 
 #[test]
+fn what_runs_on_a_terminal_ends_before_its_step_has_ended() {
+    let stubborn = "sh -c 'trap \"\" HUP TERM; echo $$ > pid; while :; do sleep 0.1; done' &\n";
+    for how in ["finish", "leave", "cancel", "time"] {
+        let look = PlanStep { timeout_s: (how == "time").then_some(2), ..shell("look") };
+        let mut test = a_box(&[look, after("x", "if kill -0 $(cat pid); then exit 1; fi")]);
+        test.grace_ms = 300;
+        let mut running = test.start();
+        waits(&mut running, 0, Wait::Shell);
+        let person = attach(&running);
+        person.types(stubborn);
+        let pid = source(&running, "pid");
+        running.wait_for("pid", |_| fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n')).then_some(()));
+        match how {
+            "finish" => assert_eq!(say(&running, &["finish"]).0, Some(0)),
+            "leave" => person.types("exit\n"),
+            "cancel" => running.cancel(),
+            _ => {}
+        }
+        let ran = running.end();
+        assert_eq!(ran.ends()[1], (EXIT, Some(0)), "{how}: {}", ran.stdout);
+    }
+}
+
+#[test]
 fn a_large_paste_arrives_whole() {
     let mut running = a_box(&[shell("look")]).start();
     waits(&mut running, 0, Wait::Shell);
@@ -373,4 +404,40 @@ fn a_run_that_waits_for_nobody_can_be_looked_into() {
     running.end().passed();
     let gone = Command::new(RUNNER).arg("--out").arg(dir).arg("continue").output().unwrap();
     assert_eq!((gone.status.code(), gone.stderr), (Some(1), b"no run goes on in this box\n".to_vec()));
+}
+
+#[test]
+fn a_terminal_beside_a_step_is_that_steps_own() {
+    let until = |file: &str| format!("while ! test -e {file}; do sleep 0.05; done");
+    let steps = [
+        script("a", &format!("export MADE=yes; mkdir sub; echo on a; {}", until("go"))),
+        PlanStep { cwd: Some("sub".into()), ..script("b", &format!("echo on b; {}", until("../end"))) },
+    ];
+    let mut running = a_box(&steps).start();
+    running.wait_for_stdout("\non a\n");
+    let mut first = attach(&running);
+    first.sees("at step a, which runs");
+    first.prompts();
+    first.types("echo $$ > pid; touch go\n");
+    running.wait_for_stdout("\non b\n");
+    let mut second = attach(&running);
+    second.sees("at step b, which runs");
+    second.prompts();
+    second.types("echo \"it is ${MADE-none} $WERCKER_STEP_NAME $(basename $PWD)\"\n");
+    second.sees("\nit is yes b sub");
+    // Who is there already stays; once nobody is, nobody finds the way there any more.
+    first.types("echo \"still ${MADE-none} $WERCKER_STEP_NAME\"\n");
+    first.sees("\nstill none a");
+    assert_eq!(sockets(&running.path("out")), ["terminal-2"]);
+    let pid = fs::read_to_string(source(&running, "pid")).unwrap();
+    first.loses_the_connection();
+    let shell = PathBuf::from("/proc").join(pid.trim());
+    running.wait_for("end of the first shell", |_| (!shell.exists()).then_some(()));
+    second.types("touch ../end; exit\n");
+    assert_eq!(second.leaves(), Some(0));
+    let ran = running.end();
+    ran.passed();
+    assert_eq!((ran.log("a"), ran.log("b")), ("on a\n".into(), "on b\n".into()), "a terminal is not of the step");
+    assert!(ran.stdout.contains("1/2 a: a terminal was opened\n"), "{}", ran.stdout);
+    assert!(sockets(&ran.dir.path().join("out")).is_empty());
 }

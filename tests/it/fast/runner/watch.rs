@@ -164,7 +164,7 @@ fn a_burst_restarts_once_and_the_code_sees_its_last_write() {
 }
 
 #[test]
-fn the_whole_group_is_stopped_before_the_code_starts_again() {
+fn the_whole_session_is_stopped_before_the_code_starts_again() {
     // Two processes of it do not listen; they would hold its port.
     let stubborn = "trap '' TERM; sh -c 'trap \"\" TERM; echo $$ > ../pid; while :; do sleep 0.1; done' &
         if [ -e ../old ] && kill -0 \"$(cat ../old)\" 2>/dev/null; then echo alive; fi
@@ -192,7 +192,8 @@ fn the_whole_group_is_stopped_before_the_code_starts_again() {
 
 #[test]
 fn code_that_ends_waits_for_a_change_and_what_it_left_running_goes_then() {
-    let code = "echo on; sleep 1000 & echo $! >> ../pids; test -e fixed || exit 3";
+    // What `timeout` runs is in a group of its own.
+    let code = "echo on; timeout 1000 sleep 1000 & echo $! >> ../pids; test -e fixed || exit 3";
     let mut running = a_box(&[watch(code, &[]), script("never", "true"), after("x", "true")]).start();
     running.wait_for_stdout("1/2 serve: exit code 3; waits for the next change\n");
     fs::write(in_source(&running, "fixed"), "").unwrap();
