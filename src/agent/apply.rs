@@ -10,8 +10,9 @@ use super::{
     run::{Run, Seen},
     status::AgentStatus,
 };
-use crate::api::{PipelineRun, manager};
+use crate::api::{PipelineRun, manager, status::apply_body};
 use futures::future::BoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -147,8 +148,7 @@ impl StatusSink for ApiSink {
 
     fn emit(&self, run: &Run, event: &RunEvent) {
         let mut object = PipelineRun::new(&run.name, crate::api::PipelineRunSpec::default());
-        object.metadata.namespace = Some(run.namespace.clone());
-        object.metadata.uid = Some(run.uid.clone());
+        object.metadata = metadata(run);
         let reference = object.object_ref(&());
         let event = Event {
             type_: EventType::Normal,
@@ -172,13 +172,6 @@ impl StatusSink for ApiSink {
 /// is given.
 fn body(run: &Run, status: &AgentStatus, version: Option<&str>) -> Value {
     let AgentStatus { source_revision, steps, report, summary_steps } = status;
-    let mut metadata = Map::new();
-    metadata.insert("name".into(), json!(run.name));
-    metadata.insert("namespace".into(), json!(run.namespace));
-    metadata.insert("uid".into(), json!(run.uid));
-    if let Some(version) = version {
-        metadata.insert("resourceVersion".into(), json!(version));
-    }
     let mut fields = Map::new();
     fields.insert("steps".into(), json!(steps));
     if let Some(revision) = source_revision {
@@ -190,12 +183,16 @@ fn body(run: &Run, status: &AgentStatus, version: Option<&str>) -> Value {
     if let Some(steps) = summary_steps {
         fields.insert("summary".into(), json!({"steps": steps}));
     }
-    json!({
-        "apiVersion": PipelineRun::api_version(&()),
-        "kind": PipelineRun::kind(&()),
-        "metadata": metadata,
-        "status": fields,
-    })
+    apply_body(&metadata(run), version, &Value::Object(fields))
+}
+
+fn metadata(run: &Run) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(run.name.clone()),
+        namespace: Some(run.namespace.clone()),
+        uid: Some(run.uid.clone()),
+        ..ObjectMeta::default()
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::{
         expand,
         logins::{self, Origin},
     },
-    wire::{push_volume, secret_volume},
+    wire::{Variable, push_volume, secret_volume},
 };
 use std::collections::BTreeMap;
 
@@ -60,14 +60,14 @@ impl Logins<'_> {
         logins::check(kind, self.spec, self.step, self.push)
             .map_err(|error| PushError::new(error.reason, error.message))?;
         for variable in logins::login_variables(self.push) {
-            match self.value(variable)? {
-                Some(value) => {
+            match self.declared(variable)? {
+                Declared::Secret(value) => {
                     env.insert(variable.to_owned(), value);
                 }
-                None if self.is_secret(variable) => {
+                Declared::Literal(_) | Declared::Nowhere if self.is_secret(variable) => {
                     return Err(missing(format!("no Secret that the pipeline names for ${variable} has its key")));
                 }
-                None => {}
+                Declared::Literal(_) | Declared::Nowhere => {}
             }
         }
         Ok(())
@@ -137,44 +137,42 @@ impl Logins<'_> {
         let mut known = BTreeMap::new();
         let texts = [Some(self.push.repository.as_str()), self.push.registry.as_deref()];
         for variable in texts.into_iter().flatten().flat_map(expand::variables) {
-            let value = match logins::origin(self.spec, self.step, variable) {
-                Origin::Literal(value) => Some(value.to_owned()),
-                Origin::Key(_) | Origin::Whole(_) => self.value(variable)?,
-                Origin::Elsewhere => None,
+            let value = match self.declared(variable)? {
+                Declared::Secret(value) => value,
+                Declared::Literal(value) => value.to_owned(),
+                Declared::Nowhere => continue,
             };
-            known.extend(value.map(|value| (variable.to_owned(), value)));
+            known.insert(variable.to_owned(), value);
         }
         Ok(docker_push::host(self.push, &known).as_deref() == Some(repository.host.as_str()))
     }
 
-    /// The value of a variable that a Secret declares; `None` if none does, or the key may be missing and is.
-    fn value(&self, variable: &str) -> Result<Option<String>, PushError> {
-        let (secret, bytes) = match logins::origin(self.spec, self.step, variable) {
-            Origin::Literal(_) | Origin::Elsewhere => return Ok(None),
+    /// The value of a variable by the pipeline's word; a key that may be missing, and is, declares nothing.
+    fn declared(&self, variable: &str) -> Result<Declared<'_>, PushError> {
+        let mut origin = logins::origin(self.spec, self.step, variable);
+        if let Origin::Whole { secrets, or } = origin {
+            for (name, key) in secrets {
+                if let Some(bytes) = self.env_key(name, &key)? {
+                    return text(variable, name, bytes).map(Declared::Secret);
+                }
+            }
+            origin = *or;
+        }
+        match origin {
+            Origin::Literal(value) => Ok(Declared::Literal(value)),
+            Origin::Elsewhere | Origin::Whole { .. } => Ok(Declared::Nowhere),
             Origin::Key(key) => {
                 let bytes = match self.push_key(&key.name, &key.key)? {
                     Some(bytes) => Some(bytes),
                     None => self.env_key(&key.name, &key.key)?,
                 };
-                if bytes.is_none() && !key.optional {
-                    return Err(missing(format!("Secret {} has no key {}; ${variable} needs it", key.name, key.key)));
+                match bytes {
+                    Some(bytes) => text(variable, &key.name, bytes).map(Declared::Secret),
+                    None if key.optional => Ok(Declared::Nowhere),
+                    None => Err(missing(format!("Secret {} has no key {}; ${variable} needs it", key.name, key.key))),
                 }
-                (key.name.as_str(), bytes)
             }
-            Origin::Whole(secrets) => {
-                let mut found = ("", None);
-                for (name, key) in secrets {
-                    if let Some(bytes) = self.env_key(name, &key)? {
-                        found = (name, Some(bytes));
-                        break;
-                    }
-                }
-                found
-            }
-        };
-        let Some(bytes) = bytes else { return Ok(None) };
-        let text = String::from_utf8(bytes);
-        text.map(Some).map_err(|_| missing(format!("the value of ${variable} in Secret {secret} is not text")))
+        }
     }
 
     /// Whether a variable stands for a password.
@@ -202,6 +200,18 @@ impl Logins<'_> {
     }
 }
 
+/// What the pipeline says of a variable.
+enum Declared<'a> {
+    Secret(String),
+    Literal(&'a str),
+    Nowhere,
+}
+
+fn text(variable: &str, secret: &str, bytes: Vec<u8>) -> Result<String, PushError> {
+    let text = String::from_utf8(bytes);
+    text.map_err(|_| missing(format!("the value of ${variable} in Secret {secret} is not text")))
+}
+
 fn missing(what: String) -> PushError {
     PushError::new(reason::CREDENTIALS_NOT_FOUND, what)
 }
@@ -222,13 +232,36 @@ pub struct Sought {
     pub missed: Vec<String>,
 }
 
-/// The values that must not be in an image: those that feed variables of the run, and the login of the push. A key that
-/// feeds nothing is not even read.
+impl Sought {
+    /// How many bytes of values may be added.
+    fn room(&self) -> usize {
+        MAX_ALL_BYTES.saturating_sub(self.values.iter().map(|secret| secret.value.expose().len()).sum())
+    }
+
+    /// Adds the value of a variable, once. Gives why it cannot be, if so.
+    fn add(&mut self, variable: &str, value: String) -> Option<String> {
+        if self.values.iter().any(|secret| *secret.value.expose() == value) {
+            return None;
+        }
+        if self.values.len() >= MAX_VALUES {
+            return Some(too_many());
+        }
+        self.values.push(NamedSecret { name: format!("variable {variable}"), value: Secret::new(value) });
+        None
+    }
+}
+
+fn too_many() -> String {
+    format!("more than {MAX_VALUES} values are too many")
+}
+
+/// The values that must not be in an image: those that feed variables of the run, as its Secrets have them now and as the
+/// run got them, and the login of the push. A key that feeds nothing is not even read.
 #[must_use]
 pub fn sought(volumes: &Volumes, spec: &PipelineSpec, login: Option<&Credentials>) -> Sought {
     let mut sought = Sought::default();
-    let mut room = MAX_ALL_BYTES;
     let (secrets, _) = logins::env_objects(spec);
+    let given = if secrets.is_empty() { Vec::new() } else { given(volumes, &mut sought) };
     for (index, secret) in secrets.into_iter().enumerate() {
         let volume = secret_volume(index);
         let keys = volumes.secret_keys(&volume).unwrap_or_else(|error| {
@@ -237,27 +270,25 @@ pub fn sought(volumes: &Volumes, spec: &PipelineSpec, login: Option<&Credentials
         });
         for (key, variable, optional) in feeds(spec, secret, &keys) {
             let why = if sought.values.len() >= MAX_VALUES {
-                format!("more than {MAX_VALUES} values are too many")
+                Some(too_many())
             } else {
-                let value = volumes.secret(&volume, key, room).map(|bytes| bytes.map(String::from_utf8));
-                match value {
-                    Ok(None) if optional => continue,
-                    Ok(Some(Ok(value))) => {
-                        room -= value.len().min(room);
-                        sought
-                            .values
-                            .push(NamedSecret { name: format!("variable {variable}"), value: Secret::new(value) });
-                        continue;
-                    }
-                    Ok(None) => "it is gone".into(),
-                    Ok(Some(Err(_))) => "it is no text".into(),
-                    Err(error) => told(&error),
+                match volumes.secret(&volume, key, sought.room()).map(|bytes| bytes.map(String::from_utf8)) {
+                    Ok(None) if optional || given.iter().any(|known| known.name == variable) => None,
+                    Ok(Some(Ok(value))) => sought.add(&variable, value),
+                    Ok(None) => Some("it is gone".into()),
+                    Ok(Some(Err(_))) => Some("it is no text".into()),
+                    Err(error) => Some(told(&error)),
                 }
             };
-            sought
-                .missed
-                .push(format!("variable {variable} (key {key} of Secret {secret}) cannot be looked for: {why}"));
+            let missed =
+                |why| format!("variable {variable} (key {key} of Secret {secret}) cannot be looked for: {why}");
+            sought.missed.extend(why.map(missed));
         }
+    }
+    for Variable { name, value, .. } in given {
+        let why = sought.add(&name, value);
+        let missed = |why| format!("variable {name}, as the run got it, cannot be looked for: {why}");
+        sought.missed.extend(why.map(missed));
     }
     if let Some(login) = login {
         let name = format!("the password of {}", login.username());
@@ -267,6 +298,23 @@ pub fn sought(volumes: &Volumes, spec: &PipelineSpec, login: Option<&Credentials
         sought.values.extend(token);
     }
     sought
+}
+
+/// The variables that the run got from Secrets, which may hold other values by now.
+fn given(volumes: &Volumes, sought: &mut Sought) -> Vec<Variable> {
+    let plan = match volumes.plan() {
+        Ok(Some(plan)) => plan,
+        Ok(None) => {
+            sought.missed.push("the values that the run got are gone".into());
+            return Vec::new();
+        }
+        Err(error) => {
+            sought.missed.push(format!("the values that the run got cannot be read: {}", told(&error)));
+            return Vec::new();
+        }
+    };
+    let of_steps = plan.steps.into_iter().flat_map(|step| step.env);
+    plan.env.into_iter().chain(of_steps).filter(|variable| variable.secret).collect()
 }
 
 /// The keys of a Secret that feed variables: each once, with the first variable, and whether it may be missing.

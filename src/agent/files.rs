@@ -7,7 +7,7 @@
 //! open one would keep the kubelet from taking the volume down.
 
 use super::work::Verdict;
-use crate::wire::{DISK_VOLUME, IN_VOLUME, OUT_VOLUME, POD_IP_FILE, verdict_file};
+use crate::wire::{DISK_VOLUME, IN_VOLUME, OUT_VOLUME, PLAN_FILE, POD_IP_FILE, Plan, verdict_file};
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, openat2, renameat_with, statat,
@@ -25,6 +25,8 @@ use std::{
 const MAX_ENTRIES: usize = 1000;
 /// Largest verdict: a few hundred tags with their repository, and a message.
 const MAX_VERDICT_BYTES: usize = 1024 * 1024;
+/// Largest plan: an environment of one megabyte, and the scripts.
+const MAX_PLAN_BYTES: usize = 8 * 1024 * 1024;
 /// Longest text of an IP address.
 const MAX_IP_BYTES: usize = 64;
 
@@ -54,6 +56,9 @@ pub enum FileError {
         #[source]
         source: serde_json::Error,
     },
+    /// Likewise, where the words of the parser may quote a value.
+    #[error("read {0}: not as expected")]
+    Unreadable(String),
     /// Over the cap.
     #[error("read {name}: larger than {cap} bytes")]
     TooLarge {
@@ -148,6 +153,13 @@ impl Volumes {
         let name = verdict_file(step);
         let Some(bytes) = read_whole(&self.in_dir(), &name, MAX_VERDICT_BYTES)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|source| FileError::Malformed { name, source })
+    }
+
+    /// What `prepare` told the runner, which the box cannot write to. An error quotes no value.
+    pub fn plan(&self) -> Result<Option<Plan>, FileError> {
+        let bytes = read_whole(&self.in_dir(), PLAN_FILE, MAX_PLAN_BYTES)?;
+        let read = |bytes: Vec<u8>| serde_json::from_slice(&bytes).map_err(|_| FileError::Unreadable(PLAN_FILE.into()));
+        bytes.map(read).transpose()
     }
 
     /// Puts a file into `in` whole, readable by all. A file that is there stays: `false`.

@@ -43,7 +43,7 @@ pub struct Options {
     /// A host that may be given a registry's login to hand out tokens, as REGISTRY=HOST (repeat for more)
     #[arg(long = "token-host", value_name = "REGISTRY=HOST")]
     pub token_hosts: Vec<String>,
-    /// Where a host is reached, instead of what its name resolves to, as HOST=IP:PORT (repeat for more)
+    /// Where a host with its port is reached, instead of what its name resolves to, as HOST=IP:PORT (repeat for more)
     #[arg(long = "registry-address", value_name = "HOST=IP:PORT", value_parser = address)]
     pub registry_addresses: Vec<(String, SocketAddr)>,
     /// Where health is served; loopback, as the agent is on the node's network
@@ -113,6 +113,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
 fn address(text: &str) -> Result<(String, SocketAddr), String> {
     let pair = text.split_once('=').filter(|(host, _)| !host.is_empty());
     let pair = pair.and_then(|(host, address)| Some((host.to_owned(), address.parse().ok()?)));
+    let pair = pair.filter(|(_, address): &(_, SocketAddr)| address.port() != 0);
     pair.ok_or_else(|| "expected HOST=IP:PORT".into())
 }
 
@@ -169,7 +170,13 @@ mod tests {
         let options = parse(&["--registry-address", "registry.corp=10.0.0.7:5000"]).unwrap();
         let expected = ("registry.corp".to_owned(), "10.0.0.7:5000".parse().unwrap());
         assert_eq!(options.trust().unwrap().addresses, [expected]);
-        for wrong in ["registry.corp", "=10.0.0.7:5000", "registry.corp=10.0.0.7", "registry.corp=other.corp:5000"] {
+        for wrong in [
+            "registry.corp",
+            "=10.0.0.7:5000",
+            "registry.corp=10.0.0.7",
+            "registry.corp=10.0.0.7:0",
+            "registry.corp=o.corp:5000",
+        ] {
             assert!(parse(&["--registry-address", wrong]).is_err(), "{wrong}");
         }
     }

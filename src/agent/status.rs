@@ -14,13 +14,13 @@ use super::{
 use crate::{
     api::{
         condition::reason,
-        status::{ImageStatus, PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus},
+        status::{ImageStatus, PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus, moment},
     },
     steps::watch::addresses,
     wire::{EndReason, Note, Wait},
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// Reasons that the runner may give for a run that did not pass; another becomes `ReportLost`.
@@ -192,7 +192,7 @@ fn one_step(
             phase: StepPhase::Succeeded,
             message: message.as_deref().map(clean),
             images: images.clone(),
-            finished_at: Some(Time(whole_seconds(*at))),
+            finished_at: Some(moment(*at)),
             ..open
         },
         Some(Work::Done(Verdict::Failed { at, images, reason, message })) => StepStatus {
@@ -200,7 +200,7 @@ fn one_step(
             reason: Some(reason.to_string()),
             message: Some(clean(message)),
             images: if images.is_empty() { told.images.clone() } else { images.clone() },
-            finished_at: Some(Time(whole_seconds(*at))),
+            finished_at: Some(moment(*at)),
             ..open
         },
     }
@@ -365,14 +365,8 @@ fn close(steps: &mut [StepStatus]) {
 }
 
 /// A time of the box's clock; `None` if it is none.
-fn time(ms: u64) -> Option<Time> {
-    let at = Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()?;
-    Some(Time(whole_seconds(at)))
-}
-
-/// As the API server keeps times: what is read back then equals what was written.
-fn whole_seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
+fn time(ms: u64) -> Option<MicroTime> {
+    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok().map(moment)
 }
 
 #[cfg(test)]

@@ -2,10 +2,17 @@
 //!
 //! **Invariant:** `pipelineSpec`, `buildNumber` and `completionTime` are written once, by anyone.
 
-use super::{foreign, rules, run::Param};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::KubeSchema;
+use super::{
+    foreign, rules,
+    run::{Param, PipelineRun},
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta, Time},
+    jiff::Timestamp,
+};
+use kube::{KubeSchema, Resource};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What Windlass says of a run.
@@ -145,10 +152,10 @@ pub struct StepStatus {
     pub attempts: Option<u32>,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub started_at: Option<MicroTime>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
+    pub finished_at: Option<MicroTime>,
     /// Images it pushed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
@@ -233,7 +240,7 @@ pub struct Report {
     pub message: Option<String>,
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
+    pub finished_at: Option<MicroTime>,
 }
 
 /// For people; programs read the other fields.
@@ -255,4 +262,66 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub digest: Option<String>,
+}
+
+/// A time of a step, in whole milliseconds: what is read back then equals what was written.
+#[must_use]
+pub fn moment(at: Timestamp) -> MicroTime {
+    MicroTime(Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at))
+}
+
+/// The body of a server-side apply of a run's status: these fields, for the run with this UID, so that it can never land on
+/// another of the same name; for this version of the object only, if one is given.
+#[must_use]
+pub fn apply_body(run: &ObjectMeta, version: Option<&str>, status: &Value) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("name".into(), json!(run.name));
+    metadata.insert("namespace".into(), json!(run.namespace));
+    metadata.insert("uid".into(), json!(run.uid));
+    if let Some(version) = version {
+        metadata.insert("resourceVersion".into(), json!(version));
+    }
+    json!({
+        "apiVersion": PipelineRun::api_version(&()),
+        "kind": PipelineRun::kind(&()),
+        "metadata": metadata,
+        "status": status,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_steps_have_milliseconds() {
+        let at: Timestamp = "2026-11-21T14:03:07.123987654Z".parse().unwrap();
+        let written = serde_json::to_value(moment(at)).unwrap();
+        assert_eq!(written, "2026-11-21T14:03:07.123000Z");
+        assert_eq!(serde_json::from_value::<MicroTime>(written).unwrap(), moment(at));
+    }
+
+    /// As earlier versions wrote them.
+    #[test]
+    fn times_of_whole_seconds_are_read() {
+        let step = json!({"name": "a", "phase": "Running", "startedAt": "2026-11-21T14:03:07Z"});
+        let step: StepStatus = serde_json::from_value(step).unwrap();
+        assert_eq!(step.started_at.unwrap().0.as_millisecond() % 1000, 0);
+    }
+
+    #[test]
+    fn an_apply_names_the_run() {
+        let run = ObjectMeta {
+            name: Some("r".into()),
+            namespace: Some("n".into()),
+            uid: Some("u".into()),
+            resource_version: Some("1".into()),
+            ..ObjectMeta::default()
+        };
+        let body = apply_body(&run, None, &json!({"phase": "x"}));
+        let expected = json!({"apiVersion": "windlass.dev/v1alpha1", "kind": "PipelineRun",
+            "metadata": {"name": "r", "namespace": "n", "uid": "u"}, "status": {"phase": "x"}});
+        assert_eq!(body, expected);
+        assert_eq!(apply_body(&run, Some("7"), &json!({}))["metadata"]["resourceVersion"], "7");
+    }
 }

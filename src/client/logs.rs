@@ -312,7 +312,7 @@ impl<'a> Printer<'a> {
         let Some(status) = self.view.step(&info.name) else { return "no status".into() };
         let now = jiff::Timestamp::now();
         let human = |ms: Option<u64>| ms.map(|ms| duration::human(Duration::from_millis(ms))).unwrap_or_default();
-        let since = |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time| {
+        let since = |time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime| {
             millis_between(time.0, now).map(|ms| super::table::age(ms / 1000)).unwrap_or_default()
         };
         match (&status.started_at, &status.finished_at) {

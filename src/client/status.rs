@@ -13,9 +13,12 @@ use super::{
     signals::Signals,
     style::{Look, Mode, paint, sign_of},
     table,
-    view::{RunView, millis_between},
+    view::{RunView, is_fine, millis_between},
 };
-use crate::api::{duration, status::StepPhase};
+use crate::api::{
+    duration,
+    status::{StepPhase, StepStatus},
+};
 use futures::StreamExt;
 use jiff::{Timestamp, tz::TimeZone};
 use kube::{
@@ -152,11 +155,7 @@ pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZo
         let phase = status.map_or("Pending".to_owned(), |s| format!("{:?}", s.phase));
         let sign = sign_of(&phase);
         let word = if phase == "Pending" && !glyphs { "-" } else { look.sign(sign) };
-        let took = status.and_then(|s| {
-            let from = s.started_at.as_ref()?.0;
-            millis_between(from, s.finished_at.as_ref().map_or(now, |t| t.0))
-        });
-        let took = took.map_or("-".to_owned(), whole);
+        let took = status.and_then(took).or_else(|| so_far(status?, now)).unwrap_or_else(|| "-".to_owned());
         let mut notes = Vec::new();
         if let Some(s) = status {
             match s.phase {
@@ -186,7 +185,18 @@ pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZo
     text
 }
 
-/// The status has whole seconds of steps; a tenth would be made up.
+/// How long a step took. Of whole seconds, as earlier versions wrote them, a tenth would be made up.
+fn took(step: &StepStatus) -> Option<String> {
+    let (from, to) = (step.started_at.as_ref()?, step.finished_at.as_ref()?);
+    let ms = millis_between(from.0, to.0)?;
+    Some(if is_fine(from) || is_fine(to) { duration::human(Duration::from_millis(ms)) } else { whole(ms) })
+}
+
+/// How long a step has run.
+fn so_far(step: &StepStatus, now: Timestamp) -> Option<String> {
+    millis_between(step.started_at.as_ref()?.0, now).map(whole)
+}
+
 fn whole(ms: u64) -> String {
     match ms / 1000 {
         0 => "<1s".into(),

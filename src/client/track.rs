@@ -11,20 +11,21 @@ use super::{
     event::{Event, RunEnd, StepEnd, StepResult},
     header::{Line, Reader},
     logtext::Piece,
-    view::{Outcome, RunView, StepInfo, millis_between},
+    view::{Outcome, RunView, StepInfo, is_fine, millis_between},
 };
 use crate::api::{
     condition::reason,
     status::{StepPhase, StepStatus},
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use std::collections::VecDeque;
 
 /// How long the output of a step waits for the status of the steps before it.
 pub(super) const HOLD_MS: u64 = 1_500;
 /// How long a status waits, in silence, for output that may still be on its way.
 pub(super) const GRACE_MS: u64 = 1_000;
-/// A status that reaches us later than this does not say when things were; its own times are whole seconds.
+/// A status that reaches us later than this does not say when things were.
 const LATE_MS: u64 = 1_500;
 /// How long the end of the run waits, in silence, for the end of the output.
 pub(super) const DRAIN_MS: u64 = 5_000;
@@ -348,27 +349,29 @@ impl Tracker {
         events.push((at_ms, Event::StepStarted { step: track.info.clone() }));
     }
 
-    /// When a step began: as the runner's line says, else as we saw it, else as the status says in whole seconds.
+    /// When a step began: as the runner's line says, else as the status says, else as we saw it.
     fn begun_at(&self, i: usize) -> Option<u64> {
         let track = self.steps.get(i)?;
         let line = track.begin_line.and_then(|stamp| self.ms(stamp));
-        let status = track.status.as_ref().and_then(|s| s.started_at.as_ref()).and_then(|t| self.ms(t.0));
-        line.or_else(|| self.seen(track.begun_ms, status))
+        line.or_else(|| self.told(track.begun_ms, track.status.as_ref().and_then(|s| s.started_at.as_ref())))
     }
 
     /// When a step was over, in the same way.
     fn over_at(&self, i: usize) -> Option<u64> {
         let track = self.steps.get(i)?;
         let line = track.end_line.and_then(|stamp| self.ms(stamp));
-        let status = track.status.as_ref().and_then(|s| s.finished_at.as_ref()).and_then(|t| self.ms(t.0));
-        line.or_else(|| self.seen(track.over_ms, status))
+        line.or_else(|| self.told(track.over_ms, track.status.as_ref().and_then(|s| s.finished_at.as_ref())))
     }
 
-    /// Our clock is finer than the status; it is believed if we were there and it is not late.
-    fn seen(&self, ours: Option<u64>, status: Option<u64>) -> Option<u64> {
-        match (ours.filter(|_| self.fresh), status) {
-            (Some(ours), Some(theirs)) if ours.abs_diff(theirs) > LATE_MS => Some(theirs),
-            (ours, status) => ours.or(status),
+    /// The status, unless it has whole seconds, as earlier versions wrote them: then our clock is finer, and believed if we
+    /// were there and it is not late.
+    fn told(&self, ours: Option<u64>, status: Option<&MicroTime>) -> Option<u64> {
+        let theirs = status.and_then(|time| self.ms(time.0));
+        match (ours.filter(|_| self.fresh), theirs) {
+            (Some(ours), Some(theirs)) if !status.is_some_and(is_fine) && ours.abs_diff(theirs) <= LATE_MS => {
+                Some(ours)
+            }
+            (ours, theirs) => theirs.or(ours),
         }
     }
 

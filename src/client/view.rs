@@ -13,6 +13,7 @@ use crate::{
     steps::grammar,
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::DynamicObject;
 use serde_json::Value;
 use std::time::Duration;
@@ -203,6 +204,12 @@ impl RunView {
 #[must_use]
 pub(super) fn millis_between(from: Timestamp, to: Timestamp) -> Option<u64> {
     u64::try_from(to.as_millisecond() - from.as_millisecond()).ok()
+}
+
+/// Whether a time of a step has more than whole seconds, which is all that earlier versions wrote.
+#[must_use]
+pub(super) fn is_fine(time: &MicroTime) -> bool {
+    time.0.as_millisecond() % 1000 != 0
 }
 
 /// A step with an unknown phase does not hide the rest of the status.

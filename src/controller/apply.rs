@@ -8,7 +8,7 @@ use super::{
     plan::{Change, Emit, Plan},
     status::ControllerStatus,
 };
-use crate::api::{self, PipelineRun, manager, meta};
+use crate::api::{PipelineRun, manager, meta, status::apply_body};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -16,7 +16,7 @@ use kube::{
     core::Request,
     runtime::events::{Event, EventType},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// A write that did not succeed: the world's fault, tried again with backoff.
 #[derive(Debug, thiserror::Error)]
@@ -136,18 +136,7 @@ async fn status_apply(
     status: Value,
     version: Option<&str>,
 ) -> kube::Result<()> {
-    let mut metadata = Map::new();
-    metadata.insert("name".into(), json!(run.name_any()));
-    metadata.insert("uid".into(), json!(run.uid()));
-    if let Some(version) = version {
-        metadata.insert("resourceVersion".into(), json!(version));
-    }
-    let body = json!({
-        "apiVersion": format!("{}/{}", api::GROUP, api::VERSION),
-        "kind": "PipelineRun",
-        "metadata": metadata,
-        "status": status,
-    });
+    let body = apply_body(&run.metadata, version, &status);
     let request = Request::new(PipelineRun::url_path(&(), run.namespace().as_deref()))
         .patch_subresource("status", &run.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&body))
         .map_err(kube::Error::BuildRequest)?;

@@ -65,6 +65,23 @@ fn a_graceful_cancel_is_not_left_to_a_silent_agent(#[case] silent_s: i64, #[case
     assert_eq!(reason_of(&settle(seen)).1, reason);
 }
 
+/// The agent's silence counts until the runner has the cancel; then the after-steps need nobody.
+#[rstest]
+#[case::the_step_was_stopped(&[("one", StepPhase::Cancelled), ("two", StepPhase::Cancelled)], "Cancelling")]
+#[case::an_after_step_runs(&[("one", StepPhase::Succeeded), ("tell", StepPhase::Running)], "Cancelling")]
+#[case::another_step_runs(&[("one", StepPhase::Succeeded), ("two", StepPhase::Running)], "Cancelled")]
+fn a_cancel_that_was_heard_needs_no_agent(#[case] steps: &[(&str, StepPhase)], #[case] reason: &str) {
+    let mut seen = with_pod(SPEC, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().steps = vec![step("one", StepPhase::Running)];
+    seen.run.spec.cancel = Some(Cancel::Graceful);
+    let mut seen = settle(seen);
+    seen.run.status.as_mut().unwrap().steps = steps.iter().map(|(name, phase)| step(name, *phase)).collect();
+    seen.now += SignedDuration::from_secs(60);
+    assert_eq!(reason_of(&settle(seen.clone())).1, reason, "silent for a minute");
+    seen.agent_seen = None;
+    assert_eq!(reason_of(&settle(seen)).1, reason, "gone");
+}
+
 #[test]
 fn an_immediate_cancel_in_mid_push_ends_once_the_agent_has_said_what_moved() {
     let mut seen = with_pod(PUSH, BOX_RUNS);

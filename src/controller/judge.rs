@@ -15,14 +15,13 @@ use crate::{
         condition::reason,
         duration,
         pipeline::OnExit,
-        status::{PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus},
+        status::{PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus, moment},
         step::OnFailure,
     },
     wire::{EXIT_PREPARE_FAILED, EndReason, Failure, StepEnd, Summary},
 };
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod},
-    apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
 use kube::ResourceExt;
@@ -447,8 +446,8 @@ fn from_summary(step: &crate::api::Step, known: Option<&StepStatus>, end: &StepE
         phase,
         reason: Some(reason.to_owned()),
         exit_code: end.code.map(i32::from),
-        started_at: ran.then(|| Time(at(end.started_ms))),
-        finished_at: ran.then(|| Time(at(end.finished_ms))),
+        started_at: ran.then(|| moment(at(end.started_ms))),
+        finished_at: ran.then(|| moment(at(end.finished_ms))),
         images: known.map(|k| k.images.clone()).unwrap_or_default(),
         ..Default::default()
     }
@@ -481,7 +480,7 @@ pub fn close_steps(
                 StepPhase::Running | StepPhase::Waiting => {
                     step.phase = if is_cancel { StepPhase::Cancelled } else { StepPhase::Failed };
                     step.reason = Some(verdict.reason.clone());
-                    step.finished_at = Some(Time(now));
+                    step.finished_at = Some(moment(now));
                 }
                 StepPhase::Succeeded | StepPhase::Failed | StepPhase::Skipped | StepPhase::Cancelled => {}
             }
@@ -511,10 +510,18 @@ pub fn agent_is_there(seen: &Observed) -> bool {
     seen.agent_seen.is_some_and(|at| elapsed(at, seen.now) < AGENT_SILENT)
 }
 
-/// Whether the agent of the run's node can be left to carry a cancel out. Its lease may be as old as the
-/// time between two renewals when the cancel comes; so silence counts from the cancel too.
+/// Whether a cancel can be left to the box: its runner acts on it, or the agent will tell it. The agent's lease may
+/// be as old as the time between two renewals when the cancel comes; so silence counts from the cancel too.
 #[must_use]
-pub fn agent_hears_cancel(seen: &Observed) -> bool {
+pub fn box_hears_cancel(seen: &Observed, spec: &PipelineSpec, status: &PipelineRunStatus) -> bool {
+    // From then on the runner goes on alone: it stops no after-step.
+    let in_after_steps = spec
+        .after_steps
+        .iter()
+        .any(|after| status.steps.iter().any(|step| step.name == after.name && step.started_at.is_some()));
+    if in_after_steps || status.steps.iter().any(|step| step.phase == StepPhase::Cancelled) {
+        return true;
+    }
     let lately = seen.agent_seen.is_some_and(|at| elapsed(at, seen.now) < CANCEL_SILENT);
     agent_is_there(seen) && (lately || seen.reason_age(reason::CANCELLING) < CANCEL_SILENT)
 }

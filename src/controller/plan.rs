@@ -412,7 +412,9 @@ fn with_pod(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Plan {
 fn cancelling(seen: &Observed, spec: &PipelineSpec, pod: &Pod, facts: &PodFacts) -> Plan {
     let status = seen.run.status.clone().unwrap_or_default();
     let begun = status.steps.iter().find(|s| s.started_at.is_some());
-    let graceful = seen.run.spec.cancel == Some(Cancel::Graceful) && begun.is_some() && judge::agent_hears_cancel(seen);
+    let graceful = seen.run.spec.cancel == Some(Cancel::Graceful)
+        && begun.is_some()
+        && judge::box_hears_cancel(seen, spec, &status);
     let overdue = pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| due.0 <= seen.now);
     let pushing = seen.run.spec.cancel == Some(Cancel::Immediate)
         && judge::agent_is_there(seen)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::status::{Report, ReportResult, StepPhase, StepStatus};
+use crate::api::status::{Report, ReportResult, StepPhase, StepStatus, moment};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 use rstest::rstest;
 
@@ -91,7 +91,7 @@ fn reason_of(seen: &Observed) -> (String, String, String) {
 }
 
 fn step(name: &str, phase: StepPhase) -> StepStatus {
-    let started_at = (phase != StepPhase::Pending && phase != StepPhase::Skipped).then(|| ago(3));
+    let started_at = (phase != StepPhase::Pending && phase != StepPhase::Skipped).then(|| moment(ago(3).0));
     StepStatus { name: name.into(), phase, started_at, ..Default::default() }
 }
 

@@ -123,7 +123,6 @@ fn stage(pod: &Pod, now: Timestamp) -> (Verdict, Option<Duration>) {
         return (pending(format!("pod {name} is being scheduled")), None);
     };
     let status = pod.status.as_ref();
-    // The kubelet starts them in this order, one after the other.
     let services = status.and_then(|s| s.init_container_statuses.as_deref()).unwrap_or_default();
     let containers = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
     if let Some(slow) = services.iter().find(|c| is_running(c) && c.started == Some(false)) {
@@ -135,7 +134,10 @@ fn stage(pod: &Pod, now: Timestamp) -> (Verdict, Option<Duration>) {
         Some(_) => None,
         None => status.and_then(|s| s.start_time.as_ref()),
     };
-    let next = services.iter().chain(containers).find(|c| c.state.as_ref().is_none_or(|s| s.waiting.is_some()));
+    // The kubelet starts them one after the other, as the pod names them; their statuses it sorts by name.
+    let turns = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers));
+    let mut told = turns.filter_map(|turn| services.iter().chain(containers).find(|c| c.name == turn.name));
+    let next = told.find(|c| c.state.as_ref().is_none_or(|s| s.waiting.is_some()));
     let (Some(since), Some(next)) = (sandbox, next) else {
         return (pending(format!("node {node} sets up pod {name}")), None);
     };

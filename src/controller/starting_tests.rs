@@ -19,8 +19,9 @@ const CREATING: &str = "state: {waiting: {reason: ContainerCreating}}";
 const FAILS: &str = "state: {waiting: {reason: ErrImagePull, message: 'i/o timeout'}}";
 const DENIED: &str = "state: {waiting: {reason: ImagePullBackOff, message: 'pull access denied'}}";
 
+/// The kubelet sorts them by name.
 fn pair(prepare: &str, box_: &str) -> String {
-    format!("containerStatuses: [{}, {}]", container("prepare", prepare), container("box", box_))
+    format!("containerStatuses: [{}, {}]", container("box", box_), container("prepare", prepare))
 }
 
 #[rstest]
@@ -78,10 +79,16 @@ fn a_pull_is_said_when_the_start_takes_longer_than_without(
 
 #[test]
 fn the_image_that_is_pulled_is_the_one_whose_turn_it_is() {
-    let spec = SPEC.replace("{box", "{services: [{name: db, image: 'p:1'}], box");
+    let spec = SPEC.replace("{box", "{services: [{name: db, image: 'p:1'}, {name: amqp, image: 'q:1'}], box");
+    let both = |amqp: &str, db: &str| {
+        let services = [container("svc-amqp", amqp), container("svc-db", db)].join(", ");
+        format!("initContainerStatuses: [{services}], {}", pair(CREATING, CREATING))
+    };
     let init =
         |state: &str| format!("initContainerStatuses: [{}], {}", container("svc-db", state), pair(CREATING, CREATING));
     for (containers, image) in [
+        (both(CREATING, CREATING), "svc-db:1"),
+        (both(CREATING, "started: true, state: {running: {}}"), "svc-amqp:1"),
         (init(CREATING), "svc-db:1"),
         (init("started: true, state: {running: {}}"), "prepare:1"),
         (pair("state: {running: {}}", CREATING), "box:1"),

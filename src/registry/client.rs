@@ -8,11 +8,11 @@
 use super::{
     error::{PushError, plain},
     resolve::{Denied, Resolver},
-    trust::{Trust, TrustError, bare, public_tls},
+    trust::{Trust, TrustError, endpoint, public_tls},
 };
 use crate::api::condition::reason;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -24,8 +24,9 @@ use std::{
     collections::HashMap,
     error::Error,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicU16},
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::time::timeout;
@@ -33,7 +34,7 @@ use url::Url;
 
 /// The body of a request.
 pub(super) type OutBody = UnsyncBoxBody<Bytes, io::Error>;
-type Http = legacy::Client<HttpsConnector<HttpConnector<Resolver>>, OutBody>;
+type Http = legacy::Client<HttpsConnector<Route>, OutBody>;
 
 /// Largest part of a connection that is buffered, in either direction.
 pub(super) const BUFFER: usize = 64 * 1024;
@@ -80,9 +81,9 @@ pub struct Client {
 struct Inner {
     trust: Trust,
     patience: Patience,
-    resolver: Resolver,
     public: Http,
-    with_ca: HashMap<String, Http>,
+    /// For each host that the administrator listed.
+    listed: HashMap<String, Http>,
     last_port: AtomicU16,
 }
 
@@ -109,11 +110,14 @@ impl Client {
 
     /// The same with other time limits.
     pub fn with_patience(trust: Trust, patience: Patience) -> Result<Self, TrustError> {
-        let resolver = Resolver::new(trust.listed_names(), trust.address_of());
-        let public = http_client(public_tls()?, &resolver, patience);
-        let with_ca = trust.tls_by_host()?;
-        let with_ca = with_ca.into_iter().map(|(host, tls)| (host, http_client(tls, &resolver, patience))).collect();
-        Ok(Self { inner: Arc::new(Inner { trust, patience, resolver, public, with_ca, last_port: AtomicU16::new(0) }) })
+        let public = http_client(public_tls()?, Route::new(Resolver::new(false), None, patience));
+        let mut listed = HashMap::new();
+        for (host, of) in trust.listed()? {
+            let route = Route::new(Resolver::new(true), of.address, patience);
+            let http = http_client(of.tls(&host)?, route);
+            listed.insert(host, http);
+        }
+        Ok(Self { inner: Arc::new(Inner { trust, patience, public, listed, last_port: AtomicU16::new(0) }) })
     }
 
     pub(super) fn trust(&self) -> &Trust {
@@ -143,14 +147,15 @@ impl Client {
                 format!("{host} is not listed as a registry without TLS"),
             ));
         }
-        if let Some(address) = literal_address(url) {
-            let checked = self.inner.resolver.check(&address.to_string(), address);
+        let listed = self.inner.listed.get(&endpoint(&host));
+        if let Some(address) = literal_address(url).filter(|_| listed.is_none()) {
+            let checked = Resolver::new(false).check(&address.to_string(), address);
             checked.map_err(|denied| PushError::new(reason::REGISTRY_UNREACHABLE, denied.to_string()))?;
         }
         *request.uri_mut() = url.as_str().parse().map_err(|_| {
             PushError::new(reason::REGISTRY_REFUSED, format!("{host} names an address that cannot be used"))
         })?;
-        let http = self.inner.with_ca.get(&bare(&host)).unwrap_or(&self.inner.public);
+        let http = listed.unwrap_or(&self.inner.public);
         match timeout(wait, http.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(broken(&host, &error)),
@@ -228,13 +233,41 @@ fn literal_address(url: &Url) -> Option<IpAddr> {
     }
 }
 
-fn http_client(tls: rustls::ClientConfig, resolver: &Resolver, patience: Patience) -> Http {
-    let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(patience.connect));
-    tcp.set_keepalive(Some(Duration::from_secs(30)));
-    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+/// How hosts are reached: by name, or all at an address of the administrator's. TLS goes on to ask for the name.
+#[derive(Clone)]
+struct Route {
+    tcp: HttpConnector<Resolver>,
+    address: Option<SocketAddr>,
+}
+
+impl Route {
+    fn new(resolver: Resolver, address: Option<SocketAddr>, patience: Patience) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(patience.connect));
+        tcp.set_keepalive(Some(Duration::from_secs(30)));
+        Self { tcp, address }
+    }
+}
+
+impl tower::Service<Uri> for Route {
+    type Response = <HttpConnector<Resolver> as tower::Service<Uri>>::Response;
+    type Error = <HttpConnector<Resolver> as tower::Service<Uri>>::Error;
+    type Future = <HttpConnector<Resolver> as tower::Service<Uri>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.tcp.poll_ready(context)
+    }
+
+    fn call(&mut self, host: Uri) -> Self::Future {
+        let given = self.address.and_then(|address| Uri::try_from(format!("http://{address}")).ok());
+        self.tcp.call(given.unwrap_or(host))
+    }
+}
+
+fn http_client(tls: rustls::ClientConfig, route: Route) -> Http {
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(route);
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(20))

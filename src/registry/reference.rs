@@ -12,7 +12,7 @@ use std::fmt;
 /// Canonical name of Docker Hub.
 pub(crate) const HUB: &str = "docker.io";
 /// Where the API of Docker Hub is served.
-const HUB_API: &str = "registry-1.docker.io";
+pub(crate) const HUB_API: &str = "registry-1.docker.io";
 /// Other names of Docker Hub that people write.
 const HUB_ALIASES: [&str; 4] = ["index.docker.io", HUB_API, "registry.hub.docker.com", "hub.docker.com"];
 /// Longest `repository` property.
@@ -149,7 +149,7 @@ fn is_tagged(repository: &str) -> bool {
 }
 
 /// The first component is a host if it looks like one, as everywhere in the Docker world.
-fn split_host(repository: &str) -> (Option<&str>, &str) {
+pub(crate) fn split_host(repository: &str) -> (Option<&str>, &str) {
     match repository.split_once('/') {
         Some((host, path)) if host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost") => (Some(host), path),
         _ => (None, repository),

@@ -4,11 +4,12 @@
 //!
 //! A value is looked for as it is, and in base64 (standard and URL alphabet) at each of the three alignments. Values of
 //! less than 6 bytes are not looked for: they are in every image by chance. Of a long value its middle is looked for.
+//! Where there are many, the search is for the beginnings of their forms, and what follows each is compared.
 //!
 //! A layer is searched as a plain tar and inside gzip and zstd. One that unpacks to far more than it is costs time, not
 //! memory; the upload waits, and the time limit of the step ends both.
 //!
-//! **Invariant:** memory is bounded by the number of patterns and fixed buffers; no value is in a verdict. A layer is
+//! **Invariant:** memory is bounded by [`MAX_PATTERNS`], the values themselves and fixed buffers; no value is in a verdict. A layer is
 //! `Clean` only if it was read to its end.
 
 use super::{
@@ -18,12 +19,14 @@ use super::{
     zstd::Frames,
 };
 use crate::archive::header::BLOCK;
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use std::{
+    collections::HashMap,
     io::{self, Read},
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -34,6 +37,8 @@ pub const SHORTEST: usize = 6;
 const LONGEST: usize = 256;
 /// Most bytes of patterns that are searched for by a table; it has up to a kilobyte for each.
 const MAX_TABLE: usize = 16 * 1024;
+/// Most bytes of patterns in all; the compact form takes some ten bytes for each, and a hundred while it is made.
+const MAX_PATTERNS: usize = 256 * 1024;
 /// How much is searched at a time.
 const WINDOW: usize = 128 * 1024;
 /// How many pieces wait for the search.
@@ -66,12 +71,26 @@ pub enum Verdict {
 
 /// The values to look for, in all their forms.
 pub struct Needles {
+    /// Finds the beginnings of forms; whole ones come first.
     automaton: AhoCorasick,
-    /// Name of each pattern's secret.
-    names: Vec<String>,
+    /// For each pattern, the forms that begin with it.
+    forms: Vec<Vec<Form>>,
     longest: usize,
     /// Layers of a push come side by side, and zstd needs a large window: one at a time has it.
     zstd: Mutex<()>,
+}
+
+/// One form of a value.
+struct Form {
+    bytes: Vec<u8>,
+    /// Of its secret.
+    name: Arc<str>,
+}
+
+/// A form that was found, and where.
+struct Hit<'a> {
+    name: &'a str,
+    range: Range<usize>,
 }
 
 impl Needles {
@@ -80,20 +99,35 @@ impl Needles {
     /// # Errors
     /// The values are too many to be looked for at once, which those of an environment are not.
     pub fn new(secrets: &[NamedSecret]) -> Result<Option<Self>, PushError> {
-        let mut patterns: Vec<Vec<u8>> = Vec::new();
-        let mut names = Vec::new();
+        let mut all: Vec<Form> = Vec::new();
         for secret in secrets {
+            let name: Arc<str> = secret.name.as_str().into();
             // `echo "$KEY" > file` drops newlines at the end.
             let value = middle(secret.value.expose().trim().as_bytes());
             if value.len() < SHORTEST {
                 continue;
             }
-            for form in forms(value) {
-                patterns.push(form);
-                names.push(secret.name.clone());
+            all.extend(forms(value).into_iter().map(|bytes| Form { bytes, name: Arc::clone(&name) }));
+        }
+        let Some(longest) = all.iter().map(|form| form.bytes.len()).max() else { return Ok(None) };
+        let not_searched =
+            |why: String| PushError::not_searched(&format!("the run's Secrets cannot be looked for: {why}"));
+        let begin = begin(&all).ok_or_else(|| not_searched(format!("{} are too many", secrets.len())))?;
+        // At one place the first pattern counts: a whole form before one of which more must follow.
+        all.sort_by_key(|form| form.bytes.len() > begin);
+        let (mut patterns, mut forms): (Vec<Vec<u8>>, Vec<Vec<Form>>) = (Vec::new(), Vec::new());
+        let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
+        for form in all {
+            let pattern = form.bytes.get(..begin).unwrap_or(&form.bytes).to_vec();
+            match places.get(&pattern).and_then(|place| forms.get_mut(*place)) {
+                Some(known) => known.push(form),
+                None => {
+                    places.insert(pattern.clone(), patterns.len());
+                    patterns.push(pattern);
+                    forms.push(vec![form]);
+                }
             }
         }
-        let Some(longest) = patterns.iter().map(Vec::len).max() else { return Ok(None) };
         // A table is fastest; where it would be large, the compact form does.
         let total: usize = patterns.iter().map(Vec::len).sum();
         let kind = if total <= MAX_TABLE { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
@@ -103,24 +137,39 @@ impl Needles {
             .kind(Some(kind))
             .prefilter(false)
             .build(&patterns)
-            .map_err(|error| PushError::not_searched(&format!("the run's Secrets cannot be looked for: {error}")))?;
-        Ok(Some(Self { automaton, names, longest, zstd: Mutex::new(()) }))
+            .map_err(|error| not_searched(error.to_string()))?;
+        Ok(Some(Self { automaton, forms, longest, zstd: Mutex::new(()) }))
+    }
+
+    /// The first form in `bytes`, from `start` on. One whose rest is not there yet is not found.
+    fn find(&self, bytes: &[u8], mut start: usize) -> Option<Hit<'_>> {
+        loop {
+            let begin = self.automaton.find(Input::new(bytes).range(start..))?;
+            let rest = bytes.get(begin.start()..).unwrap_or_default();
+            let forms = self.forms.get(begin.pattern().as_usize())?;
+            if let Some(form) = forms.iter().find(|form| rest.starts_with(&form.bytes)) {
+                let end = begin.start() + form.bytes.len();
+                return Some(Hit { name: &form.name, range: begin.start()..end });
+            }
+            start = begin.start() + 1;
+        }
     }
 
     /// Searches bytes that are at hand.
     #[must_use]
     pub fn search(&self, bytes: &[u8]) -> Option<&str> {
-        let found = self.automaton.find(bytes)?;
-        self.names.get(found.pattern().as_usize()).map(String::as_str)
+        self.find(bytes, 0).map(|found| found.name)
     }
 
     /// Takes values out of a text.
     fn redact(&self, text: &[u8]) -> String {
-        let mut out = Vec::new();
-        self.automaton.replace_all_with_bytes(text, &mut out, |_, _, out| {
+        let (mut out, mut done) = (Vec::new(), 0);
+        while let Some(found) = self.find(text, done) {
+            out.extend_from_slice(text.get(done..found.range.start).unwrap_or_default());
             out.extend_from_slice(b"***");
-            true
-        });
+            done = found.range.end;
+        }
+        out.extend_from_slice(text.get(done..).unwrap_or_default());
         plain(&String::from_utf8_lossy(&out))
     }
 
@@ -140,9 +189,10 @@ impl Needles {
             entries.feed(free.get(..length).unwrap_or_default());
             filled += length;
             let searched = window.get(..filled).unwrap_or_default();
-            if let Some(found) = self.automaton.find(searched) {
-                let name = self.names.get(found.pattern().as_usize()).cloned().unwrap_or_default();
-                let path = entries.name_at(begin + found.start() as u64).map(|path| format!("/{}", self.redact(path)));
+            if let Some(found) = self.find(searched, 0) {
+                let name = found.name.to_owned();
+                let path = entries.name_at(begin + found.range.start as u64);
+                let path = path.map(|path| format!("/{}", self.redact(path)));
                 let path = path.map(|path| path.replacen("/./", "/", 1).replacen("//", "/", 1));
                 return Ok(Verdict::Found { name, path });
             }
@@ -262,6 +312,16 @@ impl Packing {
             Self::Plain
         }
     }
+}
+
+/// How much of each form is a pattern, so that all fit; `None` if that would be less than what is found by chance.
+fn begin(forms: &[Form]) -> Option<usize> {
+    let total = |begin: usize| forms.iter().map(|form| form.bytes.len().min(begin)).sum::<usize>();
+    let mut begin = forms.iter().map(|form| form.bytes.len()).max()?;
+    while total(begin) > MAX_PATTERNS {
+        begin = begin.checked_sub(begin.div_ceil(8)).filter(|begin| *begin >= SHORTEST)?;
+    }
+    Some(begin)
 }
 
 /// The part of a value that is looked for.

@@ -5,6 +5,8 @@ use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use std::io::Write;
 
+const MIB: usize = 1 << 20;
+
 fn secret(name: &str, value: &str) -> NamedSecret {
     NamedSecret { name: name.into(), value: Secret::new(value.into()) }
 }
@@ -77,6 +79,13 @@ fn a_value_in_a_file_name_is_not_shown() {
 }
 
 #[test]
+fn a_long_value_in_a_file_name_is_not_shown() {
+    let value = "hunter2-".repeat(12);
+    let layer = tar(&format!("tmp/{}", &value), b"x");
+    assert_eq!(search_layer(&needles(&value), &layer[..]), found(Some("/tmp/***")));
+}
+
+#[test]
 fn base64_at_each_alignment() {
     let value = "p~ss>w?rd-ÿ-0123";
     for before in 0..4 {
@@ -98,6 +107,56 @@ fn a_part_of_a_long_value_is_enough() {
     let value: String = (0..5000).map(|n| char::from(b'a' + u8::try_from((n * n + n / 7) % 26).unwrap())).collect();
     assert_eq!(search_layer(&needles(&value), value.as_bytes()), found(None));
     assert!(needles(&value).longest < 400);
+}
+
+/// A value of its own for each number.
+fn long(n: usize) -> String {
+    let mut state = n as u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + u8::try_from((state >> 33) % 26).unwrap())
+    };
+    let body: String = (0..400).map(|_| letter()).collect();
+    format!("-----BEGIN PRIVATE KEY-----{body}")
+}
+
+/// Many long values take no more memory than fits, and each is still found, in each form, and nothing that only begins like one.
+#[test]
+fn many_long_values() {
+    let secrets: Vec<_> = (0..1000).map(|n| secret(&format!("key-{n}"), &long(n))).collect();
+    let needles = prepared(&secrets).unwrap();
+    assert!(needles.automaton.memory_usage() < 8 * MIB, "{}", needles.automaton.memory_usage());
+    for n in [0, 1, 499, 999] {
+        let encoded = general_purpose::STANDARD.encode(format!("xy{}", long(n)));
+        for text in [long(n), encoded] {
+            let expected = Verdict::Found { name: format!("key-{n}"), path: None };
+            assert_eq!(search_layer(&needles, Chunked(text.as_bytes(), 1000)), expected, "{n}");
+        }
+        let middle = middle(long(n).as_bytes()).to_vec();
+        let almost = tar("file", &[&middle[..250], b"......"].concat());
+        assert_eq!(search_layer(&needles, &almost[..]), Verdict::Clean, "{n}");
+    }
+}
+
+/// Where a long value only begins, another that begins at the same place, or within, is found.
+#[test]
+fn values_within_what_only_begins_like_one() {
+    let mut secrets: Vec<_> = (0..1000).map(|n| secret(&format!("key-{n}"), &long(n))).collect();
+    let middle = String::from_utf8(middle(long(7).as_bytes()).to_vec()).unwrap();
+    let (outer, inner) = (middle[..10].to_owned(), middle[5..60].to_owned());
+    secrets.push(secret("inner", &inner));
+    let text = format!("..{}..", &middle[..200]);
+    assert_eq!(prepared(&secrets).unwrap().search(text.as_bytes()), Some("inner"));
+    secrets.push(secret("outer", &outer));
+    assert_eq!(prepared(&secrets).unwrap().search(text.as_bytes()), Some("outer"));
+}
+
+#[test]
+fn values_that_are_too_many_are_said_to_be() {
+    let secrets: Vec<_> = (0..20_000).map(|n| secret("key", &long(n))).collect();
+    let Err(error) = Needles::new(&secrets) else { panic!("they were looked for") };
+    assert_eq!(error.reason, "SecretsNotSearched");
+    assert!(error.message.contains("cannot be looked for: 20000 are too many"), "{error}");
 }
 
 #[test]

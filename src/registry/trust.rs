@@ -2,13 +2,14 @@
 //!
 //! Read from the agent's configuration at its start.
 //!
-//! **Invariant:** everything is keyed by an exact host, with its port if it has one. A name says nothing of others.
+//! **Invariant:** everything is keyed by an exact host, with its port if it has one. A name says nothing of others, nor
+//! does a port of the same name, but for one thing: a login may go to the same name on another port of TLS.
 
-use super::reference::canonical_host;
+use super::reference::{HUB, HUB_API, canonical_host};
 use rustls::{ClientConfig, RootCertStore};
 use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -28,8 +29,8 @@ pub struct Trust {
     pub ca_pem: Vec<(String, String)>,
     /// Pairs of a registry's host and the host where its tokens come from.
     pub token_hosts: Vec<(String, String)>,
-    /// Hosts that are reached at an address of their own instead of what their name resolves to. The port counts
-    /// for a host without one. Such a host may be on loopback.
+    /// Hosts that are reached at this address and port instead of what their name resolves to. Such a host may be on
+    /// loopback.
     pub addresses: Vec<(String, SocketAddr)>,
 }
 
@@ -39,6 +40,14 @@ pub enum TrustError {
     /// A CA that cannot be read.
     #[error("CA of registry {host}: {problem}")]
     Ca {
+        /// The registry.
+        host: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An address that cannot be meant.
+    #[error("address of registry {host}: {problem}")]
+    Address {
         /// The registry.
         host: String,
         /// What is wrong.
@@ -64,44 +73,59 @@ impl Trust {
         registry == realm
             || (realm_is_tls && !self.is_insecure(&registry) && name_of(&registry) == name_of(&realm))
             || KNOWN_TOKEN_HOSTS.contains(&(registry.as_str(), realm.as_str()))
-            || self.token_hosts.iter().any(|(from, to)| {
-                let from = if canonical_host(from) == "docker.io" { "registry-1.docker.io".into() } else { bare(from) };
-                from == registry && bare(to) == realm
-            })
+            || self.token_hosts.iter().any(|(from, to)| endpoint(from) == registry && bare(to) == realm)
     }
 
-    /// Names that may resolve to loopback and link-local addresses.
-    pub(super) fn listed_names(&self) -> HashSet<String> {
-        let hosts = self.insecure_hosts.iter().chain(self.ca_pem.iter().map(|(host, _)| host));
-        let hosts = hosts.chain(self.addresses.iter().map(|(host, _)| host));
-        hosts.map(|host| name_of(&host.to_ascii_lowercase()).to_owned()).collect()
+    /// The hosts of the list, each by the name under which it is connected to: see [`endpoint`].
+    pub(super) fn listed(&self) -> Result<BTreeMap<String, Listed>, TrustError> {
+        let mut listed: BTreeMap<String, Listed> = BTreeMap::new();
+        for host in &self.insecure_hosts {
+            listed.entry(endpoint(host)).or_default();
+        }
+        for (host, pem) in &self.ca_pem {
+            listed.entry(endpoint(host)).or_default().ca.push(pem.clone());
+        }
+        for (host, address) in &self.addresses {
+            let refuse = |problem: String| TrustError::Address { host: host.clone(), problem };
+            let name = endpoint(host);
+            if name_of(&name).parse::<IpAddr>().is_ok() {
+                let problem = "the host is an address itself: name the registry by its name, or leave the address out";
+                return Err(refuse(problem.into()));
+            }
+            let known = listed.entry(name).or_default().address.replace(*address);
+            if let Some(known) = known.filter(|known| known != address) {
+                return Err(refuse(format!("it has two, {known} and {address}: leave one out")));
+            }
+        }
+        Ok(listed)
     }
+}
 
-    /// Addresses of names, by the administrator's word.
-    pub(super) fn address_of(&self) -> HashMap<String, SocketAddr> {
-        let name = |host: &str| name_of(&host.to_ascii_lowercase()).to_owned();
-        self.addresses.iter().map(|(host, address)| (name(host), *address)).collect()
-    }
+/// What the administrator says of one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Listed {
+    ca: Vec<String>,
+    /// Where it is reached, instead of what its name resolves to.
+    pub(super) address: Option<SocketAddr>,
+}
 
-    /// The hosts with an own CA, each with a TLS configuration that trusts it besides the public ones.
-    pub(super) fn tls_by_host(&self) -> Result<Vec<(String, ClientConfig)>, TrustError> {
-        self.ca_pem
-            .iter()
-            .map(|(host, pem)| {
-                let refuse = |problem: String| TrustError::Ca { host: host.clone(), problem };
-                let mut roots = public_roots();
-                let mut count = 0;
-                for certificate in rustls_pemfile::certs(&mut pem.as_bytes()) {
-                    let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
-                    roots.add(certificate).map_err(|error| refuse(error.to_string()))?;
-                    count += 1;
-                }
-                if count == 0 {
-                    return Err(refuse("it holds no certificate in PEM".into()));
-                }
-                Ok((bare(host), tls(roots)?))
-            })
-            .collect()
+impl Listed {
+    /// TLS that trusts this host's own certificate authorities besides the public ones.
+    pub(super) fn tls(&self, host: &str) -> Result<ClientConfig, TrustError> {
+        let refuse = |problem: String| TrustError::Ca { host: host.to_owned(), problem };
+        let mut roots = public_roots();
+        for pem in &self.ca {
+            let mut count = 0;
+            for certificate in rustls_pemfile::certs(&mut pem.as_bytes()) {
+                let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
+                roots.add(certificate).map_err(|error| refuse(error.to_string()))?;
+                count += 1;
+            }
+            if count == 0 {
+                return Err(refuse("it holds no certificate in PEM".into()));
+            }
+        }
+        tls(roots)
     }
 }
 
@@ -125,6 +149,11 @@ fn tls(roots: RootCertStore) -> Result<ClientConfig, TrustError> {
 pub(super) fn bare(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     host.strip_suffix(":443").map_or_else(|| host.clone(), str::to_owned)
+}
+
+/// The `host[:port]` under which a listed host is connected to: Docker Hub's API has a name of its own.
+pub(super) fn endpoint(host: &str) -> String {
+    if canonical_host(host) == HUB { HUB_API.to_owned() } else { bare(host) }
 }
 
 /// The name in `host[:port]`; of `[::1]:5000` what is in the brackets.
@@ -184,8 +213,45 @@ mod tests {
     fn a_ca_must_be_a_certificate() {
         for pem in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
             let trust = Trust { ca_pem: vec![("a.io".into(), pem.into())], ..Trust::default() };
-            assert!(trust.tls_by_host().is_err(), "{pem}");
+            assert!(trust.listed().unwrap()["a.io"].tls("a.io").is_err(), "{pem}");
         }
+    }
+
+    fn addressed(addresses: &[(&str, &str)]) -> Result<Vec<(String, String)>, String> {
+        let addresses = addresses.iter().map(|(host, address)| ((*host).into(), address.parse().unwrap())).collect();
+        let listed = Trust { addresses, ..Trust::default() }.listed().map_err(|error| error.to_string())?;
+        Ok(listed.into_iter().filter_map(|(host, of)| Some((host, of.address?.to_string()))).collect())
+    }
+
+    #[test]
+    fn an_address_is_for_one_host_with_its_port() {
+        let addresses = addressed(&[
+            ("A.io:5000", "10.0.0.1:5000"),
+            ("a.io:6000", "10.0.0.2:6000"),
+            ("a.io:443", "10.0.0.3:443"),
+            ("a.io", "10.0.0.3:443"),
+            ("docker.io", "10.0.0.4:443"),
+        ]);
+        let expected = [
+            ("a.io", "10.0.0.3:443"),
+            ("a.io:5000", "10.0.0.1:5000"),
+            ("a.io:6000", "10.0.0.2:6000"),
+            ("registry-1.docker.io", "10.0.0.4:443"),
+        ];
+        assert_eq!(addresses.unwrap(), expected.map(|(host, address)| (host.to_owned(), address.to_owned())));
+    }
+
+    #[rstest]
+    #[case(
+        &[("a.io:443", "10.0.0.1:1"), ("A.io", "10.0.0.2:1")],
+        "address of registry A.io: it has two, 10.0.0.1:1 and 10.0.0.2:1: leave one out"
+    )]
+    #[case(&[("index.docker.io", "10.0.0.1:1"), ("docker.io", "10.0.0.2:1")], "address of registry docker.io: it has two")]
+    #[case(&[("10.1.2.3:5000", "10.0.0.1:1")], "address of registry 10.1.2.3:5000: the host is an address itself")]
+    #[case(&[("[fd00::1]:5000", "10.0.0.1:1")], "address of registry [fd00::1]:5000: the host is an address itself")]
+    fn addresses_that_cannot_be_meant(#[case] addresses: &[(&str, &str)], #[case] says: &str) {
+        let error = addressed(addresses).unwrap_err();
+        assert!(error.starts_with(says), "{error}");
     }
 
     #[test]

@@ -28,8 +28,13 @@ pub enum Origin<'a> {
     Literal(&'a str),
     /// A key of a Secret.
     Key(&'a KeyRef),
-    /// The first of these whole Secrets that has the key: name and key.
-    Whole(Vec<(&'a str, String)>),
+    /// A whole Secret, if it has the key.
+    Whole {
+        /// The first of these that has it counts: name and key.
+        secrets: Vec<(&'a str, String)>,
+        /// Where the value comes from if none has.
+        or: Box<Self>,
+    },
     /// A ConfigMap, a step that exports it, or nothing.
     Elsewhere,
 }
@@ -63,7 +68,8 @@ pub fn login_variables(push: &DockerPush) -> BTreeSet<&str> {
     properties(push).flat_map(variables).collect()
 }
 
-/// Where a step's variable comes from. What steps export is not looked at.
+/// Where a step's variable comes from: its own `env`, that of the pipeline, `envFrom`, then `box.env`. What steps export
+/// is not looked at, nor what a whole ConfigMap gives.
 #[must_use]
 pub fn origin<'a>(spec: &'a PipelineSpec, step: &'a Step, variable: &str) -> Origin<'a> {
     let declared = |list: &'a [EnvVar]| list.iter().rev().find(|var| var.name == variable);
@@ -84,10 +90,16 @@ pub fn origin<'a>(spec: &'a PipelineSpec, step: &'a Step, variable: &str) -> Ori
             Some((from.secret_ref.as_ref()?.name.as_str(), key.to_owned()))
         })
         .collect();
-    match declared(&spec.box_.env) {
-        Some(var) if whole.is_empty() => of(var),
-        _ if whole.is_empty() => Origin::Elsewhere,
-        _ => Origin::Whole(whole),
+    let of_box = declared(&spec.box_.env).map_or(Origin::Elsewhere, of);
+    if whole.is_empty() { of_box } else { Origin::Whole { secrets: whole, or: Box::new(of_box) } }
+}
+
+/// The key of a Secret that a variable may come from, if the pipeline names one.
+fn key_of<'a>(origin: &Origin<'a>) -> Option<&'a KeyRef> {
+    match origin {
+        Origin::Key(key) => Some(key),
+        Origin::Whole { or, .. } => key_of(or),
+        Origin::Literal(_) | Origin::Elsewhere => None,
     }
 }
 
@@ -105,7 +117,7 @@ pub fn check(path: &str, spec: &PipelineSpec, step: &Step, push: &DockerPush) ->
             return refuse("must be one variable such as $PASSWORD whose value comes from a Secret".to_owned());
         };
         match origin(spec, step, variable) {
-            Origin::Key(_) | Origin::Whole(_) => {}
+            Origin::Key(_) | Origin::Whole { .. } => {}
             Origin::Literal(_) | Origin::Elsewhere => {
                 return refuse(format!(
                     "${variable} does not come from a Secret; declare it in env with secretKeyRef, or use credentials"
@@ -122,7 +134,7 @@ pub fn login_keys(spec: &PipelineSpec) -> Vec<LoginKey<'_>> {
     let mut keys = Vec::new();
     for (_, step) in spec.all_steps() {
         for variable in push_of(step).map(login_variables).unwrap_or_default() {
-            if let Origin::Key(key) = origin(spec, step, variable) {
+            if let Some(key) = key_of(&origin(spec, step, variable)) {
                 keys.push(LoginKey { step: &step.name, variable, key });
             }
         }
@@ -174,7 +186,7 @@ pub fn withheld(spec: &PipelineSpec) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for (_, step) in spec.all_steps() {
         for variable in push_of(step).map(login_variables).unwrap_or_default() {
-            if matches!(origin(spec, step, variable), Origin::Key(_) | Origin::Whole(_)) {
+            if matches!(origin(spec, step, variable), Origin::Key(_) | Origin::Whole { .. }) {
                 names.insert(variable);
             }
         }

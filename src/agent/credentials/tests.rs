@@ -1,5 +1,8 @@
 use super::*;
-use crate::agent::fixture::{POD_UID, run, run_of};
+use crate::{
+    agent::fixture::{POD_UID, run, run_of},
+    wire,
+};
 use rstest::rstest;
 use serde_json::json;
 use std::path::PathBuf;
@@ -13,7 +16,22 @@ fn volumes(files: &[(&str, &str)]) -> (tempfile::TempDir, Volumes) {
         std::fs::write(file, content).unwrap();
     }
     let volumes = Volumes::new(kubelet.path(), POD_UID);
+    give(&volumes, &[], &[]);
     (kubelet, volumes)
+}
+
+/// Leaves the plan of a run whose variables have these values from Secrets, for all steps and for one.
+fn give(volumes: &Volumes, env: &[(&str, &str)], of_step: &[(&str, &str)]) {
+    let variables = |env: &[(&str, &str)]| {
+        let secret =
+            |(name, value): &(&str, &str)| Variable { name: (*name).into(), value: (*value).into(), secret: true };
+        env.iter().map(secret).collect::<Vec<_>>()
+    };
+    let mut plan = wire::Plan { env: variables(env), ..Default::default() };
+    plan.env.push(Variable { name: "PLAIN".into(), value: "no secret".into(), secret: false });
+    plan.steps.push(wire::PlanStep { env: variables(of_step), ..Default::default() });
+    std::fs::create_dir_all(volumes.in_dir()).unwrap();
+    std::fs::write(volumes.in_dir().join("plan.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
 }
 
 /// The login of the second step of a run, which pushes; `env` is what the box says.
@@ -158,6 +176,50 @@ fn what_cannot_be_looked_for_is_said() {
     assert_eq!(sought.missed, expected);
 }
 
+/// Secrets that were changed since the run began: what it got is looked for too, and what they hold now.
+#[test]
+fn values_as_the_run_got_them() {
+    let files = [("secret-1/a", "a new value"), ("secret-0/KEY", "value of KEY"), ("secret-2/b", "value of b")];
+    let (_kubelet, volumes) = volumes(&files);
+    let env = [("FIRST", "the old value"), ("P_KEY", "value of KEY"), ("P_DROPPED", "value of a dropped key")];
+    give(&volumes, &env, &[("STEP", "the old value of b")]);
+    let sought = sought(&volumes, &with_secrets(), None);
+    let expected = [
+        ("variable P_KEY", "value of KEY"),
+        ("variable FIRST", "a new value"),
+        ("variable STEP", "value of b"),
+        ("variable FIRST", "the old value"),
+        ("variable P_DROPPED", "value of a dropped key"),
+        ("variable STEP", "the old value of b"),
+    ];
+    assert_eq!((named(&sought).as_slice(), sought.missed.as_slice()), (expected.as_slice(), [].as_slice()));
+}
+
+#[test]
+fn a_key_that_is_gone_is_looked_for_as_the_run_got_it() {
+    let (_kubelet, volumes) = volumes(&[("secret-2/b", "value of b")]);
+    give(&volumes, &[("FIRST", "the old value")], &[]);
+    let sought = sought(&volumes, &with_secrets(), None);
+    assert_eq!(named(&sought), [("variable STEP", "value of b"), ("variable FIRST", "the old value")]);
+    assert_eq!(sought.missed, Vec::<String>::new());
+}
+
+#[rstest]
+#[case::gone(None, "the values that the run got are gone")]
+#[case::garbled(
+    Some("{\"version\": \"hunter2\"}"),
+    "the values that the run got cannot be read: read plan.json: not as expected"
+)]
+fn what_the_run_got_cannot_be_told(#[case] plan: Option<&str>, #[case] says: &str) {
+    let (_kubelet, volumes) = volumes(&[("secret-0/api", "abcdef")]);
+    let file = volumes.in_dir().join("plan.json");
+    match plan {
+        None => std::fs::remove_file(file).unwrap(),
+        Some(text) => std::fs::write(file, text).unwrap(),
+    }
+    assert_eq!(sought(&volumes, &run().spec, None).missed, [says]);
+}
+
 #[test]
 fn too_many_values_are_not_looked_for_in_silence() {
     let env: Vec<_> = (0..1001)
@@ -167,7 +229,7 @@ fn too_many_values_are_not_looked_for_in_silence() {
     let (kubelet, volumes) = volumes(&[]);
     let secret = kubelet.path().join("pods").join(POD_UID).join("volumes/kubernetes.io~secret/secret-0");
     std::fs::create_dir_all(&secret).unwrap();
-    (0..1000).for_each(|n| std::fs::write(secret.join(n.to_string()), "value").unwrap());
+    (0..1000).for_each(|n| std::fs::write(secret.join(n.to_string()), format!("value {n}")).unwrap());
     let sought = sought(&volumes, &crate::agent::fixture::run_of(spec).spec, None);
     assert_eq!(sought.values.len(), 1000);
     let text = "variable V1000 (key 1000 of Secret keys) cannot be looked for: more than 1000 values are too many";
@@ -235,6 +297,26 @@ fn aws_keys_are_for_the_registry_of_account_and_region() {
     assert_eq!((keys.access_key.as_str(), keys.secret_key.expose().as_str()), ("turing", "pa$$ word"));
     assert_eq!(keys.registry, "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn");
     assert_eq!(keys.api, "api.ecr.cn-north-1.amazonaws.com.cn");
+}
+
+/// `pushing` has whole Secrets too; what they lack comes from the box's own variables.
+#[test]
+fn logins_of_the_boxs_env_beside_whole_secrets() {
+    let push = json!({"repository": "$PLACE/app", "tag": "x", "username": "$NAME", "password": "$PASS"});
+    let mut run = pushing(json!([]), push);
+    let literal = |name: &str, value: &str| json!({"name": name, "value": value});
+    let env = json!([literal("PLACE", "registry.example.com"), literal("NAME", "ci"), key("PASS", "login", "pass")]);
+    run.spec.box_.env = serde_json::from_value(env).unwrap();
+    let said = [("PLACE", "registry.example.com"), ("NAME", "ci"), ("PASS", "evil")];
+    let login = login_of(&run, &[("push-0/pass", "pa$$ word")], &said);
+    let login = login.unwrap_or_else(|error| panic!("{error}")).unwrap();
+    assert_eq!((login.username(), login.password().expose().as_str()), ("ci", "pa$$ word"));
+    // A whole Secret that has the key comes first, and the box's word is no pipeline's.
+    let login = login_of(&run, &[("secret-0/PASS", "whole"), ("push-0/pass", "pw")], &said)
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(login.unwrap().password().expose(), "whole");
+    let said = [("PLACE", "evil.example.com"), ("NAME", "ci"), ("PASS", "evil")];
+    assert!(login_of(&run, &[("push-0/pass", "pw")], &said).is_err());
 }
 
 /// Who is given a login that names no host: what the pipeline says, never what steps export.

@@ -206,6 +206,8 @@ impl Pod {
     fn mount(&self) {
         std::fs::create_dir_all(self.volumes.in_dir()).unwrap();
         std::fs::create_dir_all(self.volumes.out_dir()).unwrap();
+        let plan = serde_json::to_vec(&crate::wire::Plan::default()).unwrap();
+        std::fs::write(self.volumes.in_dir().join(crate::wire::PLAN_FILE), plan).unwrap();
     }
 
     fn record(&self, records: &[Record]) {

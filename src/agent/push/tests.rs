@@ -45,6 +45,9 @@ fn prepared_for(run: Run, request: &str, keys: &[(&str, &str)]) -> Result<Push, 
     if !request.is_empty() {
         std::fs::write(volumes.out_dir().join("request-1.json"), request).unwrap();
     }
+    std::fs::create_dir_all(volumes.in_dir()).unwrap();
+    let plan = serde_json::to_vec(&wire::Plan::default()).unwrap();
+    std::fs::write(volumes.in_dir().join(wire::PLAN_FILE), plan).unwrap();
     let secrets = kubelet.path().join("pods").join(POD_UID).join("volumes/kubernetes.io~secret");
     for (path, value) in [("push-0/username", "demo"), ("push-0/password", "pw")].iter().chain(keys) {
         std::fs::create_dir_all(secrets.join(path).parent().unwrap()).unwrap();

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 struct Starting {
     looks: AtomicU32,
     images_read: AtomicU32,
+    config_bytes: usize,
     left: Vec<Leftover>,
     removed: Mutex<Vec<String>>,
 }
@@ -31,7 +32,8 @@ impl Engine for Starting {
 
     fn base_image<'a>(&'a self, container: &'a BoxContainer) -> EngineFuture<'a, BaseImage> {
         self.images_read.fetch_add(1, Ordering::Relaxed);
-        async { Ok(BaseImage { author: container.image_id.clone(), ..Default::default() }) }.boxed()
+        let config = serde_json::json!({"Labels": {"a": "x".repeat(self.config_bytes)}});
+        async { Ok(BaseImage { author: container.image_id.clone(), config, ..Default::default() }) }.boxed()
     }
 
     fn commit<'a>(&'a self, _: &'a BoxContainer, _: &'a CommitKey) -> EngineFuture<'a, CommittedImage> {
@@ -98,6 +100,29 @@ async fn the_config_of_a_box_image_is_read_once() {
         relay.base_image(&container(image)).await.unwrap();
     }
     assert_eq!(relay.known_bases().len(), BASES, "the oldest are forgotten");
+}
+
+/// A large config is not kept for the next push, which reads it again; each push has all of it.
+#[rstest]
+#[case::fits(BASE_BYTES - 100, 1)]
+#[case::large(BASE_BYTES, 2)]
+#[tokio::test]
+async fn a_large_config_is_not_remembered(#[case] config_bytes: usize, #[case] reads: u32) {
+    let engine = Arc::new(Starting { config_bytes, ..Default::default() });
+    let relay = Relay::new(engine.clone(), Client::new(Trust::default()).unwrap());
+    let container =
+        BoxContainer { id: "c".into(), image_id: "i".into(), started_at: String::new(), state: BoxState::Running };
+    for _ in 0..2 {
+        let base = relay.base_image(&container).await.unwrap();
+        let changes = ImageChanges::default();
+        let provenance = Provenance { created_by: "x".into(), created: Timestamp::UNIX_EPOCH.to_string() };
+        let layers = [format!("sha256:{}", "0".repeat(64))];
+        let committed = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"diff_ids": layers}});
+        let rebuilt = image_config::rebuild(Some(&base.document()), &committed, &changes, &provenance).unwrap();
+        assert_eq!(rebuilt["config"]["Labels"]["a"].as_str().map(str::len), Some(config_bytes));
+    }
+    assert_eq!(engine.images_read.load(Ordering::Relaxed), reads);
+    assert_eq!(relay.known_bases().len(), usize::from(reads == 1));
 }
 
 #[rstest]

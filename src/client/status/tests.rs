@@ -49,6 +49,19 @@ started 14:03:07 (3m ago), took 21.0s   node node-3   source main@3f9c2d1
 }
 
 #[test]
+fn steps_have_tenths_where_the_status_has() {
+    let fine = [
+        ("07Z\", finishedAt: \"2026-11-21T14:03:19Z", "07.1Z\", finishedAt: \"2026-11-21T14:03:19.4Z"),
+        ("24Z\", finishedAt: \"2026-11-21T14:03:24Z", "24Z\", finishedAt: \"2026-11-21T14:03:24.312Z"),
+    ];
+    let run = a_run(&fine.iter().fold(FAILED.to_owned(), |text, (from, to)| text.replace(from, to)));
+    let text = describe(&run, &Look::default(), now(), &TimeZone::UTC);
+    for line in ["  ok   build   12.3s\n", "  FAIL test       5s  ", "  ok   tell     0.3s  after-step\n"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[test]
 fn words_without_a_terminal() {
     let text = describe(&a_run(FAILED), &Look::default(), now(), &TimeZone::UTC);
     assert!(text.contains("exit code 2   #7 of pipeline hello\n"), "{text}");

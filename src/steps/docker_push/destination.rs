@@ -6,7 +6,7 @@
 use super::reader::Reader;
 use crate::{
     api::{condition::reason, push::DockerPush},
-    registry::reference::{HUB, canonical_host},
+    registry::reference::{HUB, canonical_host, split_host},
 };
 use std::collections::BTreeMap;
 
@@ -72,14 +72,6 @@ pub(super) fn host(env: &BTreeMap<String, String>, push: &DockerPush) -> Option<
     let (repository, _) = read(&mut reader, &DockerPush { repository: first, ..push.clone() });
     reader.finish().ok()?;
     Some(split_host(&repository).0.unwrap_or(HUB).to_owned())
-}
-
-/// What stands before the first slash is a host if it looks like one, as everywhere in the Docker world.
-fn split_host(repository: &str) -> (Option<&str>, &str) {
-    match repository.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
-        _ => (None, repository),
-    }
 }
 
 /// Host, if it names one, and path of `repository`. Upper case becomes lower case, as it always did.

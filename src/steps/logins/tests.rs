@@ -48,6 +48,15 @@ fn a_push_step_declares_its_own_login() {
     assert_eq!(keys, [("push", "P", "p")]);
 }
 
+/// The key is withheld from the box, so it must be mounted for the agent.
+#[test]
+fn a_login_of_the_boxs_env_beside_a_whole_secret() {
+    let mut spec = spec(&format!("envFrom: [{{secretRef: {{name: whole}}}}], steps: [{PUSH}]"));
+    spec.box_.env = serde_yaml::from_str("[{name: PASS, secretKeyRef: {name: login, key: pass}}]").unwrap();
+    assert_eq!(push_secrets(&spec), ["login"]);
+    assert_eq!(env_objects(&spec).0, ["whole"]);
+}
+
 #[test]
 fn a_scratch_push_logs_in_the_same_way() {
     let spec = with("").steps.remove(0).docker_push.unwrap();
@@ -74,15 +83,24 @@ fn objects_are_named_once_in_order_of_first_use() {
 #[rstest]
 #[case("A", "Literal(\"own\")")]
 #[case("B", "Key(KeyRef { name: \"s\", key: \"b\", optional: false })")]
-#[case("C", "Whole([(\"late\", \"C\"), (\"early\", \"C\")])")]
-#[case("P_C", "Whole([(\"late\", \"P_C\"), (\"prefixed\", \"C\"), (\"early\", \"P_C\")])")]
+#[case("C", "Whole { secrets: [(\"late\", \"C\"), (\"early\", \"C\")], or: Elsewhere }")]
+#[case("P_C", "Whole { secrets: [(\"late\", \"P_C\"), (\"prefixed\", \"C\"), (\"early\", \"P_C\")], or: Elsewhere }")]
+#[case("L", "Whole { secrets: [(\"late\", \"L\"), (\"early\", \"L\")], or: Literal(\"of the box\") }")]
+#[case(
+    "K",
+    "Whole { secrets: [(\"late\", \"K\"), (\"early\", \"K\")], or: Key(KeyRef { name: \"s\", key: \"k\", optional: false }) }"
+)]
 #[case("M", "Elsewhere")]
 fn the_origin_of_a_variable(#[case] variable: &str, #[case] expected: &str) {
-    let spec = spec(
+    let mut spec = spec(
         "envFrom: [{secretRef: {name: early}}, {prefix: P_, secretRef: {name: prefixed}}, {configMapRef: {name: c}}, {secretRef: {name: late}}],
           env: [{name: A, value: all}, {name: B, secretKeyRef: {name: s, key: b}}, {name: M, configMapKeyRef: {name: c, key: m}}],
           steps: [{name: s, script: x, env: [{name: A, value: own}]}]",
     );
+    spec.box_.env = serde_yaml::from_str(
+        "[{name: A, value: box}, {name: L, value: of the box}, {name: K, secretKeyRef: {name: s, key: k}}]",
+    )
+    .unwrap();
     assert_eq!(format!("{:?}", origin(&spec, &spec.steps[0], variable)), expected);
 }
 

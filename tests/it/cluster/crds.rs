@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use windlass::api::{
     PipelineRunStatus,
     run::Param,
-    status::{ArtifactStatus, ImageStatus, Report, ReportResult, StepPhase, StepStatus, Summary},
+    status::{ArtifactStatus, ImageStatus, Report, ReportResult, StepPhase, StepStatus, Summary, moment},
 };
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -201,8 +201,8 @@ fn status() -> PipelineRunStatus {
             message: Some("ended".into()),
             exit_code: Some(-1),
             attempts: Some(2),
-            started_at: Some(time()),
-            finished_at: Some(time()),
+            started_at: Some(moment(time().0)),
+            finished_at: Some(moment(time().0)),
             images: vec![ImageStatus {
                 repository: "registry.example.com/team/app".into(),
                 tags: vec!["latest".into()],
@@ -224,7 +224,7 @@ fn status() -> PipelineRunStatus {
             reason: Some("StepFailed".into()),
             failed_step: Some("s".into()),
             message: Some("ended".into()),
-            finished_at: Some(time()),
+            finished_at: Some(moment(time().0)),
         }),
         summary: Some(Summary {
             steps: Some("1/1".into()),
