@@ -3,11 +3,21 @@
 //! `cli` parses them, `client::main` carries them out. **Invariant:** no verb asks anything on the
 //! terminal; what a verb needs is in its arguments.
 
-use super::{complete, examples, jsonpath::Template};
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
+mod global;
+mod values;
+
+pub use global::{Color, Display, Global, Place, Progress};
+pub(super) use values::PHASES;
+pub use values::{
+    BreakAt, DryRun, ExitCodeOf, KeyValue, ListOutput, ObjectOutput, OnInterrupt, RunOutput, Shell, Show,
+};
+
+use super::{complete, examples};
+use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 use jiff::Timestamp;
 use std::{path::PathBuf, time::Duration};
+use values::{breakpoint, duration, key_value, phase, since};
 
 /// The verbs.
 #[derive(Clone, Debug, Subcommand)]
@@ -48,122 +58,6 @@ pub enum Verb {
     Version(VersionArgs),
     /// Help for a verb or a topic
     Help(HelpArgs),
-}
-
-/// Flags of all verbs, before or after the verb.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Global {
-    /// Where.
-    #[command(flatten)]
-    pub place: Place,
-    /// How to show.
-    #[command(flatten)]
-    pub display: Display,
-}
-
-/// Which cluster and namespace.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Where")]
-pub struct Place {
-    /// Path of the kubeconfig file [default: $KUBECONFIG, then ~/.kube/config]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig
-    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
-    pub context: Option<String>,
-    /// Namespace [default: the context's]
-    #[arg(short, long, global = true, value_name = "NAME")]
-    pub namespace: Option<String>,
-    /// Longest wait for one answer of the cluster
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = duration, hide_default_value = true, hide_short_help = true)]
-    pub request_timeout: Option<Duration>,
-    /// Act as this user, as in kubectl
-    #[arg(long = "as", global = true, value_name = "USER", hide_short_help = true)]
-    pub as_user: Option<String>,
-    /// Act as a member of this group
-    #[arg(long, global = true, value_name = "GROUP", hide_short_help = true)]
-    pub as_group: Vec<String>,
-}
-
-/// How to show.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "How to show")]
-pub struct Display {
-    /// auto, live, plain or none: how a followed run is shown
-    #[arg(long, global = true, value_name = "HOW", hide_possible_values = true, env = "WINDLASS_PROGRESS", hide_env = true, hide_short_help = true, conflicts_with_all = ["plain", "json"])]
-    pub progress: Option<Progress>,
-    /// Whole lines, no repainting: --progress plain
-    #[arg(long, global = true, conflicts_with = "json", hide_short_help = true)]
-    pub plain: bool,
-    /// Events on stdout, one JSON object per line
-    #[arg(long, global = true, hide_short_help = true)]
-    pub json: bool,
-    /// auto, always or never
-    #[arg(
-        long,
-        global = true,
-        value_name = "WHEN",
-        hide_possible_values = true,
-        default_value = "auto",
-        hide_short_help = true,
-        hide_default_value = true
-    )]
-    pub color: Color,
-    /// Tables without their first line
-    #[arg(long, global = true, hide_short_help = true)]
-    pub no_headers: bool,
-    /// Absolute times in UTC, not in local time
-    #[arg(long, global = true, hide_short_help = true)]
-    pub utc: bool,
-    /// Errors and data only; twice: the exit code only
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "verbose", hide_short_help = true)]
-    pub quiet: u8,
-    /// Pods, nodes, events, the kubectl form; twice: each request too
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, hide_short_help = true)]
-    pub verbose: u8,
-}
-
-impl Display {
-    /// What `--progress` and its short forms ask for.
-    #[must_use]
-    pub fn progress_asked(&self) -> Progress {
-        if self.plain { Progress::Plain } else { self.progress.unwrap_or_default() }
-    }
-}
-
-/// Values of `--progress`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
-    /// Live on a terminal, else plain
-    #[default]
-    Auto,
-    /// A footer that is repainted
-    Live,
-    /// Whole lines only
-    Plain,
-    /// Step output and errors only
-    None,
-}
-
-/// Values of `--color`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// On a terminal, and as NO_COLOR, CLICOLOR_FORCE and CLICOLOR say
-    #[default]
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
-
-/// A `NAME=VALUE` argument.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyValue {
-    /// Before the first `=`.
-    pub name: String,
-    /// After it.
-    pub value: String,
 }
 
 /// `run`.
@@ -219,56 +113,6 @@ pub struct RunArgs {
 const TO_RUN: &str = "What to run";
 const TO_FOLLOW: &str = "How to follow it";
 
-/// Values of `run -o`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RunOutput {
-    /// pipelinerun.windlass.dev/NAME, when it is made
-    Name,
-    /// repository@digest of each pushed image, at the end
-    Digest,
-    /// The whole object, at the end
-    Json,
-}
-
-/// Values of `--dry-run`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DryRun {
-    /// Nothing is sent
-    Client,
-    /// The cluster checks, and keeps nothing
-    Server,
-}
-
-/// Values of `--on-interrupt`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OnInterrupt {
-    /// Cancel the run and go on following
-    #[default]
-    Cancel,
-    /// Leave; the run goes on
-    Detach,
-}
-
-/// Values of `--show`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Show {
-    /// All output
-    #[default]
-    All,
-    /// Only that of a step that fails, when it fails
-    Failed,
-}
-
-/// Values of `--exit-code`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ExitCodeOf {
-    /// The codes of `windlass help exit-codes`
-    #[default]
-    Windlass,
-    /// The failed step's own code
-    Step,
-}
-
 /// `status`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StatusArgs {
@@ -290,33 +134,6 @@ pub struct StatusArgs {
     /// json, yaml, name or jsonpath=TEMPLATE
     #[arg(short, long, value_name = "WHAT")]
     pub output: Option<ObjectOutput>,
-}
-
-/// Values of `status -o`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ObjectOutput {
-    /// The object as JSON
-    Json,
-    /// The object as YAML
-    Yaml,
-    /// pipelinerun.windlass.dev/NAME
-    Name,
-    /// What a template finds in it
-    JsonPath(Template),
-}
-
-impl std::str::FromStr for ObjectOutput {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.strip_prefix("jsonpath=")) {
-            ("json", _) => Ok(Self::Json),
-            ("yaml", _) => Ok(Self::Yaml),
-            ("name", _) => Ok(Self::Name),
-            (_, Some(template)) => template.parse().map(Self::JsonPath),
-            _ => Err("expected json, yaml, name or jsonpath=TEMPLATE".into()),
-        }
-    }
 }
 
 /// `list`.
@@ -345,17 +162,6 @@ pub struct ListArgs {
     pub output: Option<ListOutput>,
 }
 
-/// Values of `list -o`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ListOutput {
-    /// More columns
-    Wide,
-    /// A list of objects as JSON
-    Json,
-    /// One pipelinerun.windlass.dev/NAME per line
-    Name,
-}
-
 /// `logs`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogsArgs {
@@ -374,8 +180,8 @@ pub struct LogsArgs {
     /// Only the step that failed
     #[arg(long, conflicts_with = "follow")]
     pub failed: bool,
-    /// Only the last lines
-    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    /// Only the last lines; with -f of those that are there, then all
+    #[arg(long, value_name = "N")]
     pub tail: Option<usize>,
     /// Only what is newer: a time, or how long ago, as 5m
     #[arg(long, value_name = "TIME", value_parser = since)]
@@ -456,15 +262,6 @@ pub struct AskArgs {
     pub step: Option<String>,
 }
 
-/// A value of `--breakpoint`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BreakAt {
-    /// `on-failure`
-    Failure,
-    /// `before:STEP`
-    Before(String),
-}
-
 /// `explain`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ExplainArgs {
@@ -481,22 +278,6 @@ pub struct CompletionArgs {
     pub shell: Shell,
 }
 
-/// Shells with a completion script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Shell {
-    /// Bash
-    Bash,
-    /// Zsh
-    Zsh,
-    /// Fish
-    Fish,
-    /// PowerShell
-    #[value(name = "powershell")]
-    PowerShell,
-    /// The script by which kubectl completes its plugin: kubectl_complete-windlass
-    Kubectl,
-}
-
 /// `version`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct VersionArgs {}
@@ -507,84 +288,4 @@ pub struct HelpArgs {
     /// A verb or a topic
     #[arg(value_name = "VERB|TOPIC", add = ArgValueCandidates::new(complete::topics))]
     pub topic: Option<String>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    crate::api::duration::parse(text)
-}
-
-/// A time of the past: RFC 3339, or how long ago.
-fn since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
-    }
-    let ago =
-        duration(text).map_err(|_| format!("{text:?} is neither a time ago such as 5m nor as 2026-11-21T13:03:07Z"))?;
-    Timestamp::now().checked_sub(ago).map_err(|_| format!("{text:?} is too long ago"))
-}
-
-/// Phases that a run can be in.
-pub(super) const PHASES: [&str; 8] =
-    ["Pending", "Queued", "Starting", "Running", "Waiting", "Succeeded", "Failed", "Cancelled"];
-
-/// A phase, written as the status has it.
-fn phase(text: &str) -> Result<String, String> {
-    let found = PHASES.iter().find(|phase| phase.eq_ignore_ascii_case(text));
-    found
-        .map(|phase| (*phase).to_owned())
-        .ok_or_else(|| format!("expected one of {}", PHASES.join(", ").to_lowercase()))
-}
-
-fn breakpoint(text: &str) -> Result<BreakAt, String> {
-    match text.split_once(':') {
-        None if text == "on-failure" => Ok(BreakAt::Failure),
-        Some(("before", step)) if !step.is_empty() => Ok(BreakAt::Before(step.into())),
-        _ => Err(format!("{text:?} is not on-failure or before:STEP")),
-    }
-}
-
-fn key_value(text: &str) -> Result<KeyValue, String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok(KeyValue { name: name.into(), value: value.into() }),
-        _ => Err(format!("{text:?} is not NAME=VALUE")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_absolute_or_ago() {
-        assert_eq!(since("2026-11-21T13:03:07Z"), Ok("2026-11-21T13:03:07Z".parse().expect("a time")));
-        let then = since("1h30m").expect("a time ago");
-        let ago = Timestamp::now().duration_since(then);
-        assert!((5_400..5_410).contains(&ago.as_secs()), "{ago:?}");
-        for text in ["", "yesterday", "5", "99999999h"] {
-            assert!(since(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_phase_is_one_that_exists() {
-        assert_eq!(phase("failed"), Ok("Failed".into()));
-        assert!(phase("faild").unwrap_err().contains("succeeded, failed, cancelled"));
-    }
-
-    #[test]
-    fn a_value_may_hold_an_equals_sign_and_be_empty() {
-        assert_eq!(key_value("A=b=c"), Ok(KeyValue { name: "A".into(), value: "b=c".into() }));
-        assert_eq!(key_value("A="), Ok(KeyValue { name: "A".into(), value: String::new() }));
-        assert!(key_value("A").is_err());
-        assert!(key_value("=b").is_err());
-    }
-
-    #[test]
-    fn breakpoints_are_on_failure_or_before_a_step() {
-        assert_eq!(breakpoint("on-failure"), Ok(BreakAt::Failure));
-        assert_eq!(breakpoint("before:deploy"), Ok(BreakAt::Before("deploy".into())));
-        for bad in ["", "before", "before:", "onfailure", "after:x"] {
-            assert!(breakpoint(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Session,
-    args::{CancelArgs, ExitCodeOf},
+    args::CancelArgs,
     connect::Cluster,
     exit::Exit,
     fault::Stop,
@@ -47,16 +47,13 @@ pub(super) async fn cancel(session: &mut Session, args: &CancelArgs) -> Result<E
     }
     if args.wait {
         for run in &waiting {
+            let options = Options { timeout: args.timeout, with_output: false, ..Options::watching() };
             let setting = session.setting();
-            let options = Options {
-                made: None,
-                interrupt: None,
-                with_output: false,
-                timeout: args.timeout,
-                exit_code: ExitCodeOf::Windlass,
-                since: None,
-            };
-            follow::follow(&cluster, run, &mut session.screen, setting, options, Signals::catch()?).await?;
+            let signals = Signals::catch()?;
+            let followed = follow::follow(&cluster, run, &mut session.screen, setting, options, signals).await?;
+            if matches!(followed.exit, Exit::Interrupted | Exit::Terminated) {
+                return Ok(followed.exit);
+            }
         }
     }
     if wrong.is_empty() { Ok(Exit::Success) } else { Err(Stop::Faults(wrong)) }

@@ -92,29 +92,38 @@ fn named_pipelines(prefix: &str) -> Vec<CompletionCandidate> {
 fn run_of_the_line() -> Option<RunView> {
     let mut runs = ask(|cluster| async move { cluster.runs().list(&ListParams::default().limit(MOST)).await });
     runs.sort_by_key(newest_first);
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = words().collect();
     let written = |run: &&DynamicObject| run.metadata.name.as_ref().is_some_and(|name| words.contains(name));
     runs.iter().find(written).or(runs.first()).map(RunView::read)
+}
+
+/// The line so far. What is not UTF-8 is no name that we know.
+fn words() -> impl Iterator<Item = String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())
 }
 
 /// Asks the cluster of the line. Whatever goes wrong, nothing is offered.
 fn ask<F, A>(call: F) -> Vec<DynamicObject>
 where
-    F: FnOnce(Cluster) -> A,
+    F: FnOnce(Cluster) -> A + Send + 'static,
     A: Future<Output = kube::Result<kube::api::ObjectList<DynamicObject>>>,
 {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let place = place(std::env::args().skip(1));
-    let quiet = Display { quiet: 2, ..Display::default() };
-    let found = runtime.block_on(async {
-        let asked = async {
-            let cluster = Cluster::open(&Global { place, display: quiet }, "windlass").await.ok()?;
+    let (answer, answered) = std::sync::mpsc::channel();
+    // A thread that is left behind ends with the process: a plugin of the kubeconfig that gives credentials blocks it
+    // for as long as it likes.
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let place = place(words());
+        let quiet = Display { quiet: 2, ..Display::default() };
+        let found = runtime.block_on(async {
+            let cluster = Cluster::open_unattended(&Global { place, display: quiet }, "windlass").await.ok()?;
             call(cluster).await.ok()
-        };
-        tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
+        });
+        // Nobody waits for it any more if it took too long.
+        let _ = answer.send(found);
+        runtime.shutdown_background();
     });
-    runtime.shutdown_background();
-    found.map(|list| list.items).unwrap_or_default()
+    answered.recv_timeout(PATIENCE).ok().flatten().map(|list| list.items).unwrap_or_default()
 }
 
 /// Where the unfinished line leads. It cannot be parsed as a whole, as it is not whole.

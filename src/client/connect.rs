@@ -16,7 +16,7 @@ use kube::{
     Api, Client, Config,
     api::{ApiResource, DynamicObject, ListParams},
     client::ClientBuilder,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use serde_json::Value;
 use std::{
@@ -52,8 +52,10 @@ pub(super) struct Cluster {
     pub url: String,
     /// Longest wait for one answer.
     pub timeout: Duration,
-    /// How hints call us, with the flags that lead to this cluster.
+    /// How hints call us, with the flags that lead to this cluster and namespace.
     pub program: String,
+    /// The same without more than what was written, which leads to this namespace.
+    written: (String, String),
     /// That we wait for the cluster was said, or is not to be said.
     told: Arc<AtomicBool>,
 }
@@ -64,11 +66,30 @@ impl Cluster {
     /// # Errors
     /// `InvalidKubeconfig`.
     pub(super) async fn open(global: &Global, program: &str) -> Result<Self, Stop> {
+        let (config, context) = config(&global.place).await?;
+        Self::with(global, program, config, context)
+    }
+
+    /// The same while somebody types at a prompt: a plugin that gives credentials may neither read nor print there.
+    ///
+    /// # Errors
+    /// As [`Cluster::open`], and when the plugin has to talk to somebody.
+    pub(super) async fn open_unattended(global: &Global, program: &str) -> Result<Self, Stop> {
+        let (mut config, context) = config(&global.place).await?;
+        if let Some(plugin) = &mut config.auth_info.exec {
+            if plugin.interactive_mode == Some(ExecInteractiveMode::Always) {
+                return Err(bad_kubeconfig("its plugin for credentials wants a terminal"));
+            }
+            plugin.interactive_mode = Some(ExecInteractiveMode::Never);
+        }
+        Self::with(global, program, config, context)
+    }
+
+    fn with(global: &Global, program: &str, mut config: Config, context: String) -> Result<Self, Stop> {
         let place = &global.place;
         // A second call finds it installed; that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let timeout = place.request_timeout.unwrap_or(Duration::from_secs(30)).max(Duration::from_millis(100));
-        let (mut config, context) = config(place).await?;
         config.connect_timeout = Some(config.connect_timeout.map_or(timeout, |t| t.min(timeout)));
         let namespace = place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
@@ -78,6 +99,7 @@ impl Cluster {
             client: client(config.clone(), trace)?,
             config,
             trace,
+            written: (program.to_owned(), namespace.clone()),
             namespace,
             namespace_given: place.namespace.is_some(),
             context,
@@ -86,6 +108,22 @@ impl Cluster {
             program: program.to_owned(),
             told: Arc::new(AtomicBool::new(told)),
         })
+    }
+
+    /// How hints about this namespace call us: with `-n` if the flags and the kubeconfig lead elsewhere.
+    #[must_use]
+    pub(super) fn called_in(&self, namespace: Option<&str>) -> String {
+        let (program, home) = &self.written;
+        match namespace {
+            Some(namespace) if namespace != home => format!("{program} -n {namespace}"),
+            _ => program.clone(),
+        }
+    }
+
+    /// From here on this namespace is meant, as a file named it.
+    pub(super) fn go_to(&mut self, namespace: &str) {
+        namespace.clone_into(&mut self.namespace);
+        self.program = self.called_in(Some(namespace));
     }
 
     /// Runs of the namespace.

@@ -4,22 +4,24 @@
 //! `run`, `retry`, `logs -f` and `status --wait` use it. **Invariant:** ending the view never ends the
 //! run; only the first Ctrl-C of who started it asks for a cancel.
 
+mod leave;
+mod tell;
+
 use super::{
     args::{ExitCodeOf, OnInterrupt},
-    cancel,
+    away::Away,
     connect::{Cluster, run_resource},
-    event::{At, Event},
+    event::Event,
     exit::Exit,
     fault::{Fault, Stop, reason},
     happenings,
     output::{self, Heard, Over, Source},
-    refusal,
+    refusal::Ask,
     render::{Renderer, Setting, Text},
     screen::Screen,
-    signals::{self, Asked, Signals},
-    style::{self, Mode},
-    track::Tracker,
-    view::{Outcome, RunView, millis_between},
+    signals::{Asked, Signals},
+    track::{Tail, Tracker},
+    view::{Outcome, RunView},
 };
 use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
@@ -29,16 +31,8 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use std::time::{Duration, Instant};
+use tell::cluster_time;
 use tokio::sync::{mpsc, watch};
-
-/// A live footer is repainted no more often.
-const FRAME: Duration = Duration::from_millis(95);
-/// Pieces of text after which a frame is not waited for.
-const MOST_PENDING: usize = 4096;
-/// How long the cluster may be away before following ends.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// After this long without the cluster a line says so.
-const NOTICE_AFTER: Duration = Duration::from_secs(5);
 
 /// What following is to do.
 #[derive(Debug)]
@@ -55,6 +49,24 @@ pub(super) struct Options {
     pub exit_code: ExitCodeOf,
     /// Output that was printed before is left out.
     pub since: Option<Timestamp>,
+    /// Of the output that is there already only these last lines are shown.
+    pub tail: Option<Tail>,
+}
+
+impl Options {
+    /// To see a run of somebody to its end.
+    #[must_use]
+    pub(super) fn watching() -> Self {
+        Self {
+            made: None,
+            interrupt: None,
+            with_output: true,
+            timeout: None,
+            exit_code: ExitCodeOf::Windlass,
+            since: None,
+            tail: None,
+        }
+    }
 }
 
 /// How following ended.
@@ -89,7 +101,7 @@ struct Follow<'a> {
     signals: Signals,
     over: watch::Sender<Over>,
     cancelled: bool,
-    away_since: Option<(Instant, bool)>,
+    away: Away,
     flushed: Instant,
     /// Text that waits for the next frame, and when the last one was.
     pending: Vec<Text>,
@@ -114,7 +126,7 @@ pub(super) async fn follow(
     run: &DynamicObject,
     screen: &mut Screen,
     setting: Setting,
-    options: Options,
+    mut options: Options,
     signals: Signals,
 ) -> Result<Followed, Stop> {
     let view = RunView::read(run);
@@ -128,7 +140,7 @@ pub(super) async fn follow(
         cluster,
         screen,
         renderer: Renderer::new(setting),
-        tracker: Tracker::new(options.made.is_some(), origin, options.since),
+        tracker: Tracker::new(options.made.is_some(), origin, options.since).with_tail(options.tail.take()),
         options,
         name: view.name.clone(),
         began: Instant::now(),
@@ -143,7 +155,7 @@ pub(super) async fn follow(
         signals,
         over: watch::Sender::new(Over::No),
         cancelled: view.cancel.is_some(),
-        away_since: None,
+        away: Away::default(),
         flushed: Instant::now(),
         pending: Vec::new(),
         framed: None,
@@ -224,6 +236,7 @@ impl Follow<'_> {
                 for _ in 0..256 {
                     match next {
                         Some(Heard::Piece(piece)) => self.tracker.output(piece, self.now_ms()),
+                        Some(Heard::CaughtUp) => self.tracker.caught_up(),
                         Some(Heard::Ended(missing)) => self.output_ended(missing)?,
                         None => break,
                     }
@@ -241,17 +254,9 @@ impl Follow<'_> {
     }
 
     fn tick(&mut self) -> Result<(), Stop> {
-        if let Some((since, told)) = self.away_since {
-            if since.elapsed() > PATIENCE {
-                let hint = format!("the run goes on; later: {} logs -f {}", self.cluster.program, self.name);
-                let what = format!("no answer from {} for {}s", self.cluster.url, PATIENCE.as_secs());
-                return Err(self.cluster.unreachable(&what).hint(hint).into());
-            }
-            if since.elapsed() > NOTICE_AFTER && !told {
-                self.away_since = Some((since, true));
-                let message = format!("no answer from {}; trying again", self.cluster.url);
-                self.tell(&[Event::Notice { message }])?;
-            }
+        let hint = || format!("the run goes on; later: {} logs -f {}", self.cluster.program, self.name);
+        if let Some(message) = self.away.check(self.cluster).map_err(|fault| fault.hint(hint()))? {
+            self.tell(&[Event::Notice { message }])?;
         }
         if self.flushed.elapsed() >= Duration::from_secs(1) {
             self.flushed = Instant::now();
@@ -264,22 +269,12 @@ impl Follow<'_> {
     fn change(&mut self, change: watcher::Result<watcher::Event<DynamicObject>>) -> Result<(), Stop> {
         match change {
             Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => {
-                self.away_since = None;
+                self.away.is_back();
                 self.status(RunView::read(&run));
             }
             Ok(watcher::Event::Delete(_)) => return Err(self.deleted().into()),
             Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
-            Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) => {
-                if let kube::Error::Api(status) = &error
-                    && matches!(status.code, 401 | 403 | 404)
-                {
-                    return Err(refusal::explain(&error, &refusal::Ask::run("watch", &self.name), self.cluster));
-                }
-                self.away_since.get_or_insert((Instant::now(), false));
-            }
-            Err(_) => {
-                self.away_since.get_or_insert((Instant::now(), false));
-            }
+            Err(error) => self.away.failed(&error, &Ask::run("watch", &self.name), self.cluster)?,
         }
         Ok(())
     }
@@ -307,11 +302,9 @@ impl Follow<'_> {
         let namespace = self.tracker.view().namespace.clone();
         let pods = Api::namespaced(self.cluster.client.clone(), &namespace);
         self.hearing = Some(pod.clone());
-        tokio::spawn(output::read(
-            Source { pods, pod, container: output::BOX.into(), follow: true },
-            speak,
-            self.over.subscribe(),
-        ));
+        let tell_caught_up = self.tracker.is_catching_up();
+        let source = Source { pods, pod, container: output::BOX.into(), follow: true, tell_caught_up };
+        tokio::spawn(output::read(source, speak, self.over.subscribe()));
     }
 
     fn output_ended(&mut self, missing: Option<output::Missing>) -> Result<(), Stop> {
@@ -325,93 +318,6 @@ impl Follow<'_> {
             }
         }
         Ok(())
-    }
-
-    async fn signal(&mut self, exit: Exit) -> Result<Option<Exit>, Stop> {
-        let (name, program) = (self.name.clone(), self.cluster.program.clone());
-        match self.options.interrupt {
-            Some(OnInterrupt::Cancel) if !self.cancelled => {
-                self.cancelled = true;
-                let step = self.tracker.running().map(|s| format!("stopping step {s}"));
-                let after = self.tracker.view().steps.iter().any(|s| s.after).then(|| "then after-steps".to_owned());
-                let what: Vec<String> = step.into_iter().chain(after).collect();
-                let what = if what.is_empty() { String::new() } else { format!(": {}", what.join(", ")) };
-                let message = format!("cancelling {name}{what} (Ctrl-C again to leave now)");
-                self.tell(&[Event::Notice { message }])?;
-                self.tracker.cancel_was_told();
-                // A cluster that is slow to answer holds nobody here.
-                tokio::select! {
-                    asked = cancel::request(self.cluster, &name, false) => {
-                        asked?;
-                        Ok(None)
-                    }
-                    exit = self.signals.asked_to_end() => {
-                        let message = format!("left; {name} may not have heard it: {program} cancel {name}");
-                        self.tell(&[Event::Notice { message }])?;
-                        Ok(Some(exit))
-                    }
-                }
-            }
-            Some(OnInterrupt::Cancel) => {
-                self.tell(&[Event::Notice {
-                    message: format!("left; {name} is being cancelled: {program} status {name}"),
-                }])?;
-                Ok(Some(exit))
-            }
-            Some(OnInterrupt::Detach) => {
-                self.tell(&[Event::Notice { message: format!("left; {name} goes on: {program} logs -f {name}") }])?;
-                Ok(Some(exit))
-            }
-            None => Ok(Some(exit)),
-        }
-    }
-
-    fn suspend(&mut self) -> Result<(), Stop> {
-        self.framed = None;
-        self.paint(Vec::new())?;
-        self.screen.clear()?;
-        signals::suspend();
-        Ok(())
-    }
-
-    /// Tells what the tracker has to tell by now.
-    fn advance(&mut self) -> Result<(), Stop> {
-        let now_ms = self.now_ms();
-        let mut texts: Vec<Text> = Vec::new();
-        for (ms, event) in self.tracker.advance(now_ms) {
-            let mut at = self.at(ms, now_ms);
-            // The first times count from the creation, until the status says when the run began.
-            at.run_ms = at.run_ms.max(self.told_run_ms);
-            self.told_run_ms = at.run_ms;
-            texts.extend(self.renderer.event(at, &event));
-        }
-        self.paint(texts)
-    }
-
-    /// Tells what happens now.
-    fn tell(&mut self, events: &[Event]) -> Result<(), Stop> {
-        let at = self.now();
-        let texts: Vec<Text> = events.iter().flat_map(|event| self.renderer.event(at, event)).collect();
-        self.paint(texts)
-    }
-
-    fn paint(&mut self, texts: Vec<Text>) -> Result<(), Stop> {
-        self.pending.extend(texts);
-        let live = self.screen.look().mode == Mode::Live;
-        let recent = self.framed.is_some_and(|at| at.elapsed() < FRAME);
-        if live && recent && self.pending.len() < MOST_PENDING {
-            return Ok(());
-        }
-        self.framed = Some(Instant::now());
-        let texts = std::mem::take(&mut self.pending);
-        let footer = if live {
-            // Two columns stay free: the terminal writes ^C where the cursor is.
-            let width = style::columns().unwrap_or(80).saturating_sub(3);
-            self.renderer.footer(self.now(), width)
-        } else {
-            Vec::new()
-        };
-        Ok(self.screen.show(&texts, footer)?)
     }
 
     fn finished(&self) -> Followed {
@@ -432,32 +338,6 @@ impl Follow<'_> {
         let message = format!("run {:?} was deleted while it was followed", self.name);
         Fault::new(reason::NOT_FOUND, Exit::NotFound, message)
     }
-
-    fn now_ms(&self) -> u64 {
-        let elapsed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        millis_between(self.origin, self.began_at).unwrap_or_default().saturating_add(elapsed_ms)
-    }
-
-    fn now(&self) -> At {
-        let now_ms = self.now_ms();
-        self.at(now_ms, now_ms)
-    }
-
-    /// A time of the tracker, as renderers show it.
-    fn at(&self, ms: u64, now_ms: u64) -> At {
-        let since_origin = jiff::SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX));
-        let wall = self.origin.checked_add(since_origin).unwrap_or(self.origin);
-        At { run_ms: self.tracker.run_ms(ms), now_ms: self.tracker.run_ms(now_ms), wall }
-    }
-}
-
-/// The cluster's time when ours is `ours` and the cluster says that it made something, and took so long to say it.
-/// The two clocks are taken to agree if they can: times of objects are whole seconds.
-fn cluster_time(ours: Timestamp, made: Option<(Timestamp, Duration)>) -> Timestamp {
-    match made {
-        Some((made, took)) => ours.max(made).min(made.checked_add(took + Duration::from_secs(1)).unwrap_or(made)),
-        None => ours,
-    }
 }
 
 /// The exit code of a run that has ended.
@@ -474,24 +354,5 @@ pub(super) fn result_of(view: &RunView, whose: ExitCodeOf) -> Exit {
             }
         }
         None => Exit::Unfinished,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_wrong_is_set_by_the_answer() {
-        let time = |text: &str| text.parse::<Timestamp>().expect("a time");
-        let made = Some((time("2026-11-21T13:03:07Z"), Duration::from_millis(200)));
-        for (ours, cluster) in [
-            ("2026-11-21T13:03:07.9Z", "2026-11-21T13:03:07.9Z"),
-            ("2026-11-21T13:03:02Z", "2026-11-21T13:03:07Z"),
-            ("2026-11-21T14:03:02Z", "2026-11-21T13:03:08.2Z"),
-        ] {
-            assert_eq!(cluster_time(time(ours), made), time(cluster), "{ours}");
-        }
-        assert_eq!(cluster_time(time("2026-11-21T14:03:02Z"), None), time("2026-11-21T14:03:02Z"));
     }
 }

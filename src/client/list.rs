@@ -5,9 +5,12 @@
 use super::{
     Session,
     args::{ListArgs, ListOutput},
-    connect::newest_first,
+    away::{Away, CHECK},
+    connect::{Cluster, newest_first},
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
+    refusal::Ask,
+    signals::Signals,
     table,
     view::{RunView, millis_between},
 };
@@ -58,7 +61,7 @@ pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
     if args.watch {
         let mut select = watcher::Config::default();
         (select.label_selector, select.field_selector) = (args.selector.clone(), fields);
-        watch(session, args, api, select, &runs).await?;
+        watch(session, args, (&cluster, api, select), &runs).await?;
     }
     Ok(Exit::Success)
 }
@@ -67,8 +70,7 @@ pub(super) async fn list(session: &mut Session, args: &ListArgs) -> Result<Exit,
 async fn watch(
     session: &mut Session,
     args: &ListArgs,
-    api: Api<DynamicObject>,
-    select: watcher::Config,
+    (cluster, api, select): (&Cluster, Api<DynamicObject>, watcher::Config),
     listed: &[DynamicObject],
 ) -> Result<(), Stop> {
     let wide = args.output == Some(ListOutput::Wide);
@@ -84,11 +86,24 @@ async fn watch(
     let mut changes = watcher(api, select).default_backoff().boxed();
     // What was there already, beyond the limit, is not news.
     let mut begun = false;
+    let (mut signals, mut away, mut clock) = (Signals::catch()?, Away::default(), tokio::time::interval(CHECK));
     loop {
         let change = tokio::select! {
             change = changes.next() => change,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = signals.asked_to_end() => return Ok(()),
+            _ = clock.tick() => {
+                if let Some(message) = away.check(cluster)? {
+                    session.screen.message(&message)?;
+                }
+                continue;
+            }
         };
+        match &change {
+            Some(Err(error)) => away.failed(error, &Ask::runs("watch"), cluster)?,
+            // Before it is asked again.
+            Some(Ok(watcher::Event::Init)) | None => {}
+            Some(Ok(_)) => away.is_back(),
+        }
         let run = match change {
             Some(Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run))) => run,
             Some(Ok(watcher::Event::Delete(run))) => {

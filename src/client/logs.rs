@@ -16,6 +16,7 @@ use super::{
     screen::Screen,
     signals::Signals,
     style::{Mode, Sign},
+    track::{TAIL_BYTES, Tail},
     view::{RunView, StepInfo, millis_between},
 };
 use crate::api::{duration, status::StepPhase};
@@ -26,9 +27,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
-
-/// Most bytes kept for `--tail`.
-const TAIL_BYTES: usize = 16 << 20;
 
 /// How long after the end of a service its run may take to be judged.
 const JUDGED_WITHIN: Duration = Duration::from_secs(30);
@@ -68,14 +66,8 @@ pub(super) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit,
     setting.since = args.since;
     setting.show = Show::All;
     setting.interrupt = "Ctrl-C leaves";
-    let options = Options {
-        made: None,
-        interrupt: None,
-        with_output: true,
-        timeout: None,
-        exit_code: ExitCodeOf::Windlass,
-        since: args.since,
-    };
+    let tail = args.tail.map(|lines| Tail::of(lines, setting.only_step.clone()));
+    let options = Options { since: args.since, tail, ..Options::watching() };
     let mut screen = Screen::new(&session.look, false, args.raw);
     Ok(follow::follow(&cluster, &object, &mut screen, setting, options, Signals::catch()?).await?.exit)
 }
@@ -160,7 +152,8 @@ async fn print(
     let pods = Api::namespaced(cluster.client.clone(), &view.namespace);
     let over = watch::Sender::new(Over::of(view));
     let container = service.clone().unwrap_or_else(|| output::BOX.into());
-    let source = Source { pods, pod: pod.clone(), container, follow: args.follow };
+    let tell_caught_up = args.follow && args.tail.is_some();
+    let source = Source { pods, pod: pod.clone(), container, follow: args.follow, tell_caught_up };
     tokio::spawn(output::read(source, speak, over.subscribe()));
     let mut printer = Printer::new(session, view, only, args);
     loop {
@@ -178,6 +171,7 @@ async fn print(
         };
         match said {
             Heard::Piece(piece) => printer.piece(&piece)?,
+            Heard::CaughtUp => printer.end_tail(),
             Heard::Ended(None) => break,
             Heard::Ended(Some(missing)) => {
                 let fault = Fault::new(missing.reason(), Exit::NotFound, missing.words(&pod));
@@ -328,10 +322,15 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn end(mut self) -> Result<(), Stop> {
+    /// Prints the last lines of what there was; what comes is printed as it comes.
+    fn end_tail(&mut self) {
         if let Some((_, tail, _)) = self.tail.take() {
             self.pending.extend(tail.into_iter().map(Text::Data));
         }
+    }
+
+    fn end(mut self) -> Result<(), Stop> {
+        self.end_tail();
         self.flush()?;
         Ok(self.screen.clear()?)
     }

@@ -32,6 +32,8 @@ const MOST_WAITS: u32 = 20;
 pub(super) enum Heard {
     /// Output.
     Piece(Piece),
+    /// What comes from here on was not there when reading began; said if it was asked for.
+    CaughtUp,
     /// Nothing more will come; why, if it is not that the container ended.
     Ended(Option<Missing>),
 }
@@ -83,6 +85,8 @@ pub(super) struct Source {
     pub container: String,
     /// Wait for more until the container ends.
     pub follow: bool,
+    /// Say [`Heard::CaughtUp`].
+    pub tell_caught_up: bool,
 }
 
 /// Whether the run is over, as its status says.
@@ -134,14 +138,27 @@ async fn read_all(
     decoder: &mut Decoder,
 ) -> Option<Missing> {
     let mut pause = SHORT;
-    let mut follow = source.follow;
+    // What is there is read by a connection of its own: nothing else tells its end.
+    let mut catching_up = source.tell_caught_up;
+    let mut follow = source.follow && !catching_up;
+    let mut ended = false;
     let mut failed_at_end = 0;
     let mut waited = 0;
     loop {
         if heard.is_closed() {
             return None;
         }
-        let failed = match connection(source, follow, heard, decoder).await {
+        let result = connection(source, follow, heard, decoder).await;
+        // 400: the container waits to start, so nothing is there.
+        let none_yet = matches!(&result, Err(kube::Error::Api(status)) if status.code == 400);
+        if catching_up && (result.is_ok() || none_yet) {
+            catching_up = false;
+            follow = source.follow && !ended;
+            // Nobody listens any more: the next turn sees it.
+            let _ = heard.send(Heard::CaughtUp).await;
+            continue;
+        }
+        let failed = match result {
             Ok(()) if !follow => return None,
             Ok(()) => None,
             Err(kube::Error::Api(status)) if status.code == 404 => return Some(Missing::PodGone),
@@ -161,7 +178,9 @@ async fn read_all(
                 }
                 tokio::time::sleep(pause).await;
             }
-            State::Ended | State::Running if failed.is_some() && (!follow || failed_at_end > 0) => {
+            State::Ended | State::Running
+                if failed.is_some() && (ended || !(follow || catching_up) || failed_at_end > 0) =>
+            {
                 failed_at_end += 1;
                 if failed_at_end > MOST_FAILURES {
                     return Some(Missing::Unreadable);
@@ -169,7 +188,7 @@ async fn read_all(
                 tokio::time::sleep(pause).await;
             }
             // A last look without waiting: the connection may have broken just before the end.
-            State::Ended => follow = false,
+            State::Ended => (follow, ended) = (false, true),
             State::Waiting | State::Running | State::Unknown => tokio::time::sleep(pause).await,
         }
     }

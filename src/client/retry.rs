@@ -67,15 +67,16 @@ fn again(old: &DynamicObject) -> Value {
     })
 }
 
+/// What a new run does not take from the spec of the old one: the pipeline and the parameters come from its status,
+/// and a cancel was for that run only.
+const NOT_TAKEN: [&str; 4] = ["pipelineRef", "pipelineSpec", "params", "cancel"];
+
 /// The frozen pipeline, in which parameters are already replaced, with the old run's other settings.
 fn resolved(old: &DynamicObject) -> Option<Value> {
     let frozen = old.data.pointer("/status/pipelineSpec")?;
-    let mut spec = Map::from_iter([("pipelineSpec".to_owned(), frozen.clone())]);
-    for key in ["env", "source", "revision", "timeout", "priority", "ttlAfterFinished", "podTTLAfterFinished"] {
-        if let Some(value) = old.data.pointer(&format!("/spec/{key}")) {
-            spec.insert(key.into(), value.clone());
-        }
-    }
+    let mut spec: Map<String, Value> = old.data.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
+    spec.retain(|key, _| !NOT_TAKEN.contains(&key.as_str()));
+    spec.insert("pipelineSpec".into(), frozen.clone());
     // Parameters were replaced when the run was resolved; their values satisfy those without a default.
     if frozen.get("params").is_some_and(|p| p.as_array().is_some_and(|p| !p.is_empty()))
         && let Some(params) = old.data.pointer("/status/params")

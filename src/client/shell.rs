@@ -8,7 +8,8 @@ use super::{
     args::ShellArgs,
     connect::Cluster,
     exit::Exit,
-    fault::{Fault, Stop, reason},
+    fault::{Fault, Stop, one_line, reason},
+    hint,
     in_box::{self, Ended, InBox},
     signals::handler,
     tty::{self, Keys, Raw},
@@ -30,7 +31,9 @@ use tokio::{
 const KEYS_APART: Duration = Duration::from_millis(500);
 /// How long the exit code may take after the last output.
 const STATUS_WAIT: Duration = Duration::from_secs(5);
-/// The runner's own code for a terminal that ended, but not by its shell.
+/// The runner's own code for a terminal that it did not give.
+const REFUSED: i32 = 1;
+/// And for one that ended, but not by its shell.
 const NOT_LEFT: i32 = 3;
 
 /// How a connection ended, as far as we know.
@@ -75,6 +78,10 @@ pub(super) async fn shell(session: &mut Session, args: &ShellArgs) -> Result<Exi
             Ok(Exit::Success)
         }
         // The runner has said why, in the terminal.
+        Parted::Ended(Ended::Code(REFUSED)) => {
+            let fault = Fault::new(reason::NOT_WAITING, Exit::Usage, format!("{name} gave no terminal"));
+            Err(fault.hint(format!("{} status {name}", session.program)).into())
+        }
         Parted::Ended(Ended::Code(code)) => Ok(u8::try_from(code).map_or(Exit::Failed, Exit::Step)),
         Parted::Ended(Ended::Refused(why)) => {
             Err(Fault::new(reason::NO_BOX, Exit::NotFound, format!("{name}: {why}")).into())
@@ -94,19 +101,30 @@ pub(super) async fn shell(session: &mut Session, args: &ShellArgs) -> Result<Exi
 /// Says what becomes of the run whose shell was left.
 async fn left(session: &mut Session, cluster: &Cluster, name: &str, step: &str, is_shell: bool) -> Result<Exit, Stop> {
     let run = RunView::read(&cluster.find_run(Some(name)).await?);
+    session.screen.message(&after(&run, step, is_shell, &cluster.program))?;
+    Ok(Exit::Success)
+}
+
+/// What a run does whose shell was left at `step`, which was the shell's own if `is_shell`.
+fn after(run: &RunView, step: &str, is_shell: bool, program: &str) -> String {
+    let name = &run.name;
     let waits = |s: &StepStatus| {
         s.phase == StepPhase::Waiting && s.reason.as_deref() == Some(condition::reason::ATTACH) && s.name == step
     };
-    let program = &session.program;
-    let line = match run.status.steps.iter().find(|s| waits(s)) {
-        Some(waiting) if !is_shell => {
-            format!("left; {name} still waits at step {step}: {}", waiting.message.as_deref().unwrap_or_default())
+    let at_step = run.status.steps.iter().find(|s| waits(s)).and_then(|s| s.message.as_deref());
+    // A failed push has failed for the agent, and the run waits all the same: its condition says so.
+    let (why, message) = run.why();
+    let still = at_step.or((why == condition::reason::WAITING_FOR_USER).then_some(message));
+    match (run.outcome(), still) {
+        (Some(outcome), _) => format!("left; {name} has ended: {}", outcome.word()),
+        (None, Some(message)) if !is_shell => {
+            format!("left; {name} still waits at step {step}: {}", hint::paste(&one_line(message), program))
         }
-        _ if is_shell => format!("left step {step}; {name} goes on; follow: {program} logs -f {name}"),
-        _ => format!("left; {name} goes on; follow: {program} logs -f {name}"),
-    };
-    session.screen.message(&line)?;
-    Ok(Exit::Success)
+        (None, _) => {
+            let what = if is_shell { format!("left step {step}") } else { "left".to_owned() };
+            format!("{what}; {name} goes on; follow: {program} logs -f {name}")
+        }
+    }
 }
 
 /// One command with its own exit code.
@@ -222,5 +240,51 @@ async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + U
         }
         to.write_all(buffer.get(..count).unwrap_or_default()).await?;
         to.flush().await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::view::tests::a_run;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::a_breakpoint(
+        "Unknown",
+        "WaitingForUser",
+        "Waiting, reason: Attach, message: it failed",
+        false,
+        "left; x still waits at step push: it failed"
+    )]
+    #[case::a_push(
+        "Unknown",
+        "WaitingForUser",
+        "Failed",
+        false,
+        "left; x still waits at step push: step push failed and waits; windlass -n a shell x"
+    )]
+    #[case::its_own(
+        "Unknown",
+        "WaitingForUser",
+        "Waiting, reason: Attach, message: attach",
+        true,
+        "left step push; x goes on; follow: windlass -n a logs -f x"
+    )]
+    #[case::beside("Unknown", "Running", "Running", false, "left; x goes on; follow: windlass -n a logs -f x")]
+    #[case::over("'False'", "StepFailed", "Failed", false, "left; x has ended: failed")]
+    fn what_becomes_of_a_run_is_told_as_it_is(
+        #[case] status: &str,
+        #[case] why: &str,
+        #[case] step: &str,
+        #[case] is_shell: bool,
+        #[case] told: &str,
+    ) {
+        let run = a_run(&format!(
+            "{{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun, metadata: {{name: x}}, spec: {{}}, status: {{conditions: \
+             [{{type: Succeeded, status: {status}, reason: {why}, message: 'step push failed and waits; windlass shell x', \
+             lastTransitionTime: '2026-11-21T13:03:07Z'}}], steps: [{{name: push, phase: {step}}}]}}}}"
+        ));
+        assert_eq!(after(&run, "push", is_shell, "windlass -n a"), told);
     }
 }

@@ -43,6 +43,14 @@ pub(super) fn not_both(session: &Session, output: Option<RunOutput>) -> Result<(
     Ok(())
 }
 
+/// What came of asking the cluster for a run.
+enum Making {
+    /// It is made. Who asked us to end meanwhile is not answered yet.
+    Made(Box<DynamicObject>, Option<Exit>),
+    /// Somebody asked twice, and did not wait for it.
+    Left(Exit),
+}
+
 pub(super) async fn start(
     session: &mut Session,
     mut cluster: Cluster,
@@ -50,33 +58,39 @@ pub(super) async fn start(
     file: &str,
     shown: Shown,
 ) -> Result<Exit, Stop> {
-    // The run is ours from here on: a Ctrl-C while the cluster makes it cancels it.
+    // What is made is ours from here on: no signal ends us between a request and its answer.
     let mut signals = Signals::catch()?;
-    for object in &manifest.objects {
-        apply(&cluster, object, file, false).await?;
-        let title = title(object);
-        let kind = title.split(['.', '/']).next().unwrap_or_default();
-        session.screen.message(&format!("{kind} {} applied", name_of(object)))?;
+    if let Some(exit) = objects(session, &cluster, manifest, file, &mut signals).await? {
+        return Ok(exit);
     }
-    let asked = Instant::now();
-    let Some((created, cancelled)) = make(session, &cluster, &manifest.run, file, &mut signals).await? else {
-        return Ok(Exit::Interrupted);
+    let began = Instant::now();
+    let making = make(session, &cluster, &manifest.run, file, (&mut signals, shown.on_interrupt)).await?;
+    let (mut created, mut asked) = match making {
+        Making::Made(created, asked) => (*created, asked),
+        Making::Left(exit) => return Ok(exit),
     };
-    let took = asked.elapsed();
+    let took = began.elapsed();
     if let Some(namespace) = &created.metadata.namespace {
-        cluster.namespace.clone_from(namespace);
+        cluster.go_to(namespace);
+        session.program.clone_from(&cluster.program);
     }
     let name = created.metadata.name.clone().unwrap_or_default();
     if shown.output == Some(RunOutput::Name) {
         session.screen.data(&format!("pipelinerun.windlass.dev/{name}\n"))?;
     }
-    if cancelled {
-        cancel::request(&cluster, &name, false).await?;
-        if !manifest.others.is_empty() {
-            session.screen.message(&format!("{} other runs of {file} are not started", manifest.others.len()))?;
+    let mut made = vec![created.clone()];
+    if asked.is_none() {
+        asked = more(session, &cluster, (manifest, file), &shown, (&mut made, &mut signals)).await?;
+    }
+    if let Some(exit) = asked {
+        let left = manifest.others.len() + 1 - made.len();
+        if left > 0 {
+            session.screen.message(&format!("{left} other runs of {file} are not started"))?;
         }
-    } else {
-        more(session, &cluster, manifest, file, (&name, &shown)).await?;
+        match give_up(session, &cluster, &made, shown.on_interrupt, &mut signals).await? {
+            Some(cancelled) if !shown.detach => created = cancelled,
+            Some(_) | None => return Ok(exit),
+        }
     }
     if shown.detach {
         return detached(session, &cluster, &created, shown.output);
@@ -91,10 +105,9 @@ pub(super) async fn start(
     let options = Options {
         made: Some(took),
         interrupt: Some(shown.on_interrupt),
-        with_output: true,
         timeout: shown.timeout,
         exit_code: shown.exit_code,
-        since: None,
+        ..Options::watching()
     };
     // With -o stdout is for what was asked; step output is shown beside it.
     let mut screen = Screen::new(&session.look, shown.output.is_some(), false);
@@ -103,52 +116,124 @@ pub(super) async fn start(
     Ok(followed.exit)
 }
 
-/// Asks the cluster for the run. Whoever wants to leave meanwhile gets it cancelled (the second of the answer), or,
-/// asking twice, leaves without it (no answer).
+/// Applies what stands beside the run; the answer is how to end, if somebody asks for it meanwhile.
+async fn objects(
+    session: &mut Session,
+    cluster: &Cluster,
+    manifest: &Manifest,
+    file: &str,
+    signals: &mut Signals,
+) -> Result<Option<Exit>, Stop> {
+    for object in &manifest.objects {
+        let title = title(object);
+        let kind = title.split(['.', '/']).next().unwrap_or_default();
+        let name = name_of(object);
+        tokio::select! {
+            applied = apply(cluster, object, file, false) => drop(applied?),
+            exit = signals.asked_to_end() => {
+                let message = format!("left; no run was started, {kind} {name} may have been applied");
+                session.screen.message(&message)?;
+                return Ok(Some(exit));
+            }
+        }
+        session.screen.message(&format!("{kind} {name} applied"))?;
+    }
+    Ok(None)
+}
+
+/// Asks the cluster for a run. Whoever wants to leave meanwhile is answered once it is there; who asks twice leaves
+/// without it.
 async fn make(
     session: &mut Session,
     cluster: &Cluster,
     run: &Value,
     file: &str,
-    signals: &mut Signals,
-) -> Result<Option<(DynamicObject, bool)>, Stop> {
+    (signals, on_interrupt): (&mut Signals, OnInterrupt),
+) -> Result<Making, Stop> {
     let mut making = std::pin::pin!(create(cluster, run, file, false));
-    let mut cancelled = false;
+    let mut asked = None;
     loop {
         tokio::select! {
-            made = &mut making => return Ok(Some((made?, cancelled))),
-            _ = signals.asked_to_end() => {
-                let program = &cluster.program;
-                if cancelled {
+            made = &mut making => return Ok(Making::Made(Box::new(made?), asked)),
+            exit = signals.asked_to_end() => {
+                if asked.is_some() {
+                    let program = cluster.called_in(run.pointer("/metadata/namespace").and_then(Value::as_str));
                     let message = format!("left; the run may have been made all the same: {program} list");
                     session.screen.message(&message)?;
-                    return Ok(None);
+                    return Ok(Making::Left(exit));
                 }
-                cancelled = true;
-                session.screen.message("the run is cancelled once it is made (Ctrl-C again to leave now)")?;
+                asked = Some(exit);
+                session.screen.message(match on_interrupt {
+                    OnInterrupt::Cancel => "the run is cancelled once it is made (Ctrl-C again to leave now)",
+                    OnInterrupt::Detach => "leaving once the run is made (Ctrl-C again to leave now)",
+                })?;
             }
         }
     }
 }
 
-/// Makes the other runs of the file, and says which one is followed.
+/// Answers who asked us to end while runs were made: they are cancelled, and the first of them is returned, or left
+/// alone.
+async fn give_up(
+    session: &mut Session,
+    cluster: &Cluster,
+    made: &[DynamicObject],
+    on_interrupt: OnInterrupt,
+    signals: &mut Signals,
+) -> Result<Option<DynamicObject>, Stop> {
+    let mut first = None;
+    for run in made {
+        let mut cluster = cluster.clone();
+        cluster.go_to(run.metadata.namespace.as_deref().unwrap_or(&cluster.namespace.clone()));
+        let (name, program) = (run.metadata.name.as_deref().unwrap_or_default(), &cluster.program);
+        if on_interrupt == OnInterrupt::Detach {
+            session.screen.message(&format!("left; {name} goes on: {program} logs -f {name}"))?;
+            continue;
+        }
+        tokio::select! {
+            cancelled = cancel::request(&cluster, name, false) => {
+                let cancelled = cancelled?;
+                first.get_or_insert(cancelled);
+            }
+            _ = signals.asked_to_end() => {
+                session.screen.message(&format!("left; {name} may not have heard it: {program} cancel {name}"))?;
+                return Ok(None);
+            }
+        }
+        session.screen.message(&format!("run {name} is being cancelled: {program} status {name}"))?;
+    }
+    Ok(first)
+}
+
+/// Makes the other runs of the file, and says which one is followed. The answer is how to end, if somebody asks for
+/// it meanwhile; `made` has those that are there.
 async fn more(
     session: &mut Session,
     cluster: &Cluster,
-    manifest: &Manifest,
-    file: &str,
-    (followed, shown): (&str, &Shown),
-) -> Result<(), Stop> {
+    (manifest, file): (&Manifest, &str),
+    shown: &Shown,
+    (made, signals): (&mut Vec<DynamicObject>, &mut Signals),
+) -> Result<Option<Exit>, Stop> {
+    let followed = made.first().and_then(|run| run.metadata.name.clone()).unwrap_or_default();
     for run in &manifest.others {
-        let made = create(cluster, run, file, false).await.map_err(|stop| already_started(stop, followed))?;
-        let name = made.metadata.name.unwrap_or_default();
+        let making = make(session, cluster, run, file, (&mut *signals, shown.on_interrupt)).await;
+        let (run, asked) = match making.map_err(|stop| already_started(stop, &followed))? {
+            Making::Made(run, asked) => (*run, asked),
+            Making::Left(exit) => return Ok(Some(exit)),
+        };
+        let program = cluster.called_in(run.metadata.namespace.as_deref());
+        let name = run.metadata.name.as_deref().unwrap_or_default();
         if shown.output == Some(RunOutput::Name) {
             session.screen.data(&format!("pipelinerun.windlass.dev/{name}\n"))?;
         }
         let what = if shown.detach { String::new() } else { format!("; {followed} is followed") };
-        session.screen.message(&format!("run {name} started{what}: {} logs -f {name}", cluster.program))?;
+        session.screen.message(&format!("run {name} started{what}: {program} logs -f {name}"))?;
+        made.push(run);
+        if asked.is_some() {
+            return Ok(asked);
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// One run of the file was refused, another had been started.
@@ -212,15 +297,18 @@ pub(super) async fn create(cluster: &Cluster, run: &Value, file: &str, dry_run: 
     let ask = Ask::object("create", "pipelineruns", run, file);
     let client = cluster.client_that_never_repeats()?;
     cluster.ask(ask, client.request(request)).await.map_err(|stop| match stop {
-        Stop::Faults(faults) if !dry_run => Stop::Faults(faults.into_iter().map(|f| maybe_made(f, cluster)).collect()),
+        Stop::Faults(faults) if !dry_run => {
+            let program = cluster.called_in(written);
+            Stop::Faults(faults.into_iter().map(|fault| maybe_made(fault, &program)).collect())
+        }
         other => other,
     })
 }
 
 /// Without an answer it is not known whether the run was made.
-fn maybe_made(fault: Fault, cluster: &Cluster) -> Fault {
+fn maybe_made(fault: Fault, program: &str) -> Fault {
     if matches!(fault.reason, reason::CLUSTER_UNREACHABLE | reason::CLUSTER_ERROR) {
-        return fault.note("the run may have been made all the same").hint(format!("{} list", cluster.program));
+        return fault.note("the run may have been made all the same").hint(format!("{program} list"));
     }
     fault
 }

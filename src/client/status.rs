@@ -5,10 +5,13 @@
 use super::{
     Session,
     args::{ExitCodeOf, ObjectOutput, StatusArgs},
+    away::{Away, CHECK},
     connect::{Cluster, run_resource},
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
     follow::{self, Options},
+    hint,
+    refusal::Ask,
     render::why_failed,
     signals::Signals,
     style::{Look, Mode, paint, sign_of},
@@ -41,17 +44,11 @@ pub(super) async fn status(session: &mut Session, args: &StatusArgs) -> Result<E
     let mut exit = Exit::Success;
     if args.watch {
         exit = watch(session, &cluster, &object, args.timeout).await?;
-        return Ok(if args.wait || args.exit_status { exit } else { Exit::Success });
+        let asked_for = args.wait || args.exit_status;
+        return Ok(if asked_for || exit == Exit::Terminated { exit } else { Exit::Success });
     }
     if args.wait {
-        let options = Options {
-            made: None,
-            interrupt: None,
-            with_output: false,
-            timeout: args.timeout,
-            exit_code: ExitCodeOf::Windlass,
-            since: None,
-        };
+        let options = Options { with_output: false, timeout: args.timeout, ..Options::watching() };
         let mut setting = session.setting();
         setting.interrupt = "Ctrl-C leaves";
         // What is waited for is shown as it comes, unless stdout is for the object.
@@ -85,8 +82,8 @@ fn show(
         None => {
             let view = RunView::read(object);
             let text = describe(&view, &session.look, Timestamp::now(), &session.zone());
-            session.screen.data(&text)?;
-            if let Some(hint) = hint(&view, &cluster.program) {
+            session.screen.data(&hint::paste(&text, &cluster.program))?;
+            if let Some(hint) = next(&view, &cluster.program) {
                 session.screen.message(&format!("hint: {hint}"))?;
             }
             return Ok(());
@@ -109,15 +106,26 @@ async fn watch(
     let deadline = tokio::time::sleep(timeout.unwrap_or(Duration::from_secs(365 * 86_400)));
     let mut deadline = std::pin::pin!(deadline);
     let mut shown = String::new();
+    let (mut signals, mut away, mut clock) = (Signals::catch()?, Away::default(), tokio::time::interval(CHECK));
     loop {
         let change = tokio::select! {
             change = changes.next() => change,
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Success),
+            exit = signals.asked_to_end() => return Ok(exit),
+            _ = clock.tick() => {
+                if let Some(message) = away.check(cluster)? {
+                    session.screen.message(&message)?;
+                }
+                continue;
+            }
             () = &mut deadline => {
                 let message = format!("{name} has not ended in {:?}", timeout.unwrap_or_default());
                 return Err(Fault::new(reason::TIMED_OUT, Exit::TimedOut, message).into());
             }
         };
+        // Init comes before it is asked again.
+        if matches!(&change, Some(Ok(event)) if !matches!(event, watcher::Event::Init)) {
+            away.is_back();
+        }
         match change {
             Some(Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run))) => {
                 let view = RunView::read(&run);
@@ -125,7 +133,7 @@ async fn watch(
                 // Of what changed, what a person sees; ages alone are no news.
                 let key = format!("{:?}{:?}{:?}", view.phase(), view.why(), view.status.steps);
                 if key != shown {
-                    session.screen.data(&text)?;
+                    session.screen.data(&hint::paste(&text, &cluster.program))?;
                     shown = key;
                 }
                 if view.outcome().is_some() {
@@ -136,7 +144,8 @@ async fn watch(
                 let message = format!("run {name:?} was deleted");
                 return Err(Fault::new(reason::NOT_FOUND, Exit::NotFound, message).into());
             }
-            Some(Ok(_) | Err(_)) => {}
+            Some(Err(error)) => away.failed(&error, &Ask::run("watch", &name), cluster)?,
+            Some(Ok(_)) => {}
             None => return Ok(Exit::Success),
         }
     }
@@ -258,7 +267,8 @@ fn second_line(run: &RunView, now: Timestamp, zone: &TimeZone, verbose: bool) ->
     if parts.is_empty() { String::new() } else { parts.join("   ") + "\n" }
 }
 
-fn hint(run: &RunView, program: &str) -> Option<String> {
+/// What to do next.
+fn next(run: &RunView, program: &str) -> Option<String> {
     let name = &run.name;
     match run.outcome() {
         Some(super::view::Outcome::Failed) => Some(match run.failed_step() {

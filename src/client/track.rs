@@ -7,26 +7,26 @@
 //! longer than [`HOLD_MS`]. An event has the time of the thing, not of its telling, and never one before the
 //! event before it.
 
+mod steps;
+mod tail;
+
+pub(super) use tail::{TAIL_BYTES, Tail};
+
 use super::{
-    event::{Event, RunEnd, StepEnd, StepResult},
+    event::Event,
     header::{Line, Reader},
     logtext::Piece,
-    view::{Outcome, RunView, StepInfo, is_fine, millis_between},
+    view::{RunView, StepInfo, millis_between},
 };
-use crate::api::{
-    condition::reason,
-    status::{StepPhase, StepStatus},
-};
+use crate::api::{condition::reason, status::StepStatus};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use std::collections::VecDeque;
+use steps::has_begun;
 
 /// How long the output of a step waits for the status of the steps before it.
 pub(super) const HOLD_MS: u64 = 1_500;
 /// How long a status waits, in silence, for output that may still be on its way.
 pub(super) const GRACE_MS: u64 = 1_000;
-/// A status that reaches us later than this does not say when things were.
-const LATE_MS: u64 = 1_500;
 /// How long the end of the run waits, in silence, for the end of the output.
 pub(super) const DRAIN_MS: u64 = 5_000;
 
@@ -92,6 +92,8 @@ pub(super) struct Tracker {
     /// Output that was printed before is left out; whether the line that comes now is.
     since: Option<Timestamp>,
     leaves_out: bool,
+    /// Until all that was printed before following began has come: what is kept of it.
+    tail: Option<Tail>,
     /// Time of the last event.
     told_ms: u64,
     /// A cancel was told by who asked for it.
@@ -111,6 +113,24 @@ impl Tracker {
     #[must_use]
     pub(super) fn new(fresh: bool, origin: Timestamp, since: Option<Timestamp>) -> Self {
         Self { fresh, origin, since, ..Self::default() }
+    }
+
+    /// Shows only the last lines of what was printed before, once [`Tracker::caught_up`] says that it has come.
+    #[must_use]
+    pub(super) fn with_tail(mut self, tail: Option<Tail>) -> Self {
+        self.tail = tail;
+        self
+    }
+
+    /// Whether output is held until [`Tracker::caught_up`].
+    #[must_use]
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    /// All output that comes from here on is new.
+    pub(super) fn caught_up(&mut self) {
+        self.tail = None;
     }
 
     /// That the run is being cancelled was told; the status need not be quoted for it.
@@ -152,6 +172,7 @@ impl Tracker {
             self.reader = Reader::default();
             self.heard_ms = None;
             self.prepared = false;
+            self.tail = None;
             self.output = Output::Expected;
             let pod = view.status.pod_name.as_deref().unwrap_or_default();
             self.again = attempt.map(|attempt| format!("attempt {attempt}, in pod {pod}: all steps begin again"));
@@ -195,11 +216,17 @@ impl Tracker {
                 Item::Output(piece)
             }
         };
-        self.queue.push_back(Entry { arrived_ms: now_ms, stamp, item });
+        let entry = Entry { arrived_ms: now_ms, stamp, item };
+        let step = self.reader.current().and_then(|i| self.view.steps.get(i)).map(|step| step.name.as_str());
+        match &mut self.tail {
+            Some(tail) => tail.keep(&mut self.queue, entry, step),
+            None => self.queue.push_back(entry),
+        }
     }
 
     /// No output will come any more from this pod.
     pub(super) fn output_ended(&mut self) {
+        self.tail = None;
         self.output = Output::Ended;
     }
 
@@ -208,7 +235,9 @@ impl Tracker {
     pub(super) fn advance(&mut self, now_ms: u64) -> Told {
         let mut events = Vec::new();
         self.announce(now_ms, &mut events);
-        self.drain(now_ms, &mut events);
+        if self.tail.is_none() {
+            self.drain(now_ms, &mut events);
+        }
         if self.queue.is_empty() {
             self.settle(now_ms, &mut events);
         }
@@ -329,141 +358,6 @@ impl Tracker {
     fn is_silent(&self, since: u64, now_ms: u64) -> bool {
         let patience_ms = if self.heard_ms.is_some() { GRACE_MS } else { DRAIN_MS };
         now_ms.saturating_sub(self.heard_ms.map_or(since, |heard| heard.max(since))) >= patience_ms
-    }
-
-    fn start(&mut self, i: usize, now_ms: u64, events: &mut Told) {
-        let at_ms = self.begun_at(i).unwrap_or(now_ms);
-        if !self.prepared {
-            self.prepared = true;
-            let prepared = Event::Prepared {
-                pod: self.view.status.pod_name.clone().unwrap_or_default(),
-                node: self.view.status.node_name.clone().unwrap_or_default(),
-                source: self.view.status.source_revision.clone(),
-                took_ms: self.run_ms(at_ms),
-            };
-            events.push((at_ms, prepared));
-        }
-        self.current = Some(self.current.map_or(i, |c| c.max(i)));
-        let Some(track) = self.steps.get_mut(i).filter(|t| !t.started) else { return };
-        track.started = true;
-        events.push((at_ms, Event::StepStarted { step: track.info.clone() }));
-    }
-
-    /// When a step began: as the runner's line says, else as the status says, else as we saw it.
-    fn begun_at(&self, i: usize) -> Option<u64> {
-        let track = self.steps.get(i)?;
-        let line = track.begin_line.and_then(|stamp| self.ms(stamp));
-        line.or_else(|| self.told(track.begun_ms, track.status.as_ref().and_then(|s| s.started_at.as_ref())))
-    }
-
-    /// When a step was over, in the same way.
-    fn over_at(&self, i: usize) -> Option<u64> {
-        let track = self.steps.get(i)?;
-        let line = track.end_line.and_then(|stamp| self.ms(stamp));
-        line.or_else(|| self.told(track.over_ms, track.status.as_ref().and_then(|s| s.finished_at.as_ref())))
-    }
-
-    /// The status, unless it has whole seconds, as earlier versions wrote them: then our clock is finer, and believed if we
-    /// were there and it is not late.
-    fn told(&self, ours: Option<u64>, status: Option<&MicroTime>) -> Option<u64> {
-        let theirs = status.and_then(|time| self.ms(time.0));
-        match (ours.filter(|_| self.fresh), theirs) {
-            (Some(ours), Some(theirs)) if !status.is_some_and(is_fine) && ours.abs_diff(theirs) <= LATE_MS => {
-                Some(ours)
-            }
-            (ours, theirs) => theirs.or(ours),
-        }
-    }
-
-    fn progress(&mut self, i: usize, now_ms: u64, events: &mut Told) {
-        let Some(track) = self.steps.get_mut(i).filter(|t| t.started) else { return };
-        // What a step waits for is said of the run.
-        let Some(status) = track.status.as_ref().filter(|s| s.phase == StepPhase::Running) else { return };
-        if status.message.is_some() && status.message != track.progress {
-            track.progress.clone_from(&status.message);
-            let message = status.message.clone().unwrap_or_default();
-            events.push((now_ms, Event::Progress { step: track.info.clone(), message }));
-        }
-    }
-
-    fn finish(&mut self, i: usize, now_ms: u64, events: &mut Told) {
-        let Some(track) = self.steps.get_mut(i).filter(|t| !t.finished) else { return };
-        let Some(status) = track.status.clone().filter(|s| s.phase.is_final()) else { return };
-        if has_begun(&status) && !track.started {
-            self.start(i, now_ms, events);
-        }
-        let over_ms = self.over_at(i);
-        // What was skipped was never at a time of its own.
-        let begun = has_begun(&status) || self.steps.get(i).is_some_and(|t| t.started);
-        let at_ms = over_ms.filter(|_| begun).unwrap_or(self.told_ms);
-        let took_ms = self.begun_at(i).zip(over_ms).filter(|_| begun).map(|(from, to)| to.saturating_sub(from));
-        let Some(track) = self.steps.get_mut(i) else { return };
-        track.finished = true;
-        // A digest without a tag was only about to be pushed.
-        let images: Vec<_> = status.images.iter().filter(|image| !image.tags.is_empty()).cloned().collect();
-        for image in &images {
-            events.push((at_ms, Event::Image { step: track.info.name.clone(), image: image.clone() }));
-        }
-        let result = match status.phase {
-            StepPhase::Succeeded => StepResult::Succeeded,
-            StepPhase::Skipped => StepResult::Skipped,
-            StepPhase::Cancelled => StepResult::Cancelled,
-            StepPhase::Failed | StepPhase::Pending | StepPhase::Running | StepPhase::Waiting => StepResult::Failed,
-        };
-        let passed = result == StepResult::Succeeded;
-        let end = StepEnd {
-            step: track.info.clone(),
-            result,
-            exit_code: status.exit_code,
-            reason: status.reason.clone().filter(|_| !passed).unwrap_or_default(),
-            message: status.message.clone().unwrap_or_default(),
-            took_ms,
-            images,
-        };
-        events.push((at_ms, Event::StepFinished(end)));
-    }
-
-    fn end(&mut self, now_ms: u64, events: &mut Told) {
-        let (Some(outcome), Some(end_ms), false) = (self.view.outcome(), self.end_ms, self.ended) else { return };
-        let drained = self.output == Output::Ended && self.queue.is_empty();
-        let last_ms = self.heard_ms.map_or(end_ms, |heard| heard.max(end_ms));
-        if !drained && now_ms.saturating_sub(last_ms) < DRAIN_MS {
-            return;
-        }
-        for i in 0..self.steps.len() {
-            self.finish(i, now_ms, events);
-        }
-        self.ended = true;
-        let (why, message) = self.view.why();
-        let stopped = self.view.status.steps.iter().find(|s| s.phase == StepPhase::Cancelled);
-        let step = match outcome {
-            Outcome::Succeeded => None,
-            Outcome::Failed => self.view.failed_step(),
-            Outcome::Cancelled => stopped.or_else(|| self.view.failed_step()),
-        };
-        let took_ms = self.view.took_ms().unwrap_or_else(|| self.run_ms(end_ms));
-        let queued_ms = self.view.began().zip(self.view.status.start_time.as_ref().map(|t| t.0));
-        let queued_ms = queued_ms.and_then(|(from, to)| millis_between(from, to)).unwrap_or_default();
-        let began_ms = end_ms - self.run_ms(end_ms);
-        let end = RunEnd {
-            outcome,
-            reason: why.to_owned(),
-            message: message.to_owned(),
-            took_ms,
-            step: step.map(|s| s.name.clone()),
-            exit_code: step.and_then(|s| s.exit_code),
-            images: self.view.pushed(),
-        };
-        // The moment that the status names as the end.
-        events.push((began_ms + queued_ms + took_ms, Event::RunFinished(end)));
-    }
-}
-
-fn has_begun(status: &StepStatus) -> bool {
-    match status.phase {
-        StepPhase::Pending | StepPhase::Skipped => false,
-        StepPhase::Running | StepPhase::Waiting | StepPhase::Succeeded | StepPhase::Failed => true,
-        StepPhase::Cancelled => status.started_at.is_some(),
     }
 }
 

@@ -73,6 +73,8 @@ pub(super) struct RunView {
     pub name: String,
     /// Namespace.
     pub namespace: String,
+    /// What tells it from other runs of its name, earlier and later.
+    pub uid: String,
     /// When the object was made.
     pub created: Option<Timestamp>,
     /// The Pipeline it refers to.
@@ -97,6 +99,7 @@ impl RunView {
         Self {
             name: object.metadata.name.clone().unwrap_or_default(),
             namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            uid: object.metadata.uid.clone().unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map(|t| t.0),
             pipeline: spec.pointer("/pipelineRef/name").and_then(Value::as_str).map(str::to_owned),
             cancel: spec.get("cancel").and_then(Value::as_str).map(str::to_owned),

@@ -76,6 +76,17 @@ fn answer(world: &Mutex<World>, uri: &http::Uri) -> Response<StreamBody<Frames>>
 
 /// What is heard, and what was asked.
 async fn heard(logs: Vec<Log>, states: Vec<Option<Value>>, follow: bool, over: Over) -> (String, Heard, Vec<String>) {
+    let (text, end, asked, _) = heard_from(logs, states, follow, over).await;
+    (text, end, asked)
+}
+
+/// The same, with the text that came before it was said that all has come that was there.
+async fn heard_from(
+    logs: Vec<Log>,
+    states: Vec<Option<Value>>,
+    follow: bool,
+    over: Over,
+) -> (String, Heard, Vec<String>, Option<String>) {
     let world = World { logs: logs.into(), states: states.into(), asked: Vec::new() };
     let world = Arc::new(Mutex::new(world));
     let server = world.clone();
@@ -86,15 +97,20 @@ async fn heard(logs: Vec<Log>, states: Vec<Option<Value>>, follow: bool, over: O
     let pods = Api::namespaced(Client::new(service, "team-a"), "team-a");
     let (speak, mut listen) = mpsc::channel(16);
     let over = watch::Sender::new(over);
-    tokio::spawn(read(Source { pods, pod: "x-1".into(), container: BOX.into(), follow }, speak, over.subscribe()));
+    let source = Source { pods, pod: "x-1".into(), container: BOX.into(), follow, tell_caught_up: follow };
+    tokio::spawn(read(source, speak, over.subscribe()));
     let mut text = Vec::new();
+    let mut caught_up = None;
     loop {
         let patience = Duration::from_secs(600);
         match tokio::time::timeout(patience, listen.recv()).await.expect("no end").expect("an end") {
             Heard::Piece(piece) => text.extend(piece.bytes),
+            Heard::CaughtUp => assert_eq!(caught_up.replace(text.len()), None, "said once"),
             end @ Heard::Ended(_) => {
                 let asked = world.lock().expect("no panic").asked.clone();
-                return (String::from_utf8(text).expect("UTF-8"), end, asked);
+                let text = String::from_utf8(text).expect("UTF-8");
+                let before = caught_up.map(|length| text.get(..length).unwrap_or_default().to_owned());
+                return (text, end, asked, before);
             }
         }
     }
@@ -166,4 +182,22 @@ async fn a_run_that_was_faster_than_the_kubelet_still_shows_its_output() {
     let (_, end, asked) = heard(forever, vec![waits], true, Over::Begun).await;
     assert_eq!(end, Heard::Ended(Some(Missing::NeverRan)));
     assert!(asked.len() < 60, "{}", asked.len());
+}
+
+/// What was there when reading began is told from what comes, over broken connections too.
+#[tokio::test(start_paused = true)]
+async fn that_all_that_was_there_has_come_is_said_once() {
+    let third = LOG.find("three").expect("a line");
+    for logs in [
+        vec![Log::UpTo(third, false), Log::UpTo(LOG.len(), false)],
+        vec![Log::UpTo(5, true), Log::UpTo(third, false), Log::UpTo(LOG.len(), false)],
+        // Nothing was there.
+        vec![Log::Refused(400), Log::UpTo(LOG.len(), false)],
+    ] {
+        let states = vec![running(), running(), ended()];
+        let nothing_there = matches!(logs.first(), Some(Log::Refused(_)));
+        let (text, end, asked, before) = heard_from(logs, states, true, Over::No).await;
+        assert_eq!((text.as_str(), end), (TEXT, Heard::Ended(None)));
+        assert_eq!(before.as_deref(), Some(if nothing_there { "" } else { "one\ntwo\n" }), "{asked:?}");
+    }
 }

@@ -66,7 +66,7 @@ impl Live {
                 vec![format!("run {run} in namespace {namespace}, cluster {}", one_line(cluster))]
             }
             Event::Waiting { reason, message } => {
-                self.waiting = Some((format!("{}: {}", one_line(reason), one_line(message)), at.run_ms));
+                self.waiting = Some((self.story.wait_words(reason, message), at.run_ms));
                 Vec::new()
             }
             Event::Prepared { pod, node, source, took_ms } => {

@@ -109,7 +109,7 @@ impl Plain {
                 vec![format!("> {word} {run} in namespace {namespace}, cluster {}", one_line(cluster))]
             }
             Event::Waiting { reason, message } => {
-                let words = format!("{}: {}", one_line(reason), one_line(message));
+                let words = self.story.wait_words(reason, message);
                 self.waiting = Some(words.clone());
                 vec![self.line(at, "wait", Sign::Warn, &words)]
             }

@@ -8,6 +8,7 @@ use crate::client::{
     args::Show,
     event::{At, Event, Pushed, RunEnd, StepEnd, StepResult},
     fault::one_line,
+    hint,
     style::{Sign, paint},
     view::{Outcome, StepInfo},
 };
@@ -140,6 +141,11 @@ impl Story {
             shown.push(b'\n');
         }
         shown
+    }
+
+    /// What a run waits for, with commands that lead to it from here.
+    pub(super) fn wait_words(&self, reason: &str, message: &str) -> String {
+        format!("{}: {}", one_line(reason), hint::paste(&one_line(message), &self.setting.program))
     }
 
     /// The lines after the sentence about the end: what failed said last, and what to do next.

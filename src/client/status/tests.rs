@@ -45,7 +45,7 @@ started 14:03:07 (3m ago), took 21.0s   node node-3   source main@3f9c2d1
   ✓ tell      <1s  after-step
 "
     );
-    assert_eq!(hint(&run, "windlass").as_deref(), Some("windlass logs hello-7 --step test"));
+    assert_eq!(next(&run, "windlass").as_deref(), Some("windlass logs hello-7 --step test"));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_run_that_waits_says_why() {
         describe(&run, &Look::default(), now(), &TimeZone::UTC),
         "hello-8   Starting  PullingImages: pulling debian:12\nmade 14:06:00 (7s ago), not started\n  -    build       -\n"
     );
-    assert_eq!(hint(&run, "kubectl windlass").as_deref(), Some("kubectl windlass logs -f hello-8"));
+    assert_eq!(next(&run, "kubectl windlass").as_deref(), Some("kubectl windlass logs -f hello-8"));
 }
 
 #[test]

@@ -271,3 +271,55 @@ fn a_cancel_is_told_once_and_never_after_what_it_stops() {
     late.status(cancelling("build=Cancelled"), 5_300);
     assert_eq!(words(&late.advance(5_300)), ["finish build cancelled Some(2000)"]);
 }
+
+/// The output of three steps, of which the last runs.
+const BEFORE: &str = "2026-11-21T13:03:08Z > step  [1s] 1/3 build\n2026-11-21T13:03:08Z cc 1\n2026-11-21T13:03:08Z cc 2\n\
+    2026-11-21T13:03:09Z > ok    [2s] 1/3 build 1s\n2026-11-21T13:03:09Z > step  [2s] 2/3 test\n\
+    2026-11-21T13:03:09Z one\n2026-11-21T13:03:10Z two\n2026-11-21T13:03:10Z three\n";
+
+#[rstest::rstest]
+#[case(Tail::of(2, None), &["two", "three"])]
+#[case(Tail::of(4, None), &["cc 2", "one", "two", "three"])]
+#[case(Tail::of(0, None), &[])]
+#[case(Tail::of(99, None), &["cc 1", "cc 2", "one", "two", "three"])]
+#[case(Tail::of(1, Some("build".into())), &["cc 2"])]
+fn of_what_was_there_the_last_lines_are_told(#[case] tail: Tail, #[case] told: &[&str]) {
+    let mut t = Tracker::new(false, origin(), None).with_tail(Some(tail));
+    t.status(running("build=Succeeded:0 test=Running"), 10_000);
+    let logs = |events: Told| -> Vec<String> {
+        let bytes = events.into_iter().filter_map(|(_, event)| match event {
+            Event::Log { bytes, .. } => Some(String::from_utf8(bytes).expect("text").trim_end().to_owned()),
+            _ => None,
+        });
+        bytes.collect()
+    };
+    say(&mut t, BEFORE, 10_001);
+    assert_eq!(logs(t.advance(10_002)), Vec::<String>::new(), "more may come");
+    t.caught_up();
+    let events = t.advance(10_003);
+    assert!(words(&events).contains(&"start test".to_owned()), "{events:?}");
+    assert_eq!(logs(events), told);
+    say(&mut t, "2026-11-21T13:03:11Z four\n", 10_004);
+    assert_eq!(logs(t.advance(10_005)), ["four"]);
+}
+
+#[test]
+fn a_long_line_is_left_out_whole_and_memory_is_bounded() {
+    let mut t = Tracker::new(false, origin(), None).with_tail(Some(Tail::of(1, None)));
+    t.status(running("build=Running"), 10_000);
+    say(&mut t, "2026-11-21T13:03:08Z > step  [1s] 1/3 build\n", 10_000);
+    let piece = |stamp: bool, bytes: usize| Piece {
+        stamp: stamp.then(|| "2026-11-21T13:03:08Z".into()),
+        bytes: vec![b'x'; bytes],
+    };
+    for _ in 0..5 {
+        t.output(piece(true, 1 << 20), 10_001);
+        t.output(piece(false, 1 << 20), 10_001);
+    }
+    let held = |t: &Tracker| t.queue.iter().filter(|entry| matches!(entry.item, Item::Output(_))).count();
+    assert_eq!(held(&t), 2, "one line of two pieces");
+    for _ in 0..40 {
+        t.output(piece(false, 1 << 20), 10_001);
+        assert!(held(&t) <= 16);
+    }
+}

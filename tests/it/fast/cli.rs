@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::ffi::OsStrExt as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -272,4 +273,39 @@ fn as_a_plugin_it_says_so() {
     assert!(say(&["completion", "bash"]).out.contains("kubectl-windlass"));
     assert!(say(&["run", "-h"]).out.contains("More flags and examples: kubectl windlass run --help"));
     assert!(!say(&["run", "--help"]).out.contains("  windlass "));
+}
+
+/// A plugin of the kubeconfig that gives credentials, and takes its time, asks, or answers.
+#[test]
+fn a_plugin_for_credentials_cannot_hold_up_a_prompt_or_talk_there() {
+    let offer = |mode: &str, script: &str| {
+        let place = Place::new();
+        place.write("plugin", &format!("#!/bin/sh\ntouch ran\necho talks >&2\n{script}\n"));
+        let path = place.directory.path().join("plugin");
+        let mut mode_bits = fs::metadata(&path).expect("a file").permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut mode_bits, 0o755);
+        fs::set_permissions(&path, mode_bits).expect("a mode");
+        let user = format!(
+            "user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: {}, interactiveMode: {mode}}}}}",
+            path.display()
+        );
+        place.write("kubeconfig", &KUBECONFIG.replace("user: {}", &user));
+        let began = std::time::Instant::now();
+        assert_eq!(offered(&place, &["windlass", "logs", "@"]), "@latest", "{mode}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{mode}: {:?}", began.elapsed());
+        place.directory.path().join("ran").exists()
+    };
+    assert!(offer("Never", "exec sleep 5"));
+    assert!(offer("IfAvailable", "read answer; echo '{}'"));
+    assert!(!offer("Always", "read answer; echo '{}'"));
+}
+
+#[test]
+fn a_line_that_is_not_utf_8_is_completed_too() {
+    let place = Place::new();
+    let mut command = place.command();
+    command.env("COMPLETE", "bash").env("_CLAP_IFS", "\n").env("_CLAP_COMPLETE_INDEX", "4").arg("--");
+    command.args(["windlass", "logs", "--step"]).arg(std::ffi::OsStr::from_bytes(b"\xff")).arg("@");
+    let said = said(&command.output().expect("windlass runs"));
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "@latest", ""));
 }

@@ -1,5 +1,7 @@
 //! Tests that need nothing but this machine.
 
+mod answers;
+mod api_server;
 mod cli;
 pub(crate) mod crds;
 mod docs;

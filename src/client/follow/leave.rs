@@ -1,0 +1,57 @@
+//! Following, asked to end or to stop: what a Ctrl-C does to the run, and what is said of it.
+//!
+//! **Invariant:** as that of following: only the first Ctrl-C of who started the run asks for a cancel.
+
+use super::Follow;
+use crate::client::{args::OnInterrupt, cancel, event::Event, exit::Exit, fault::Stop, signals};
+
+impl Follow<'_> {
+    /// Answers who wants us to end; the exit code if that is now.
+    pub(super) async fn signal(&mut self, exit: Exit) -> Result<Option<Exit>, Stop> {
+        let (name, program) = (self.name.clone(), self.cluster.program.clone());
+        match self.options.interrupt {
+            Some(OnInterrupt::Cancel) if !self.cancelled => {
+                self.cancelled = true;
+                let step = self.tracker.running().map(|s| format!("stopping step {s}"));
+                let after = self.tracker.view().steps.iter().any(|s| s.after).then(|| "then after-steps".to_owned());
+                let what: Vec<String> = step.into_iter().chain(after).collect();
+                let what = if what.is_empty() { String::new() } else { format!(": {}", what.join(", ")) };
+                let message = format!("cancelling {name}{what} (Ctrl-C again to leave now)");
+                self.tell(&[Event::Notice { message }])?;
+                self.tracker.cancel_was_told();
+                // A cluster that is slow to answer holds nobody here.
+                tokio::select! {
+                    asked = cancel::request(self.cluster, &name, false) => {
+                        asked?;
+                        Ok(None)
+                    }
+                    exit = self.signals.asked_to_end() => {
+                        let message = format!("left; {name} may not have heard it: {program} cancel {name}");
+                        self.tell(&[Event::Notice { message }])?;
+                        Ok(Some(exit))
+                    }
+                }
+            }
+            Some(OnInterrupt::Cancel) => {
+                self.tell(&[Event::Notice {
+                    message: format!("left; {name} is being cancelled: {program} status {name}"),
+                }])?;
+                Ok(Some(exit))
+            }
+            Some(OnInterrupt::Detach) => {
+                self.tell(&[Event::Notice { message: format!("left; {name} goes on: {program} logs -f {name}") }])?;
+                Ok(Some(exit))
+            }
+            None => Ok(Some(exit)),
+        }
+    }
+
+    /// Stops as Ctrl-Z does, with a clean terminal.
+    pub(super) fn suspend(&mut self) -> Result<(), Stop> {
+        self.framed = None;
+        self.paint(Vec::new())?;
+        self.screen.clear()?;
+        signals::suspend();
+        Ok(())
+    }
+}
