@@ -173,14 +173,19 @@ impl Session {
         let call = self.get(Method::HEAD, &format!("blobs/{digest}"), &[200, 302, 303, 307, 404])?;
         let answer = self.call(&call).await?;
         if answer.status.is_redirection() {
-            return Ok(Some(self.size_behind(&call.url, &answer).await));
+            return Ok(match self.behind(&call.url, &answer).await {
+                Some((StatusCode::NOT_FOUND | StatusCode::GONE, _)) => None,
+                Some((StatusCode::OK, size)) => Some(size),
+                // A link that is for GET alone refuses a HEAD: the registry's own word stands.
+                Some(_) | None => Some(None),
+            });
         }
         let size = answer.header(header::CONTENT_LENGTH).and_then(|size| size.parse().ok());
         Ok((answer.status == StatusCode::OK).then_some(size))
     }
 
-    /// The size of what a redirect leads to, if it is told.
-    async fn size_behind(&self, base: &Url, answer: &Answer) -> Option<u64> {
+    /// What is at the end of a redirect, and its size, if that is told.
+    async fn behind(&self, base: &Url, answer: &Answer) -> Option<(StatusCode, Option<u64>)> {
         let url = base.join(answer.header(header::LOCATION)?).ok()?;
         if !url.username().is_empty() || url.password().is_some() {
             return None;
@@ -188,8 +193,8 @@ impl Session {
         let mut request = Request::new(full(Bytes::new()));
         *request.method_mut() = Method::HEAD;
         let found = self.client.send(&url, request, self.client.patience().answer).await.ok()?;
-        let length = found.headers().get(header::CONTENT_LENGTH).filter(|_| found.status() == StatusCode::OK)?;
-        length.to_str().ok()?.parse().ok()
+        let size = found.headers().get(header::CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse().ok());
+        Some((found.status(), size))
     }
 
     /// Asks the registry to take a blob over from another of its repositories.

@@ -65,8 +65,9 @@ async fn a_certificate_of_the_administrators_ca() {
 async fn a_certificate_of_nobody_known() {
     let host = server();
     // A CA for another registry says nothing of this one, and another CA neither.
+    let address = host.replace("localhost", "127.0.0.1").parse().unwrap();
     for ca in [(host.clone(), OTHER_CA.to_owned()), ("localhost".into(), CA.into())] {
-        let trust = Trust { ca_pem: vec![ca], ..Trust::default() };
+        let trust = Trust { ca_pem: vec![ca], addresses: vec![(host.clone(), address)], ..Trust::default() };
         let error = ask(trust, &host).await.unwrap_err();
         assert_eq!((error.reason, error.transient), ("UntrustedCertificate", false), "{error}");
         assert!(error.message.contains("the administrator can add the CA"), "{error}");
