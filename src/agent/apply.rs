@@ -104,7 +104,7 @@ fn is_conflict(error: &kube::Error) -> bool {
 fn version_of(object: &PipelineRun, run: &Run) -> Option<String> {
     match Run::read(object) {
         Seen::Follow { run: now, .. } if now.is_same(run) => object.resource_version(),
-        Seen::Follow { .. } | Seen::Leave | Seen::Unreadable(_) => None,
+        Seen::Follow { .. } | Seen::Leave | Seen::Over { .. } | Seen::Unreadable(_) => None,
     }
 }
 

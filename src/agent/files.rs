@@ -47,15 +47,6 @@ pub enum FileError {
     /// Not a regular file.
     #[error("read {0}: not a regular file")]
     NotAFile(String),
-    /// Not what it should be.
-    #[error("read {name}")]
-    Malformed {
-        /// Name of the file.
-        name: String,
-        /// What the parser said.
-        #[source]
-        source: serde_json::Error,
-    },
     /// Likewise, where the words of the parser may quote a value.
     #[error("read {0}: not as expected")]
     Unreadable(String),
@@ -75,6 +66,14 @@ pub enum FileError {
         /// The cap.
         cap: usize,
     },
+}
+
+impl FileError {
+    /// Whether the file or its volume is not there.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::System { source: Errno::NOENT | Errno::NOTDIR, .. })
+    }
 }
 
 fn failed(operation: &'static str, name: &str) -> impl FnOnce(Errno) -> FileError {
@@ -148,11 +147,17 @@ impl Volumes {
         Ok(file.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok()))
     }
 
-    /// The verdict that an agent left in `in`, which the box cannot write to.
+    /// The verdict that an agent left in `in`. The box cannot write there, but `prepare` could: what is not of our own user
+    /// is no verdict.
     pub fn verdict(&self, step: usize) -> Result<Option<Verdict>, FileError> {
         let name = verdict_file(step);
-        let Some(bytes) = read_whole(&self.in_dir(), &name, MAX_VERDICT_BYTES)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|source| FileError::Malformed { name, source })
+        let Some(file) = open_regular(&self.in_dir(), &name)? else { return Ok(None) };
+        let stat = fstat(&file).map_err(failed("look at", &name))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+            tracing::warn!(name, uid = stat.st_uid, "a verdict that no agent wrote is left alone");
+            return Ok(None);
+        }
+        Ok(Verdict::from_bytes(step, &read_regular(&file, &name, MAX_VERDICT_BYTES)?))
     }
 
     /// What `prepare` told the runner, which the box cannot write to. An error quotes no value.

@@ -103,6 +103,8 @@ struct Follower {
     unwritten: Vec<(usize, String, oneshot::Sender<()>)>,
     last_write: Option<Instant>,
     last_look: Option<Instant>,
+    /// Whether the last look saw all there is.
+    looked_well: bool,
     last_progress: Option<Instant>,
     /// The newest word on progress, until its time comes.
     progress: Option<(usize, String)>,
@@ -132,6 +134,7 @@ impl Follower {
             unwritten: Vec::new(),
             last_write: None,
             last_look: None,
+            looked_well: false,
             last_progress: None,
             progress: None,
             bell: Arc::new(Notify::new()),
@@ -183,6 +186,7 @@ impl Follower {
             wish: *self.wish.borrow(),
             cancel_told: self.sight.cancel_told,
             record_told: self.sight.record_told,
+            is_whole: self.looked_well,
             pod_ip: self.sight.pod_ip,
             since_write: self.last_write.map(|at| at.elapsed()),
             stopping: self.post.stopping.is_cancelled(),
@@ -197,6 +201,7 @@ impl Follower {
         self.last_look = Some(Instant::now());
         self.hang();
         let looked = self.sight.look();
+        self.looked_well = looked.is_ok();
         for (step, verdict) in std::mem::take(&mut self.sight.verdicts) {
             self.works.entry(step).or_insert(Work::Done(verdict));
         }
@@ -254,11 +259,11 @@ impl Follower {
                 Change::Answer { step, verdict, answer } => {
                     unfiled = self.answer(step, verdict.as_ref(), &answer).err().or(unfiled);
                 }
-                Change::TellRecorded => {
+                Change::TellRecorded => match self.sight.volumes().put_in(RECORDED_FILE, b"") {
+                    Err(error) if !error.is_absent() => unfiled = Some(error),
                     // A box that is gone needs no word.
-                    self.sight.record_told = true;
-                    let _ = self.sight.volumes().put_in(RECORDED_FILE, b"");
-                }
+                    Ok(_) | Err(_) => self.sight.record_told = true,
+                },
             }
         }
         unfiled.map_or(Ok(()), |error| Err(error.into()))
@@ -266,11 +271,10 @@ impl Follower {
 
     /// Answers the runner, which may end the run at once: what the answer rests on is kept before.
     fn answer(&mut self, step: usize, verdict: Option<&Verdict>, answer: &Answer) -> Result<(), FileError> {
-        // Strings, numbers, times and booleans only: neither can fail.
         if let Some(verdict) = verdict {
-            let bytes = serde_json::to_vec(verdict).unwrap_or_default();
-            self.sight.volumes().put_in(&verdict_file(step), &bytes)?;
+            self.sight.volumes().put_in(&verdict_file(step), &verdict.to_bytes(step))?;
         }
+        // Strings and booleans only: this cannot fail.
         let bytes = serde_json::to_vec(answer).unwrap_or_default();
         self.sight.volumes().put_in(&answer_file(step), &bytes)?;
         self.sight.answered.insert(step);

@@ -84,19 +84,22 @@ impl Sight {
                 break;
             }
         }
-        // `prepare` wrote it before the first step.
-        if self.found && self.pod_ip.is_none() {
-            self.pod_ip = self.volumes.pod_ip()?;
-        }
         for (index, step) in self.journal.steps.iter().enumerate() {
-            if step.asked && self.looked_for.insert(index) {
-                let verdict = self.volumes.verdict(index)?;
-                self.verdicts.extend(verdict.map(|verdict| (index, verdict)));
-            }
             if step.asked && !step.phase.is_final() && !self.answered.contains(&index) {
                 let answered = self.volumes.is_in(&answer_file(index));
                 answered.then(|| self.answered.insert(index));
             }
+        }
+        for (index, step) in self.journal.steps.iter().enumerate() {
+            if step.asked && !self.looked_for.contains(&index) {
+                let verdict = self.volumes.verdict(index)?;
+                self.looked_for.insert(index);
+                self.verdicts.extend(verdict.map(|verdict| (index, verdict)));
+            }
+        }
+        // `prepare` wrote it before the first step.
+        if self.found && self.pod_ip.is_none() {
+            self.pod_ip = self.volumes.pod_ip()?;
         }
         Ok(())
     }

@@ -47,6 +47,8 @@ pub struct Observed<'a> {
     pub cancel_told: bool,
     /// Whether the runner was told that its end stands in the status.
     pub record_told: bool,
+    /// Whether all files could be read: otherwise a step may have its answer, though none is seen.
+    pub is_whole: bool,
     /// The pod's address.
     pub pod_ip: Option<IpAddr>,
     /// Time since the last write of this process.
@@ -200,7 +202,8 @@ fn is_waiting(step: &StepStatus) -> bool {
 
 /// Internal steps whose turn it is and that nobody began.
 fn starts(seen: &Observed<'_>) -> impl Iterator<Item = Change> {
-    let may_begin = |index: usize| !seen.stopping && seen.journal.finished.is_none() && wanted(seen, index);
+    let may_begin =
+        |index: usize| seen.is_whole && !seen.stopping && seen.journal.finished.is_none() && wanted(seen, index);
     waiting(seen).filter(move |(index, _)| may_begin(*index)).filter_map(|(index, recorded)| {
         let unworked = !seen.works.contains_key(&index) && recorded.is_none_or(|step| !step.phase.is_final());
         let began_ms = seen.journal.steps.get(index).and_then(|step| step.started_ms).unwrap_or(0);

@@ -60,7 +60,12 @@ pub enum Seen {
         /// What is wanted of it.
         wish: Wish,
     },
-    /// Nothing to do for this run, or no more.
+    /// It is over, with this pod: a box of it that waits for that may go.
+    Over {
+        /// UID of the pod; checked to be one.
+        pod_uid: String,
+    },
+    /// Nothing to do for this run.
     Leave,
     /// The frozen pipeline cannot be read by this version.
     Unreadable(String),
@@ -76,8 +81,11 @@ impl Run {
             return Seen::Leave;
         };
         let (Some(pod_uid), Some(frozen)) = (&status.pod_uid, &status.pipeline_spec) else { return Seen::Leave };
-        if status.completion_time.is_some() || !is_uid(pod_uid) {
+        if !is_uid(pod_uid) {
             return Seen::Leave;
+        }
+        if status.completion_time.is_some() {
+            return Seen::Over { pod_uid: pod_uid.clone() };
         }
         let spec: PipelineSpec = match serde_json::from_value(frozen.clone()) {
             Ok(spec) => spec,
@@ -144,11 +152,16 @@ mod tests {
 
     #[rstest]
     #[case::before_the_pod(|o: &mut Value| o["status"]["podUID"] = Value::Null)]
-    #[case::over(|o: &mut Value| o["status"]["completionTime"] = json!("2026-01-01T00:00:00Z"))]
     #[case::not_resolved(|o: &mut Value| o["status"]["pipelineSpec"] = Value::Null)]
     #[case::a_uid_that_is_a_path(|o: &mut Value| o["status"]["podUID"] = json!("../../../etc/kubernetes"))]
     fn others_are_left_alone(#[case] change: fn(&mut Value)) {
         assert_eq!(Run::read(&object(change)), Seen::Leave);
+    }
+
+    #[test]
+    fn a_run_that_is_over_is_told_with_its_pod() {
+        let seen = Run::read(&object(|o| o["status"]["completionTime"] = json!("2026-01-01T00:00:00Z")));
+        assert!(matches!(seen, Seen::Over { pod_uid } if is_uid(&pod_uid)));
     }
 
     #[test]

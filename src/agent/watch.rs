@@ -6,12 +6,13 @@
 //! more; nothing is concluded from it.
 
 use super::{
+    files::Volumes,
     follow::{Post, follow},
     run::{Run, Seen, Wish},
     sweep,
     transport::Relay,
 };
-use crate::api::PipelineRun;
+use crate::{api::PipelineRun, wire::RECORDED_FILE};
 use futures::StreamExt;
 use kube::{
     Api, Client, ResourceExt,
@@ -58,6 +59,11 @@ impl Runs {
     pub(super) fn see(&mut self, uid: &str, seen: Seen) {
         match seen {
             Seen::Leave => self.leave(uid),
+            Seen::Over { pod_uid } => {
+                self.leave(uid);
+                // Mostly its follower has done so, or the pod is gone; that cannot be told from here.
+                let _ = Volumes::new(&self.post.kubelet_dir, &pod_uid).put_in(RECORDED_FILE, b"");
+            }
             Seen::Unreadable(error) => {
                 tracing::warn!(run.uid = uid, "the frozen pipeline cannot be read by this version: {error}");
                 self.leave(uid);
@@ -202,7 +208,7 @@ async fn thaw(relay: &Relay, first: &[(String, Seen)]) {
         .iter()
         .filter_map(|(_, seen)| match seen {
             Seen::Follow { run, .. } => Some(run.pod_uid.clone()),
-            Seen::Leave | Seen::Unreadable(_) => None,
+            Seen::Leave | Seen::Over { .. } | Seen::Unreadable(_) => None,
         })
         .collect();
     if pods.is_empty() {

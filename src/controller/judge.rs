@@ -29,6 +29,9 @@ use std::time::Duration;
 
 /// The box ended: how long the agent's report, which says more than the exit, is waited for.
 const REPORT_GRACE: Duration = Duration::from_secs(10);
+/// The box ended after a step that the agent carried out: how long its word on that is waited for. The box stays until it
+/// is given, so this is for an API server or an agent that was away for longer.
+const UNREPORTED_GRACE: Duration = Duration::from_secs(600);
 /// A node that does not end a pod for this long is gone.
 const NODE_SILENT: Duration = Duration::from_secs(300);
 /// An agent that renewed its lease within this time is there.
@@ -189,6 +192,12 @@ fn by_box(
             let verdict = running(seen, spec, status);
             return Judgement::of(verdict).wake(Duration::from_secs(1));
         }
+        let unreported = unreported(spec, status, &summary).filter(|_| elapsed(ended, seen.now) < UNREPORTED_GRACE);
+        if let Some(step) = unreported {
+            let node = status.node_name.as_deref().unwrap_or("the run's node");
+            let message = format!("step {step} ended, and the agent of node {node} has still to say how");
+            return Judgement::of(Verdict::goes_on(reason::WAITING_FOR_AGENT, message)).wake(Duration::from_secs(5));
+        }
         return by_summary(seen, spec, status, &summary, end);
     }
     if end.exit_code == EXIT_PREPARE_FAILED && status.steps.iter().all(|s| s.started_at.is_none()) {
@@ -202,6 +211,19 @@ fn by_box(
     let verdict = box_verdict(spec, status, pod, end);
     let steps = close_steps(spec, status, &verdict, seen.now);
     Judgement { verdict, steps, wake: None }
+}
+
+/// A step of the agent that ended by the box's account, and not yet by the agent's.
+fn unreported<'a>(spec: &'a PipelineSpec, status: &PipelineRunStatus, summary: &Summary) -> Option<&'a str> {
+    let is_final = |name: &str| status.steps.iter().any(|step| step.name == name && step.phase.is_final());
+    let ended = |index: usize| {
+        let end = summary.steps.get(index).and_then(Option::as_ref);
+        end.is_some_and(|end| matches!(end.reason, EndReason::ExitCode | EndReason::Agent))
+    };
+    let of_agent = |step: &crate::api::Step| step.kind().is_some_and(|kind| kind.is_of_agent());
+    let steps = spec.all_steps().enumerate();
+    let found = steps.into_iter().find(|(i, (_, step))| of_agent(step) && ended(*i) && !is_final(&step.name));
+    found.map(|(_, (_, step))| step.name.as_str())
 }
 
 /// The box ended without the runner's summary.

@@ -258,6 +258,12 @@ fn the_box_cannot_say_that_a_push_was_carried_out() {
     );
     let mut seen = with_pod(PUSH, &status);
     seen.agent_seen = None;
+    let mut seen = settle(seen);
+    let waits = ("Unknown".to_owned(), "WaitingForAgent".to_owned());
+    let (state, reason, message) = reason_of(&seen);
+    assert_eq!((state, reason), waits, "an agent that was away may still say so");
+    assert_eq!(message, "step push ended, and the agent of node node has still to say how");
+    seen.now += SignedDuration::from_secs(600);
     let seen = settle(seen);
     assert_eq!((reason_of(&seen).0.as_str(), reason_of(&seen).1.as_str()), ("False", "ReportLost"));
     let push = &seen.run.status.as_ref().unwrap().steps[1];

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant, SystemTime};
 const LAST_WORDS_MS: u64 = 5_000;
 /// How long an agent that was asked for anything may take to write down the end: one that is started anew after a crash
 /// needs the pod's files.
-const RECORD_PATIENCE: Duration = Duration::from_secs(120);
+const RECORD_PATIENCE: Duration = Duration::from_secs(300);
 
 /// An attempt of a script that runs.
 struct Attempt {

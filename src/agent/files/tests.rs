@@ -92,6 +92,33 @@ fn a_file_is_put_once_and_for_all_to_read() {
 }
 
 #[test]
+fn only_an_agent_gives_a_verdict_and_only_on_its_step() {
+    let (_kubelet, volumes) = volumes();
+    let verdict = Verdict::Passed { at: jiff::Timestamp::UNIX_EPOCH, images: Vec::new(), message: None };
+    let path = volumes.in_dir().join("verdict-1.json");
+    assert_eq!(volumes.verdict(1).unwrap(), None);
+    assert!(volumes.put_in("verdict-1.json", &verdict.to_bytes(1)).unwrap());
+    assert_eq!(volumes.verdict(1).unwrap(), Some(verdict.clone()));
+    // Another user of the volume could have planted it, or moved one of ours.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(volumes.verdict(1).unwrap(), None);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(65532), None).unwrap();
+        assert_eq!(volumes.verdict(1).unwrap(), None);
+    }
+    assert!(volumes.put_in("verdict-2.json", &verdict.to_bytes(1)).unwrap());
+    assert_eq!(volumes.verdict(2).unwrap(), None);
+    // What another release wrote is not done again.
+    for bytes in
+        [&b"nonsense"[..], br#"{"version":2,"step":3,"verdict":{}}"#, br#"{"version":1,"step":3,"verdict":{}}"#]
+    {
+        std::fs::write(volumes.in_dir().join("verdict-3.json"), bytes).unwrap();
+        assert!(matches!(volumes.verdict(3).unwrap(), Some(Verdict::Failed { reason, .. }) if reason == "Interrupted"));
+    }
+}
+
+#[test]
 fn what_a_crash_left_of_a_file_is_in_nobodys_way() {
     let (_kubelet, volumes) = volumes();
     std::fs::write(volumes.in_dir().join(".answer-1.json.part"), b"fir").unwrap();

@@ -22,6 +22,7 @@ struct World {
     wish: Wish,
     cancel_told: bool,
     record_told: bool,
+    is_whole: bool,
     since_write: Option<Duration>,
     stopping: bool,
 }
@@ -37,6 +38,7 @@ impl World {
             wish: Wish::Go,
             cancel_told: false,
             record_told: false,
+            is_whole: true,
             since_write: None,
             stopping: false,
         }
@@ -53,6 +55,7 @@ impl World {
             wish: self.wish,
             cancel_told: self.cancel_told,
             record_told: self.record_told,
+            is_whole: self.is_whole,
             pod_ip: None,
             since_write: self.since_write,
             stopping: self.stopping,
@@ -240,6 +243,14 @@ fn a_restart_in_mid_push_hands_the_digest_on() {
     world.works.clear();
     let start = Change::StartWork { step: PUSH, began_ms: 1000, recorded: Some(image()) };
     assert_eq!(world.settle(), [start]);
+}
+
+#[test]
+fn no_work_begins_on_half_a_look() {
+    let mut world = World { is_whole: false, ..World::new(&asking()) };
+    assert!(world.settle().iter().all(|change| !matches!(change, Change::StartWork { .. })));
+    world.is_whole = true;
+    assert!(matches!(world.settle()[..], [Change::StartWork { step: PUSH, .. }]));
 }
 
 #[test]

@@ -125,6 +125,18 @@ async fn a_run_that_leaves_is_not_followed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_box_of_a_run_that_is_over_may_go() {
+    // An agent that died after the last write of the status had told nobody.
+    let mut world = world();
+    let volumes = Volumes::new(world.kubelet.path(), "0f1e2d3c-0001");
+    let over = || Seen::Over { pod_uid: "0f1e2d3c-0001".to_owned() };
+    world.runs.see("u", over());
+    std::fs::create_dir_all(volumes.in_dir()).unwrap();
+    world.runs.see("u", over());
+    assert!(volumes.is_in(RECORDED_FILE));
+}
+
+#[tokio::test(start_paused = true)]
 async fn runs_missing_from_a_list_are_left() {
     let mut world = world();
     world.runs.see("u", seen(1, Wish::Go));
