@@ -8,6 +8,7 @@ use super::{
     exit::Exit,
     style::{Sign, paint},
 };
+pub use crate::yaml::nearest;
 
 /// Reasons that only the command line has.
 pub(super) mod reason {
@@ -189,40 +190,6 @@ pub(super) fn one_line(text: &str) -> String {
     clean(&text.split(['\n', '\r', '\t']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "))
 }
 
-/// The candidate nearest to what was written, if it is near enough to be meant.
-#[must_use]
-pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (written.chars().count() / 3).clamp(1, 3);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(written, candidate), candidate))
-        .filter(|(distance, _)| (1..=allowed).contains(distance))
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Edit distance, with a swap of neighbours as one edit: the usual typo.
-fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().take(64).collect();
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, cb) in b.iter().enumerate() {
-            let at = |row: &[usize], k: usize| row.get(k).copied().unwrap_or(usize::MAX / 2);
-            let mut best = (at(&row, j) + usize::from(ca != cb)).min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
-            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca);
-            if swapped {
-                best = best.min(at(&before, j - 1) + 1);
-            }
-            next.push(best);
-        }
-        before = std::mem::replace(&mut row, next);
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,16 +204,6 @@ mod tests {
             "error[StepFailed]: step test ended [2Jbadly\n  nothing was pushed\nhint: windlass logs hello-7\n"
         );
         assert!(fault.render(true).starts_with("\u{1b}[31merror[StepFailed]\u{1b}[39m: "));
-    }
-
-    #[test]
-    fn nearest_finds_typos_and_nothing_else() {
-        let runs = ["hello-7", "hello-8", "release-x7k2p"];
-        assert_eq!(nearest("hello-9", runs), Some("hello-7"));
-        assert_eq!(nearest("helol-8", runs), Some("hello-8"));
-        assert_eq!(nearest("release-x7k2", runs), Some("release-x7k2p"));
-        assert_eq!(nearest("deploy", runs), None);
-        assert_eq!(nearest("hello-7", ["hello-7"]), None);
     }
 
     #[test]

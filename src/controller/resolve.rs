@@ -6,15 +6,14 @@
 
 use crate::{
     api::{
-        PipelineSpec, StepKind,
+        PipelineSpec,
         condition::reason,
-        duration,
-        pipeline::{EnvVar, Source},
+        pipeline::EnvVar,
         run::{Param, PipelineRunSpec},
     },
     steps,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Why a run cannot start: the reason of its condition, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +68,7 @@ pub fn resolve(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Resolve
     if let Some(timeout) = &run.timeout {
         spec.timeout.clone_from(timeout);
     }
-    check(&spec)?;
+    steps::pipeline::check(&spec).map_err(|error| Refusal::new(error.reason, error.message))?;
     check_breakpoint(run, &spec)?;
     Ok(Resolved { spec, params })
 }
@@ -165,131 +164,6 @@ fn override_env(env: &mut Vec<EnvVar>, over: &[EnvVar]) {
     env.extend_from_slice(over);
 }
 
-/// What the schema cannot say of a pipeline.
-///
-/// # Errors
-/// The first fault found, with its path.
-pub fn check(spec: &PipelineSpec) -> Result<(), Refusal> {
-    check_images(spec)?;
-    check_services(spec)?;
-    check_durations(spec)?;
-    check_not_yet(spec)?;
-    for (after, index, step) in indexed_steps(spec) {
-        let path = format!("{}[{index}]", if after { "afterSteps" } else { "steps" });
-        check_step(&path, spec, step)?;
-    }
-    Ok(())
-}
-
-fn indexed_steps(spec: &PipelineSpec) -> impl Iterator<Item = (bool, usize, &crate::api::Step)> {
-    let steps = spec.steps.iter().enumerate().map(|(i, s)| (false, i, s));
-    steps.chain(spec.after_steps.iter().enumerate().map(|(i, s)| (true, i, s)))
-}
-
-fn check_step(path: &str, spec: &PipelineSpec, step: &crate::api::Step) -> Result<(), Refusal> {
-    let not_yet = |field: &str| {
-        Refusal::new(
-            reason::INVALID_PIPELINE,
-            format!("{path}.{field}: this version of Windlass cannot carry it out yet; leave it out"),
-        )
-    };
-    match step.kind() {
-        None => Err(Refusal::new(
-            reason::INVALID_PIPELINE,
-            format!(
-                "{path}: set exactly one of script, dockerPush, dockerScratchPush, storeContainer, watch and shell"
-            ),
-        )),
-        Some(StepKind::Script(_)) => Ok(()),
-        Some(StepKind::Shell(shell)) => crate::steps::shell::words(&format!("{path}.shell"), shell)
-            .map(|_| ())
-            .map_err(|e| Refusal::new(e.reason, e.message)),
-        Some(StepKind::DockerPush(push)) => {
-            let path = format!("{path}.dockerPush");
-            steps::docker_push::check(&path, push)
-                .and_then(|()| steps::logins::check(&path, spec, step, push))
-                .map_err(|e| Refusal::new(e.reason, e.message))
-        }
-        Some(StepKind::DockerScratchPush(scratch)) => {
-            let path = format!("{path}.dockerScratchPush");
-            steps::docker_push::scratch::check(&path, scratch)
-                .and_then(|()| steps::logins::check(&path, spec, step, &scratch.push))
-                .map_err(|e| Refusal::new(e.reason, e.message))
-        }
-        Some(StepKind::Watch(watch)) => {
-            steps::watch::check(&format!("{path}.watch"), watch).map_err(|e| Refusal::new(e.reason, e.message))
-        }
-        Some(kind @ StepKind::StoreContainer(_)) => Err(not_yet(kind.name())),
-    }
-}
-
-/// Fields whose work is not there yet.
-fn check_not_yet(spec: &PipelineSpec) -> Result<(), Refusal> {
-    let refuse = |path: String| {
-        Refusal::new(
-            reason::INVALID_PIPELINE,
-            format!("{path}: this version of Windlass cannot carry it out yet; leave it out"),
-        )
-    };
-    for (set, path) in [
-        (!spec.caches.is_empty(), "caches"),
-        (!spec.artifacts.is_empty(), "artifacts"),
-        (matches!(&spec.source, Some(Source { image: Some(_), .. })), "source.image"),
-    ] {
-        if set {
-            return Err(refuse(path.to_owned()));
-        }
-    }
-    match indexed_steps(spec).find(|(_, _, s)| s.when.is_some()) {
-        Some((after, i, _)) => Err(refuse(format!("{}[{i}].when", if after { "afterSteps" } else { "steps" }))),
-        None => Ok(()),
-    }
-}
-
-fn check_images(spec: &PipelineSpec) -> Result<(), Refusal> {
-    let images = std::iter::once(("box.image".to_owned(), &spec.box_.image))
-        .chain(spec.services.iter().enumerate().map(|(i, s)| (format!("services[{i}].image"), &s.image)));
-    for (path, image) in images {
-        image_name(image)
-            .map_err(|why| Refusal::new(reason::INVALID_IMAGE_NAME, format!("{path} {image:?}: {why}")))?;
-    }
-    Ok(())
-}
-
-/// The grammar of an image reference (OCI distribution specification, "Pulling manifests").
-fn image_name(image: &str) -> Result<(), &'static str> {
-    if image.contains(char::is_whitespace) {
-        return Err("it holds a space");
-    }
-    match oci_spec::distribution::Reference::try_from(image) {
-        Ok(_) => Ok(()),
-        Err(_)
-            if image.split(['@', ':']).next().is_some_and(|name| name.contains(|c: char| c.is_ascii_uppercase())) =>
-        {
-            Err("repository names are lower-case")
-        }
-        Err(_) => Err("it is not an image reference such as debian:12 or registry.example.com/team/app:1.0"),
-    }
-}
-
-fn check_services(spec: &PipelineSpec) -> Result<(), Refusal> {
-    let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
-    for (i, service) in spec.services.iter().enumerate() {
-        let own: BTreeSet<u16> = service.ports.iter().copied().collect();
-        for port in own {
-            if let Some(other) = taken.insert(port, &service.name) {
-                return Err(Refusal::new(
-                    reason::INVALID_PIPELINE,
-                    format!(
-                        "services[{i}].ports: {port} is already taken by service {other}; all services share one network"
-                    ),
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Breakpoints are before steps that there are.
 fn check_breakpoint(run: &PipelineRunSpec, spec: &PipelineSpec) -> Result<(), Refusal> {
     let Some(breakpoint) = &run.breakpoint else { return Ok(()) };
@@ -301,24 +175,6 @@ fn check_breakpoint(run: &PipelineRunSpec, spec: &PipelineSpec) -> Result<(), Re
         )),
         None => Ok(()),
     }
-}
-
-fn check_durations(spec: &PipelineSpec) -> Result<(), Refusal> {
-    let own =
-        [("timeout", &spec.timeout), ("stepTimeout", &spec.step_timeout), ("noOutputTimeout", &spec.no_output_timeout)]
-            .map(|(path, text)| (path.to_owned(), text));
-    let steps = indexed_steps(spec).filter_map(|(after, i, s)| {
-        Some((format!("{}[{i}].timeout", if after { "afterSteps" } else { "steps" }), s.timeout.as_ref()?))
-    });
-    let services = spec
-        .services
-        .iter()
-        .enumerate()
-        .filter_map(|(i, s)| Some((format!("services[{i}].readiness.within"), &s.readiness.as_ref()?.within)));
-    for (path, text) in own.into_iter().chain(steps).chain(services) {
-        duration::parse(text).map_err(|why| Refusal::new(reason::INVALID_PIPELINE, format!("{path}: {why}")))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
