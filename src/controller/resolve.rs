@@ -13,7 +13,6 @@ use crate::{
     },
     steps,
 };
-use std::collections::BTreeMap;
 
 /// Why a run cannot start: the reason of its condition, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub fn resolve(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Resolve
         ));
     }
     let params = params(run, pipeline)?;
-    let mut spec = substitute(pipeline, &params)?;
+    let mut spec = steps::params::replace(pipeline, &params).map_err(refused)?;
     override_env(&mut spec.env, &run.env);
     if let Some(source) = &run.source {
         spec.source = Some(source.clone());
@@ -68,9 +67,13 @@ pub fn resolve(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Resolve
     if let Some(timeout) = &run.timeout {
         spec.timeout.clone_from(timeout);
     }
-    steps::pipeline::check(&spec).map_err(|error| Refusal::new(error.reason, error.message))?;
+    steps::pipeline::check(&spec).map_err(refused)?;
     check_breakpoint(run, &spec)?;
     Ok(Resolved { spec, params })
+}
+
+fn refused(error: steps::StepError) -> Refusal {
+    Refusal::new(error.reason, error.message)
 }
 
 /// Values of all parameters: the run's, else the defaults.
@@ -100,62 +103,6 @@ fn params(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Vec<Param>, 
         }
     };
     pipeline.params.iter().map(value_of).collect()
-}
-
-/// Replaces `$(params.x)` in all strings but names.
-fn substitute(pipeline: &PipelineSpec, params: &[Param]) -> Result<PipelineSpec, Refusal> {
-    let values: BTreeMap<&str, &str> = params.iter().map(|p| (p.name.as_str(), p.value.as_str())).collect();
-    let invalid = |message: String| Refusal::new(reason::INVALID_PIPELINE, message);
-    let mut json = serde_json::to_value(pipeline).map_err(|e| invalid(e.to_string()))?;
-    if let Some(fields) = json.as_object_mut() {
-        for (key, value) in fields.iter_mut().filter(|(key, _)| *key != "params") {
-            substitute_value(value, key, &values)?;
-        }
-    }
-    serde_json::from_value(json).map_err(|e| invalid(format!("after parameters were replaced: {e}")))
-}
-
-fn substitute_value(value: &mut serde_json::Value, path: &str, params: &BTreeMap<&str, &str>) -> Result<(), Refusal> {
-    match value {
-        serde_json::Value::String(text) if text.contains("$(params.") => {
-            *text = substitute_text(text, path, params)?;
-        }
-        serde_json::Value::Array(items) => {
-            for (i, item) in items.iter_mut().enumerate() {
-                substitute_value(item, &format!("{path}[{i}]"), params)?;
-            }
-        }
-        serde_json::Value::Object(fields) => {
-            for (key, field) in fields.iter_mut().filter(|(key, _)| *key != "name") {
-                substitute_value(field, &format!("{path}.{key}"), params)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn substitute_text(text: &str, path: &str, params: &BTreeMap<&str, &str>) -> Result<String, Refusal> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("$(params.") {
-        out.push_str(before);
-        let (name, tail) = after.split_once(')').ok_or_else(|| {
-            Refusal::new(reason::INVALID_PARAM, format!("{path}: $(params. is not closed by a parenthesis"))
-        })?;
-        let value = params.get(name).ok_or_else(|| {
-            let known = params.keys().copied().collect::<Vec<_>>().join(", ");
-            let known = if known.is_empty() { "none".to_owned() } else { known };
-            Refusal::new(
-                reason::INVALID_PARAM,
-                format!("{path}: $(params.{name}) is not a parameter of the pipeline; it has: {known}"),
-            )
-        })?;
-        out.push_str(value);
-        rest = tail;
-    }
-    out.push_str(rest);
-    Ok(out)
 }
 
 /// The run's variables win over the pipeline's of the same name.

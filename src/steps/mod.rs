@@ -12,6 +12,7 @@ pub mod expand;
 pub mod grammar;
 pub mod image_config;
 pub mod logins;
+pub mod params;
 pub mod pipeline;
 pub mod shell;
 pub mod watch;

@@ -6,12 +6,7 @@
 //! **Invariant:** as that of the folder. A field that this version cannot carry out is refused, never ignored.
 
 use super::{StepError, docker_push, logins, shell, watch};
-use crate::api::{
-    PipelineSpec, Step, StepKind,
-    condition::reason,
-    duration,
-    pipeline::Source,
-};
+use crate::api::{PipelineSpec, Step, StepKind, condition::reason, duration, pipeline::Source};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Refuses a pipeline.
@@ -61,8 +56,7 @@ fn check_step(path: &str, spec: &PipelineSpec, step: &Step) -> Result<(), StepEr
         }
         Some(StepKind::DockerScratchPush(scratch)) => {
             let path = format!("{path}.dockerScratchPush");
-            docker_push::scratch::check(&path, scratch)
-                .and_then(|()| logins::check(&path, spec, step, &scratch.push))
+            docker_push::scratch::check(&path, scratch).and_then(|()| logins::check(&path, spec, step, &scratch.push))
         }
         Some(StepKind::Watch(step)) => watch::check(&format!("{path}.watch"), step),
         Some(kind @ StepKind::StoreContainer(_)) => Err(not_yet(kind.name())),
@@ -156,4 +150,3 @@ fn check_durations(spec: &PipelineSpec) -> Result<(), StepError> {
     }
     Ok(())
 }
-

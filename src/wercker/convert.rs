@@ -144,7 +144,8 @@ impl Converter<'_> {
         object.text("kind", "Pipeline");
         let mut metadata = Map::default();
         if name != written {
-            metadata.note(format!("{written} in {}; names here are lower-case letters, digits and -", self.options.file));
+            metadata
+                .note(format!("{written} in {}; names here are lower-case letters, digits and -", self.options.file));
         }
         metadata.text("name", name);
         object.put("metadata", super::out::Out::Map(metadata));

@@ -21,8 +21,8 @@ pub(super) enum Takes {
 pub(super) struct Internal {
     /// Its id without `internal/`.
     pub(super) id: &'static str,
-    /// What it takes.
-    pub(super) properties: &'static [(&'static str, Takes)],
+    /// What it takes, in one list or several.
+    properties: &'static [&'static [(&'static str, Takes)]],
     /// What it cannot do without.
     pub(super) required: &'static [&'static str],
 }
@@ -59,44 +59,31 @@ pub(super) fn login_keys() -> impl Iterator<Item = &'static str> {
     LOGIN.iter().map(|(name, _)| *name).filter(|name| is_login(name))
 }
 
-const PUSH: [(&str, Takes); 32] = {
-    let own = [
-        ("repository", Text),
-        ("tag", Words),
-        ("ports", Words),
-        ("volumes", Words),
-        ("working-dir", Text),
-        ("author", Text),
-        ("message", Text),
-        ("user", Text),
-        ("stopsignal", Text),
-        ("cmd", Words),
-        ("entrypoint", Words),
-        ("env", Pairs),
-        ("labels", Pairs),
-        ("disable-sync", Truth),
-        ("image-name", Text),
-    ];
-    let mut all = [("", Text); 32];
-    let mut at = 0;
-    while at < LOGIN.len() + own.len() {
-        // Constants are made by hand: iterators cannot run here.
-        #[expect(clippy::indexing_slicing, reason = "the compiler runs it, and would say so")]
-        {
-            all[at] = if at < own.len() { own[at] } else { LOGIN[at - own.len()] };
-        }
-        at += 1;
-    }
-    all
-};
+const PUSH: [(&str, Takes); 15] = [
+    ("repository", Text),
+    ("tag", Words),
+    ("ports", Words),
+    ("volumes", Words),
+    ("working-dir", Text),
+    ("author", Text),
+    ("message", Text),
+    ("user", Text),
+    ("stopsignal", Text),
+    ("cmd", Words),
+    ("entrypoint", Words),
+    ("env", Pairs),
+    ("labels", Pairs),
+    ("disable-sync", Truth),
+    ("image-name", Text),
+];
 
 /// All internal steps.
 pub(super) const INTERNAL: [Internal; 9] = [
-    Internal { id: "docker-push", properties: &PUSH, required: &["repository"] },
-    Internal { id: "docker-scratch-push", properties: &PUSH, required: &["repository"] },
+    Internal { id: "docker-push", properties: &[&PUSH, &LOGIN], required: &["repository"] },
+    Internal { id: "docker-scratch-push", properties: &[&PUSH, &LOGIN], required: &["repository"] },
     Internal {
         id: "docker-build",
-        properties: &[
+        properties: &[&[
             ("image-name", Text),
             ("dockerfile", Text),
             ("context", Text),
@@ -108,18 +95,18 @@ pub(super) const INTERNAL: [Internal; 9] = [
             ("squash", Truth),
             ("registry-auth-config", Text),
             ("disable-sync", Truth),
-        ],
+        ]],
         required: &["image-name"],
     },
     Internal { id: "store-container", properties: &[], required: &[] },
     Internal {
         id: "publish-step",
-        properties: &[("owner", Text), ("endpoint", Text), ("auth-token", Text), ("path", Text), ("private", Truth)],
+        properties: &[&[("owner", Text), ("endpoint", Text), ("auth-token", Text), ("path", Text), ("private", Truth)]],
         required: &[],
     },
     Internal {
         id: "docker-run",
-        properties: &[
+        properties: &[&[
             ("image", Text),
             ("cmd", Words),
             ("entrypoint", Words),
@@ -131,13 +118,20 @@ pub(super) const INTERNAL: [Internal; 9] = [
             ("password", Text),
             ("registry", Text),
             ("disable-sync", Truth),
-        ],
+        ]],
         required: &["name", "image"],
     },
     Internal { id: "docker-kill", properties: &[], required: &["name"] },
-    Internal { id: "watch", properties: &[("code", Text), ("reload", Truth)], required: &["code"] },
-    Internal { id: "shell", properties: &[("code", Text), ("cmd", Words)], required: &[] },
+    Internal { id: "watch", properties: &[&[("code", Text), ("reload", Truth)]], required: &["code"] },
+    Internal { id: "shell", properties: &[&[("code", Text), ("cmd", Words)]], required: &[] },
 ];
+
+impl Internal {
+    /// What it takes.
+    pub(super) fn properties(&self) -> impl Iterator<Item = (&'static str, Takes)> {
+        self.properties.iter().copied().flatten().copied()
+    }
+}
 
 /// An internal step by its id without `internal/`.
 pub(super) fn find(id: &str) -> Option<&'static Internal> {
@@ -149,12 +143,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_push_takes_its_own_properties_and_all_logins() {
-        let names: Vec<&str> = PUSH.iter().map(|(name, _)| *name).collect();
-        assert!(names.iter().all(|name| !name.is_empty()));
-        for name in ["repository", "image-name", "username", "azure-login-server"] {
-            assert_eq!(names.iter().filter(|known| **known == name).count(), 1, "{name}");
+    fn no_step_takes_a_property_twice() {
+        for internal in &INTERNAL {
+            let names: Vec<&str> = internal.properties().map(|(name, _)| name).collect();
+            let unique: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+            assert_eq!(names.len(), unique.len(), "{}", internal.id);
         }
+        let push: Vec<&str> = find("docker-push").unwrap().properties().map(|(name, _)| name).collect();
+        assert!(["repository", "image-name", "username", "azure-login-server"].iter().all(|name| push.contains(name)));
         assert!(is_login("password") && !is_login("email") && !is_login("tag"));
     }
 }

@@ -185,7 +185,8 @@ fn is_block(text: &str) -> bool {
 }
 
 fn is_printable(c: char) -> bool {
-    matches!(c, ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..) && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+    matches!(c, ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
 fn inline(value: &Out) -> String {
@@ -279,7 +280,9 @@ mod tests {
 
     #[test]
     fn texts_that_look_like_something_else_stay_texts() {
-        for text in ["", "yes", "NO", "1.10", "0x1", "~", "null", "- a", "# b", "a: b", "a #b", "2026-01-02", "=", ".5", "<<"] {
+        for text in
+            ["", "yes", "NO", "1.10", "0x1", "~", "null", "- a", "# b", "a: b", "a #b", "2026-01-02", "=", ".5", "<<"]
+        {
             let wanted = json!({"k": text, "l": [{"k": text}], "w": [text]});
             assert_eq!(both(text), (wanted.clone(), wanted), "{text:?}");
         }

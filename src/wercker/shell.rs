@@ -9,9 +9,37 @@ use std::collections::BTreeSet;
 
 /// Names that a shell has by itself, or that every box has.
 const OF_SHELLS: [&str; 31] = [
-    "HOME", "PATH", "PWD", "OLDPWD", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "HOSTNAME", "IFS", "PS1", "PS4",
-    "RANDOM", "SECONDS", "LINENO", "PPID", "UID", "EUID", "BASH", "BASH_SOURCE", "BASH_VERSION", "FUNCNAME", "OPTARG",
-    "OPTIND", "REPLY", "PIPESTATUS", "TMPDIR", "CI", "BUILD", "DEPLOY",
+    "HOME",
+    "PATH",
+    "PWD",
+    "OLDPWD",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "LANG",
+    "HOSTNAME",
+    "IFS",
+    "PS1",
+    "PS4",
+    "RANDOM",
+    "SECONDS",
+    "LINENO",
+    "PPID",
+    "UID",
+    "EUID",
+    "BASH",
+    "BASH_SOURCE",
+    "BASH_VERSION",
+    "FUNCNAME",
+    "OPTARG",
+    "OPTIND",
+    "REPLY",
+    "PIPESTATUS",
+    "TMPDIR",
+    "CI",
+    "BUILD",
+    "DEPLOY",
 ];
 
 /// A name and what stands before and after it.
@@ -39,7 +67,8 @@ fn is_name(name: &str) -> bool {
 /// Variables that are read: `$NAME`, `${NAME…`.
 pub(super) fn used(code: &str) -> BTreeSet<&str> {
     let read = |before: &str| {
-        let plain = before.strip_suffix("${").or_else(|| before.strip_suffix("${#")).or_else(|| before.strip_suffix('$'));
+        let plain =
+            before.strip_suffix("${").or_else(|| before.strip_suffix("${#")).or_else(|| before.strip_suffix('$'));
         plain.is_some_and(|before| !before.ends_with('\\'))
     };
     names(code).filter(|(before, name, _)| is_name(name) && read(before)).map(|(_, name, _)| name).collect()
@@ -53,7 +82,8 @@ pub(super) fn assigned(code: &str) -> BTreeSet<&str> {
         let word = line.trim_end();
         let begins = line.is_empty() || line.ends_with([' ', '\t', ';', '&', '|', '(', '`', '{']);
         let sets = begins && (after.starts_with('=') || after.starts_with("+=")) && !after.starts_with("==");
-        let taken = begins && ["for", "read", "read -r", "select", "getopts"].iter().any(|verb| ends_with_word(word, verb));
+        let taken =
+            begins && ["for", "read", "read -r", "select", "getopts"].iter().any(|verb| ends_with_word(word, verb));
         if sets || taken {
             found.insert(name);
         }
@@ -92,10 +122,14 @@ pub(super) fn exports_all(code: &str) -> bool {
 pub(super) fn functions(code: &str) -> BTreeSet<&str> {
     let defined = |before: &str, after: &str| {
         let line = before.rsplit('\n').next().unwrap_or_default();
-        after.trim_start().starts_with("()") && line.trim_end().split([';', '}']).next_back().is_some_and(|l| matches!(l.trim(), "" | "function"))
+        after.trim_start().starts_with("()")
+            && line.trim_end().split([';', '}']).next_back().is_some_and(|l| matches!(l.trim(), "" | "function"))
             || ends_with_word(line.trim_end(), "function")
     };
-    names(code).filter(|(before, name, after)| is_name(name) && defined(before, after)).map(|(_, name, _)| name).collect()
+    names(code)
+        .filter(|(before, name, after)| is_name(name) && defined(before, after))
+        .map(|(_, name, _)| name)
+        .collect()
 }
 
 /// Whether a command is called: a word where a command can begin.
@@ -104,10 +138,14 @@ pub(super) fn calls(code: &str, command: &str) -> bool {
         let line = before.rsplit('\n').next().unwrap_or_default();
         let word = line.trim_end();
         let verbs = ["then", "else", "do", "if", "elif", "while", "until", "!"];
-        word.is_empty() || word.ends_with([';', '&', '|', '(', '{', '`']) || verbs.iter().any(|verb| ends_with_word(word, verb))
+        word.is_empty()
+            || word.ends_with([';', '&', '|', '(', '{', '`'])
+            || verbs.iter().any(|verb| ends_with_word(word, verb))
     };
     names(code).any(|(before, name, after)| {
-        name == command && begins(before) && (after.is_empty() || after.starts_with([' ', '\t', '\n', ';', ')', '&', '|']))
+        name == command
+            && begins(before)
+            && (after.is_empty() || after.starts_with([' ', '\t', '\n', ';', ')', '&', '|']))
     })
 }
 

@@ -138,8 +138,7 @@ impl Diagnostic {
 fn quoted(at: Span, text: &str, label: &str) -> String {
     let Some(line) = text.lines().nth(at.line.saturating_sub(1)) else { return String::new() };
     let column = at.column.saturating_sub(1);
-    let visible = if looks_secret(line) { masked(line) } else { line.to_owned() };
-    let visible: Vec<char> = visible.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let visible: Vec<char> = masked(line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     // A long line is shown around the place.
     let from = if column > SHOWN / 2 && visible.len() > SHOWN { column - SHOWN / 2 } else { 0 };
     let part: String = visible.iter().skip(from).take(SHOWN).collect();
@@ -153,18 +152,23 @@ fn quoted(at: Span, text: &str, label: &str) -> String {
 /// Words of keys whose values are nobody's business.
 const SECRET_WORDS: [&str; 4] = ["password", "secret", "token", "client-id"];
 
-/// Whether a line holds a credential in clear: a key that says so, and a value that is no variable.
-fn looks_secret(line: &str) -> bool {
+/// Where the value of a key begins that looks like a credential.
+fn secret_value(line: &str) -> Option<usize> {
     let lower = line.to_ascii_lowercase();
-    SECRET_WORDS.iter().any(|word| lower.contains(word)) && line.contains([':', '='])
+    let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min()?;
+    let sign = line.get(word..)?.find([':', '='])?;
+    Some(word + sign + 1)
 }
 
-/// A line without what stands after its first colon, variables excepted.
+/// A line without the value of a credential, unless that is a variable.
 fn masked(line: &str) -> String {
-    let Some((key, value)) = line.split_once([':', '=']) else { return line.to_owned() };
-    let written = value.trim().trim_matches(['"', '\'']);
-    let variable = written.starts_with('$') && written.chars().skip(1).all(|c| c.is_alphanumeric() || "_{}".contains(c));
-    if written.is_empty() || variable { line.to_owned() } else { format!("{key}: ***") }
+    let Some((key, value)) = secret_value(line).and_then(|at| line.split_at_checked(at)) else {
+        return line.to_owned();
+    };
+    let written = value.trim().trim_matches(['"', '\'', '}']);
+    let variable =
+        written.starts_with('$') && written.chars().skip(1).all(|c| c.is_alphanumeric() || "_{}".contains(c));
+    if written.is_empty() || variable { line.to_owned() } else { format!("{key} ***") }
 }
 
 /// Without control characters, so that a file cannot steer the terminal.
@@ -290,7 +294,9 @@ mod tests {
     #[test]
     fn a_long_line_is_shown_around_the_place() {
         let text = format!("{}HERE{}", "x".repeat(500), "y".repeat(500));
-        let shown = Diagnostic::error(reason::WRONG_TYPE, "x").at(Span { line: 1, column: 501, width: 4 }, "").render("f", &text);
+        let shown = Diagnostic::error(reason::WRONG_TYPE, "x")
+            .at(Span { line: 1, column: 501, width: 4 }, "")
+            .render("f", &text);
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[2].find("HERE"), lines[3].find("^^^^"));
         assert!(lines[2].len() < 170, "{shown}");

@@ -46,8 +46,19 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Vec<Diagnostic>> {
 
 /// A collection that is being read.
 enum Open {
-    List { at: Span, anchor: usize, items: Vec<Node> },
-    Map { at: Span, anchor: usize, entries: Vec<Entry>, key: Option<(String, Span)>, merged: Vec<Node>, seen: HashMap<String, usize> },
+    List {
+        at: Span,
+        anchor: usize,
+        items: Vec<Node>,
+    },
+    Map {
+        at: Span,
+        anchor: usize,
+        entries: Vec<Entry>,
+        key: Option<(String, Span)>,
+        merged: Vec<Node>,
+        seen: HashMap<String, usize>,
+    },
 }
 
 #[derive(Default)]
@@ -180,10 +191,26 @@ impl Builder<'_> {
     fn opening_quote(&self, at: Span) -> Option<Span> {
         let above = self.lines.iter().enumerate().take(at.line).rev();
         above.take(200).find_map(|(index, line)| {
-            let quotes: Vec<(usize, char)> = line.chars().enumerate().filter(|(_, c)| matches!(c, '"' | '\'')).collect();
+            let quotes: Vec<(usize, char)> =
+                line.chars().enumerate().filter(|(_, c)| matches!(c, '"' | '\'')).collect();
             let (column, quote) = *quotes.first()?;
             let same = quotes.iter().filter(|(_, other)| *other == quote).count();
             (same % 2 == 1).then_some(Span { line: index + 1, column: column + 1, width: 1 })
+        })
+    }
+
+    /// Where the bracket stands that is still open at a place: in the nearest line above that opens more than it closes.
+    fn open_bracket(&self, at: Span) -> Option<Span> {
+        let above = self.lines.iter().enumerate().take(at.line.saturating_sub(1)).rev();
+        above.take(20).find_map(|(index, line)| {
+            let count = |signs: [char; 2]| line.chars().filter(|c| signs.contains(c)).count();
+            let column = line.chars().position(|c| matches!(c, '[' | '{'))?;
+            let quoted = line.contains(['"', '\'', '$']);
+            (!quoted && count(['[', '{']) > count([']', '}'])).then_some(Span {
+                line: index + 1,
+                column: column + 1,
+                width: 1,
+            })
         })
     }
 
@@ -197,7 +224,8 @@ impl Builder<'_> {
             at.column = self.lines.last().map_or(1, |line| line.chars().count() + 1);
         }
         let line = self.lines.get(at.line.saturating_sub(1)).copied().unwrap_or_default();
-        if let Some(tab) = line.find(|c: char| c != ' ').filter(|at| line.get(*at..).is_some_and(|l| l.starts_with('\t')))
+        if let Some(tab) =
+            line.find(|c: char| c != ' ').filter(|at| line.get(*at..).is_some_and(|l| l.starts_with('\t')))
         {
             at.column = tab + 1;
             let fault = Diagnostic::error(reason::YAML_SYNTAX, "a tab cannot indent a line");
@@ -205,6 +233,10 @@ impl Builder<'_> {
         }
         if matches!(error.kind(), ErrorKind::InvalidQuotedScalarIndent | ErrorKind::UnclosedQuotedScalar) {
             at = self.opening_quote(at).unwrap_or(at);
+        }
+        if let Some(open) = self.open_bracket(at) {
+            let fault = Diagnostic::error(reason::YAML_SYNTAX, "a bracket is not closed");
+            return Box::new(fault.at(open, "still open").hint("close every [ with ] and every { with }"));
         }
         let (message, label, hint) = words(error);
         let fault = Diagnostic::error(reason::YAML_SYNTAX, message).at(at, label);
@@ -217,17 +249,22 @@ fn words(error: &ScanError) -> (String, &'static str, &'static str) {
     use ErrorKind as E;
     let list = "write - before each item, all at one indentation";
     match error.kind() {
-        E::UnclosedQuotedScalar | E::DocumentIndicatorInQuotedScalar | E::InvalidQuotedScalarIndent => {
-            ("a quote is not closed".into(), "the text that begins here does not end", "close the quote, or double it within the text")
-        }
+        E::UnclosedQuotedScalar | E::DocumentIndicatorInQuotedScalar | E::InvalidQuotedScalarIndent => (
+            "a quote is not closed".into(),
+            "the text that begins here does not end",
+            "close the quote, or double it within the text",
+        ),
         E::UnclosedFlowCollection { open } => {
             (format!("{open:?} is not closed"), "still open here", "close every [ with ] and every { with }")
         }
         E::MisplacedFlowCollectionEnd | E::MismatchedFlowCollectionEnd { .. } => {
             ("a bracket closes what was not opened".into(), "this one", "close every [ with ] and every { with }")
         }
-        E::ExpectedFlowMappingSeparator | E::ExpectedFlowSequenceSeparator | E::UnexpectedEofFlowSequence
-        | E::UnexpectedEofFlowMapping | E::UnexpectedEofImplicitFlowMapping => {
+        E::ExpectedFlowMappingSeparator
+        | E::ExpectedFlowSequenceSeparator
+        | E::UnexpectedEofFlowSequence
+        | E::UnexpectedEofFlowMapping
+        | E::UnexpectedEofImplicitFlowMapping => {
             ("expected a comma or the closing bracket".into(), "here", "close every [ with ] and every { with }")
         }
         E::ExpectedBlockSequenceEntry => {
@@ -239,7 +276,10 @@ fn words(error: &ScanError) -> (String, &'static str, &'static str) {
         E::ExpectedBlockMappingKey => {
             ("expected a key".into(), "indented as a key, but none", "keys of one map stand at one indentation")
         }
-        E::MappingValueNotAllowed | E::InvalidColonPlacement | E::MappingKeyNotAllowed | E::InvalidMappingValueWhitespace => (
+        E::MappingValueNotAllowed
+        | E::InvalidColonPlacement
+        | E::MappingKeyNotAllowed
+        | E::InvalidMappingValueWhitespace => (
             "a key is not allowed here".into(),
             "this : makes a key of what is before it",
             "put a text that holds ': ' into quotes, and begin keys on lines of their own",
@@ -250,18 +290,25 @@ fn words(error: &ScanError) -> (String, &'static str, &'static str) {
         E::InvalidIndentation | E::InvalidBlockScalarIndent | E::InvalidFlowScalarIndent => {
             ("the indentation fits nothing above".into(), "here", "keys of one map stand at one indentation")
         }
-        E::TabNotAllowed | E::TabInBlockIndentation | E::TabInIndentation | E::TabAtBlockScalarStart | E::TabInPlainScalar => {
-            ("a tab cannot stand here".into(), "here", "indent with spaces")
+        E::TabNotAllowed
+        | E::TabInBlockIndentation
+        | E::TabInIndentation
+        | E::TabAtBlockScalarStart
+        | E::TabInPlainScalar => ("a tab cannot stand here".into(), "here", "indent with spaces"),
+        E::UnknownAnchor => {
+            ("an alias of nothing".into(), "no &anchor of this name stands above", "quote a text that begins with *")
         }
-        E::UnknownAnchor => ("an alias of nothing".into(), "no &anchor of this name stands above", "quote a text that begins with *"),
-        E::UnexpectedCharacter { character } => (
-            format!("a text cannot begin with {character:?}"),
-            "here",
-            "put it into quotes",
-        ),
+        E::UnexpectedCharacter { character } => {
+            (format!("a text cannot begin with {character:?}"), "here", "put it into quotes")
+        }
         E::UnknownQuotedScalarEscape | E::InvalidQuotedScalarHexEscape | E::InvalidUnicodeEscape => {
             ("no such escape in double quotes".into(), "here", "write \\\\ for a backslash, or use single quotes")
         }
+        E::InvalidTrailingDoubleQuotedScalar | E::InvalidTrailingSingleQuotedScalar => (
+            "text follows a closing quote".into(),
+            "the value ended before this",
+            "put the whole value into quotes of the other kind, or write a list",
+        ),
         E::RecursionLimitExceeded => (format!("nested deeper than {MOST_DEPTH} levels"), "", ""),
         _ => (error.info().trim_end_matches('.').to_owned(), "", ""),
     }

@@ -28,10 +28,7 @@ fn nodes_have_positions_and_text_as_written() {
 #[test]
 fn json_is_what_kubectl_reads() {
     let json = one("[yes, 'no', 0o7, -3, .5, ~, '', null, 1e3, -x, 2026-01-02, '1']").json();
-    assert_eq!(
-        json,
-        serde_json::json!([true, "no", "0o7", -3, 0.5, null, "", null, 1000.0, "-x", "2026-01-02", "1"])
-    );
+    assert_eq!(json, serde_json::json!([true, "no", "0o7", -3, 0.5, null, "", null, 1000.0, "-x", "2026-01-02", "1"]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{
         out::{Map, Out, map},
         read::image,
     },
-    Converter, MOST_STEP_NAME, SECRET, slug, unique,
+    Converter, MOST_STEP_NAME, SECRET, from_key, slug, unique,
 };
 use crate::{
     registry::reference::canonical_host,
@@ -93,7 +93,9 @@ fn pull_notes(container: &Container) -> Vec<String> {
     let plain = |text: Option<&str>, otherwise: &str| {
         text.filter(|text| !text.is_empty()).unwrap_or(otherwise).replace('"', "")
     };
-    let server = plain(of("registry"), "https://index.docker.io/v1/");
+    let image = image(container);
+    let host = image.split('/').next().filter(|host| image.contains('/') && host.contains(['.', ':']));
+    let server = plain(of("registry").or(host), "https://index.docker.io/v1/");
     if of("aws-secret-key").is_some() {
         return vec![format!(
             "The login of the box was for AWS. Make the Secret from `aws ecr get-login-password`, or let the nodes pull: \
@@ -118,7 +120,12 @@ pub(super) fn box_(
 ) -> Map {
     let mut out = Map::default();
     if container.url.is_some() {
-        converter.refuse(reason::NOT_IN_CLUSTER, container.at, "a box that is built first", "push it as an image and name that");
+        converter.refuse(
+            reason::NOT_IN_CLUSTER,
+            container.at,
+            "a box that is built first",
+            "push it as an image and name that",
+        );
     }
     out.text("image", image_of(converter, container, params));
     let pulls = [container].into_iter().chain(services).find(|container| !container.login.is_empty());
@@ -134,7 +141,8 @@ pub(super) fn box_(
     shell(converter, container, &mut out);
     for (what, at) in [("ports", container.ports.first()), ("volumes", container.volumes.first())] {
         if let Some(at) = at {
-            let said = format!("{what} of the box were for the command line on your machine; the cluster has none of them.");
+            let said =
+                format!("{what} of the box were for the command line on your machine; the cluster has none of them.");
             let note = converter.lost(at.at, &said);
             out.note(note);
         }
@@ -154,20 +162,29 @@ fn shell(converter: &mut Converter<'_>, container: &Container, out: &mut Map) {
             return;
         }
         if !is_shell {
-            let said = format!("cmd or entrypoint of the box ({program}) is not run: steps need no process of the image to talk to.");
+            let said = format!(
+                "cmd or entrypoint of the box ({program}) is not run: steps need no process of the image to talk to."
+            );
             let note = converter.lost(command.at, &said);
             out.note(note);
         }
     }
 }
 
+/// Whether a variable is one that Wercker's users protected: a parameter could be read in every run.
+fn sounds_secret(variable: &str) -> bool {
+    ["PASS", "SECRET", "TOKEN", "KEY", "PRIVATE"].iter().any(|part| variable.to_ascii_uppercase().contains(part))
+}
+
 fn env(container: &Container, params: &mut Params) -> Vec<Map> {
-    let entry = |(name, value): &(Text, Text), params: &mut Params| {
-        map([("name", name.value.as_str()), ("value", params.replace(&value.value).as_str())])
+    let entry = |(name, value): &(Text, Text), params: &mut Params| match expand::sole_variable(&value.value) {
+        Some(variable) if sounds_secret(variable) => from_key(&name.value, "secretKeyRef", SECRET, variable),
+        _ => map([("name", name.value.as_str()), ("value", params.replace(&value.value).as_str())]),
     };
     // The last of one name wins, as in Wercker.
     let mut seen = BTreeSet::new();
-    let mut kept: Vec<&(Text, Text)> = container.env.iter().rev().filter(|(name, _)| seen.insert(&name.value)).collect();
+    let mut kept: Vec<&(Text, Text)> =
+        container.env.iter().rev().filter(|(name, _)| seen.insert(&name.value)).collect();
     kept.reverse();
     kept.into_iter().map(|pair| entry(pair, params)).collect()
 }
@@ -197,7 +214,8 @@ fn one(
     let slug = if ["localhost", "box", "prepare"].contains(&slug.as_str()) { format!("{slug}-service") } else { slug };
     let name = unique(&slug, MOST_STEP_NAME, names);
     if name != alias {
-        let said = format!("Service {alias} is called {name} here, and its link variables begin with {}_.", link(&name));
+        let said =
+            format!("Service {alias} is called {name} here, and its link variables begin with {}_.", link(&name));
         let note = converter.lost(service.at, &said);
         out.note(note);
     }
@@ -213,7 +231,8 @@ fn one(
     out.note("in Wercker the end of a service did not end the run");
     out.text("onExit", "Ignore");
     if let Some(volume) = service.volumes.first() {
-        let said = format!("Service {name}: volumes were for the command line on your machine; the cluster has none of them.");
+        let said =
+            format!("Service {name}: volumes were for the command line on your machine; the cluster has none of them.");
         let note = converter.lost(volume.at, &said);
         out.note(note);
     }
@@ -241,8 +260,12 @@ fn ports(
     ports.dedup();
     for port in &ports {
         if let Some(other) = taken.insert(*port, name.to_owned()) {
-            let said = format!("services {other} and {name} both listen on port {port}, and share one network in a cluster");
-            let hint = format!("let one of them listen elsewhere, by cmd or env, and give it ports: [\"{}\"]", u32::from(*port) + 1);
+            let said =
+                format!("services {other} and {name} both listen on port {port}, and share one network in a cluster");
+            let hint = format!(
+                "let one of them listen elsewhere, by cmd or env, and give it ports: [\"{}\"]",
+                u32::from(*port) + 1
+            );
             converter.refuse(reason::NOT_IN_CLUSTER, service.at, &said, &hint);
         }
     }

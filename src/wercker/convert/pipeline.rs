@@ -47,11 +47,18 @@ pub(super) fn spec(converter: &mut Converter<'_>, pipeline: &Pipeline, target: O
     let services = if pipeline.box_.is_none() && document.box_.is_none() { &no_services } else { services };
     let mut spec = Map::default();
     if let Some(at) = pipeline.docker {
-        let hint = "use dockerPush for images of the box; a build from a Dockerfile needs a builder such as kaniko or buildah";
-        converter.refuse(reason::NOT_IN_CLUSTER, at, "docker: true gives steps the node's engine, which is root there", hint);
+        let hint =
+            "use dockerPush for images of the box; a build from a Dockerfile needs a builder such as kaniko or buildah";
+        converter.refuse(
+            reason::NOT_IN_CLUSTER,
+            at,
+            "docker: true gives steps the node's engine, which is root there",
+            hint,
+        );
     }
     let box_ = pipeline.box_.as_ref().or(document.box_.as_ref());
-    let box_ = box_.map(|container| containers::box_(converter, container, services, pipeline.base_path.as_ref(), &mut params));
+    let box_ = box_
+        .map(|container| containers::box_(converter, container, services, pipeline.base_path.as_ref(), &mut params));
     let made_services = containers::services(converter, services, &mut params);
     let main = target.map_or(&pipeline.steps, |(_, steps)| steps);
     let made = steps::steps(converter, pipeline, main);
@@ -68,11 +75,16 @@ pub(super) fn spec(converter: &mut Converter<'_>, pipeline: &Pipeline, target: O
         spec.note(note);
     }
     let (before, after): (Vec<Made>, Vec<Made>) = made.into_iter().partition(|made| !made.after);
+    if before.is_empty() && !converter.findings.has_errors() {
+        let said = format!("pipeline {} has no step that a cluster can run", pipeline.name.value);
+        converter.refuse(reason::NOT_IN_CLUSTER, pipeline.name.at, &said, "give it a script step, or take it out");
+    }
     let mut list = Vec::new();
     if let Some(directory) = &document.source_dir {
-        let mut first = map([("name", "source-dir")]);
-        let code = format!("export WERCKER_SOURCE_DIR=\"$WERCKER_ROOT\"/{}\ncd \"$WERCKER_SOURCE_DIR\"\n", quoted(&directory.value));
-        first.note("source-dir: the whole source is there, and steps start in this directory of it");
+        let mut first = Map::default();
+        let code = format!("export WERCKER_SOURCE_DIR=\"$WERCKER_ROOT\"/{}\n", quoted(&directory.value));
+        first.note("source-dir: the whole source is there, and the other steps run in this directory of it");
+        first.text("name", "source-dir");
         first.text("script", code);
         list.push(first);
     }
@@ -119,8 +131,10 @@ fn source(converter: &mut Converter<'_>, spec: &mut Map) {
 fn env(pipeline: &Pipeline, target: Option<&(Text, Vec<Step>)>, made: &[Made], spec: &mut Map) {
     let mut list = Vec::new();
     if pipeline.name.value == "deploy" || target.is_some() {
-        let mut entry = map([("name", "DEPLOY"), ("value", "true")]);
+        let mut entry = Map::default();
         entry.note("$CI and $BUILD are set here as well");
+        entry.text("name", "DEPLOY");
+        entry.text("value", "true");
         list.push(entry);
     }
     if let Some((target, _)) = target {
@@ -143,7 +157,8 @@ fn variables(converter: &mut Converter<'_>, pipeline: &Pipeline, services: Vec<S
     let mut outside = BTreeSet::new();
     for made in made {
         set.extend(shell::assigned(&made.code).into_iter().map(str::to_owned));
-        let used = shell::used(&made.code).into_iter().chain(made.texts.iter().flat_map(|text| expand::variables(text)));
+        let used =
+            shell::used(&made.code).into_iter().chain(made.texts.iter().flat_map(|text| expand::variables(text)));
         for name in used.filter(|name| !set.contains(*name) && !shell::is_known(name)) {
             // Names in small letters are a script's own, as a rule, and link variables come from services.
             let linked = services.iter().any(|alias| name.starts_with(&format!("{}_", containers::link(alias))));
@@ -153,7 +168,9 @@ fn variables(converter: &mut Converter<'_>, pipeline: &Pipeline, services: Vec<S
         }
     }
     for (name, instead) in NO_VARIABLES {
-        let first = made.iter().find(|made| shell::used(&made.code).contains(name) || made.texts.iter().any(|t| expand::variables(t).any(|v| v == name)));
+        let first = made.iter().find(|made| {
+            shell::used(&made.code).contains(name) || made.texts.iter().any(|t| expand::variables(t).any(|v| v == name))
+        });
         if let Some(made) = first {
             let instead = if instead.is_empty() { String::new() } else { format!("; {instead} is the nearest") };
             let note = converter.lost(made.at, &format!("{name} is not set here{instead}."));
@@ -185,12 +202,19 @@ fn session_notes(converter: &mut Converter<'_>, pipeline: &Pipeline, main: &[Ste
     let mut notes = scripts::shared_functions(converter, made);
     let code: String = made.iter().map(|made| made.code.as_str()).collect::<Vec<_>>().join("\n");
     if code.contains("WERCKER_CACHE_DIR") || code.contains("/pipeline/cache") {
-        let at = made.iter().find(|m| m.code.contains("CACHE_DIR") || m.code.contains("/pipeline/cache")).map_or(pipeline.name.at, |m| m.at);
-        notes.push(converter.lost(at, "$WERCKER_CACHE_DIR is an empty directory in each run: caches are not kept yet."));
+        let at = made
+            .iter()
+            .find(|m| m.code.contains("CACHE_DIR") || m.code.contains("/pipeline/cache"))
+            .map_or(pipeline.name.at, |m| m.at);
+        notes
+            .push(converter.lost(at, "$WERCKER_CACHE_DIR is an empty directory in each run: caches are not kept yet."));
     }
     let scratch = main.iter().any(|step| step.is_internal() && step.id == "docker-scratch-push");
     if !scratch && (code.contains("WERCKER_OUTPUT_DIR") || code.contains("/pipeline/output")) {
-        let at = made.iter().find(|m| m.code.contains("OUTPUT_DIR") || m.code.contains("/pipeline/output")).map_or(pipeline.name.at, |m| m.at);
+        let at = made
+            .iter()
+            .find(|m| m.code.contains("OUTPUT_DIR") || m.code.contains("/pipeline/output"))
+            .map_or(pipeline.name.at, |m| m.at);
         let said = "Files in $WERCKER_OUTPUT_DIR end with the run: artifacts are not kept yet, nor handed to the next pipeline.";
         notes.push(converter.lost(at, said));
     }

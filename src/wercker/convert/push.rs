@@ -52,7 +52,10 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
     let mut body = Body::default();
     if let Some(image) = step.property("image-name") {
         let hint = "push the box itself: leave image-name out";
-        let said = format!("{}: image-name is an image of internal/docker-build, which a cluster does not run", step.full_id());
+        let said = format!(
+            "{}: image-name is an image of internal/docker-build, which a cluster does not run",
+            step.full_id()
+        );
         converter.refuse(reason::NOT_IN_CLUSTER, image.name.at, &said, hint);
         return body;
     }
@@ -69,7 +72,9 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
             "tag" => tag(&mut push, &property.value),
             "env" | "labels" => pairs(&mut push, ours, &property.value),
             _ => {
-                if matches!(theirs, "cmd" | "entrypoint") && texts(&property.value).iter().any(|text| text.contains('$')) {
+                if matches!(theirs, "cmd" | "entrypoint")
+                    && texts(&property.value).iter().any(|text| text.contains('$'))
+                {
                     push.note("variables are expanded here when the image is pushed; Wercker left them for the container. Write $$ for a $ that it shall see");
                 }
                 words(&mut push, ours, &property.value);
@@ -146,7 +151,9 @@ fn registry(converter: &mut Converter<'_>, step: &Step, push: &mut Map) {
         converter.refuse(reason::NOT_IN_CLUSTER, registry.at, "the registry wcr.io is gone", hint);
     }
     let repository = step.text("repository").map(|text| text.value).unwrap_or_default();
-    if repository.starts_with(&format!("{host}/")) || host == HUB && !repository.split('/').next().unwrap_or_default().contains('.') {
+    if repository.starts_with(&format!("{host}/"))
+        || host == HUB && !repository.split('/').next().unwrap_or_default().contains('.')
+    {
         return;
     }
     if registry.value.trim_end_matches('/').ends_with("/v1") {
@@ -166,7 +173,8 @@ fn registry(converter: &mut Converter<'_>, step: &Step, push: &mut Map) {
 fn login(converter: &mut Converter<'_>, step: &Step, push: &mut Map, body: &mut Body) {
     let given = |key: &str| step.text(key).filter(|text| !text.value.trim().is_empty());
     if given("aws-secret-key").is_some() {
-        let missing: Vec<&str> = AWS.iter().map(|(theirs, _)| *theirs).filter(|theirs| given(theirs).is_none()).collect();
+        let missing: Vec<&str> =
+            AWS.iter().map(|(theirs, _)| *theirs).filter(|theirs| given(theirs).is_none()).collect();
         if !missing.is_empty() {
             let said = format!("{}: a push to AWS needs {} as well", step.full_id(), missing.join(", "));
             converter.refuse(INVALID_PROPERTY, step.at, &said, "aws-registry-id is the number of the account");

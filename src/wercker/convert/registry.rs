@@ -12,9 +12,7 @@ use super::{
     Converter, LocalStep, step_key,
     steps::Body,
 };
-use crate::{
-    yaml::{Diagnostic, Entry, nearest, reason},
-};
+use crate::yaml::{Diagnostic, Entry, nearest, reason};
 
 /// A step that we have ourselves.
 pub(super) struct Shipped {
@@ -145,12 +143,16 @@ fn missing(step: &Step) -> Diagnostic {
             format!("step {id}: {url} is not there or has no run.sh"),
             "the address is a directory with run.sh".to_owned(),
         ),
-        Some(url) => (format!("step {id}: {url} is not fetched"), "unpack it below .wercker/steps and leave the address out".to_owned()),
+        Some(url) => (
+            format!("step {id}: {url} is not fetched"),
+            "unpack it below .wercker/steps and leave the address out".to_owned(),
+        ),
         None => {
             let instead = INSTEAD.iter().find(|(known, _)| *known == step.id).map(|(_, instead)| (*instead).to_owned());
             let near = nearest(&step.id, SHIPPED.iter().flat_map(|shipped| shipped.names).copied().chain(["script"]));
             let near = near.map(|near| format!("did you mean {near}?"));
-            let general = format!("write what it did as a script step, or put its run.sh into .wercker/steps/{}", step.id);
+            let general =
+                format!("write what it did as a script step, or put its run.sh into .wercker/steps/{}", step.id);
             (format!("step {id} came from Wercker's registry, which is gone"), near.or(instead).unwrap_or(general))
         }
     };
@@ -168,7 +170,7 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
     if let Some(local) = options.local.get(&step_key(step)) {
         return of_files(converter, step, local);
     }
-    match shipped(&step.id).filter(|_| step.url.is_none() && step.owner == "wercker" || step.url.is_none() && shipped(&step.id).is_some()) {
+    match shipped(&step.id).filter(|_| step.url.is_none()) {
         Some(shipped) => ours(converter, step, shipped),
         None => {
             converter.findings.push(missing(step));
@@ -186,9 +188,12 @@ fn ours(converter: &mut Converter<'_>, step: &Step, shipped: &Shipped) -> Body {
             notes.push(format!("its {name} has no use here and is left out"));
         } else if !shipped.properties.contains(&name) {
             let message = format!("step {}: no such property: {name}", step.full_id());
-            let label = nearest(name, shipped.properties.iter().copied()).map_or_else(String::new, |near| format!("did you mean {near}?"));
+            let label = nearest(name, shipped.properties.iter().copied())
+                .map_or_else(String::new, |near| format!("did you mean {near}?"));
             let hint = format!("it takes {}", shipped.properties.join(", "));
-            converter.findings.push(Diagnostic::error(reason::UNKNOWN_KEY, message).at(property.name.at, label).hint(hint));
+            converter
+                .findings
+                .push(Diagnostic::error(reason::UNKNOWN_KEY, message).at(property.name.at, label).hint(hint));
         } else if let Some(text) = property.value.text() {
             // All names of a step read the same variables.
             let id = shipped.names.first().copied().unwrap_or_default();
@@ -196,7 +201,9 @@ fn ours(converter: &mut Converter<'_>, step: &Step, shipped: &Shipped) -> Body {
             code.push('\n');
         } else if !property.value.is_null() {
             let message = format!("step {}: {name} is {}", step.full_id(), property.value.kind());
-            converter.findings.push(Diagnostic::error(reason::WRONG_TYPE, message).at(property.value.at, "expected text"));
+            converter
+                .findings
+                .push(Diagnostic::error(reason::WRONG_TYPE, message).at(property.value.at, "expected text"));
         }
     }
     for required in shipped.required {
@@ -206,13 +213,17 @@ fn ours(converter: &mut Converter<'_>, step: &Step, shipped: &Shipped) -> Body {
         }
     }
     code.push_str(shipped.code);
-    Body { kind: Some(("script", Out::Text(code.clone()))), notes, code, ..Body::default() }
+    // The key is in a variable whose name is a property.
+    let key = step.text("keyname").filter(|_| shipped.names.contains(&"add-ssh-key"));
+    let texts = key.map(|key| format!("${}_PRIVATE", key.value)).into_iter().collect();
+    Body { kind: Some(("script", Out::Text(code.clone()))), notes, code, texts, ..Body::default() }
 }
 
 /// A step whose files are there: what they do, in one script.
 fn of_files(converter: &mut Converter<'_>, step: &Step, local: &LocalStep) -> Body {
     let id = step.full_id();
-    let needs_files = [Some(&local.run), local.init.as_ref()].into_iter().flatten().any(|code| code.contains("WERCKER_STEP_ROOT"));
+    let needs_files =
+        [Some(&local.run), local.init.as_ref()].into_iter().flatten().any(|code| code.contains("WERCKER_STEP_ROOT"));
     if needs_files {
         let others = if local.others.is_empty() { "its directory".to_owned() } else { local.others.join(", ") };
         let message = format!("step {id} reads files of its own ($WERCKER_STEP_ROOT): {others}");
@@ -230,7 +241,9 @@ fn of_files(converter: &mut Converter<'_>, step: &Step, local: &LocalStep) -> Bo
             None if property.value.is_null() => {}
             None => {
                 let message = format!("step {id}: {} is {}", property.name.value, property.value.kind());
-                converter.findings.push(Diagnostic::error(reason::WRONG_TYPE, message).at(property.value.at, "expected text"));
+                converter
+                    .findings
+                    .push(Diagnostic::error(reason::WRONG_TYPE, message).at(property.value.at, "expected text"));
             }
         }
     }
@@ -245,10 +258,10 @@ fn of_files(converter: &mut Converter<'_>, step: &Step, local: &LocalStep) -> Bo
 fn defaults(local: &LocalStep) -> Vec<(String, String)> {
     let documents = local.manifest.as_deref().and_then(|text| crate::yaml::documents(text).ok()).unwrap_or_default();
     let Some(properties) = documents.first().and_then(|manifest| manifest.get("properties")) else { return Vec::new() };
-    let default = |name: &str, node: &crate::yaml::Node| {
-        Some((name.to_owned(), node.get("default")?.text()?.to_owned()))
-    };
-    let of_list = properties.list().unwrap_or_default().iter().filter_map(|item| default(item.get("name")?.text()?, item));
+    let default =
+        |name: &str, node: &crate::yaml::Node| Some((name.to_owned(), node.get("default")?.text()?.to_owned()));
+    let of_list =
+        properties.list().unwrap_or_default().iter().filter_map(|item| default(item.get("name")?.text()?, item));
     let of_map = properties.map().unwrap_or_default().iter();
     of_list.chain(of_map.filter_map(|Entry { key, value, .. }| default(key, value))).collect()
 }

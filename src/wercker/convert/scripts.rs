@@ -43,7 +43,9 @@ pub(super) fn before(code: &str) -> (String, Vec<String>) {
     let (mut lines, mut notes) = (String::new(), Vec::new());
     if code.trim_start().starts_with("#!") {
         lines.push_str("set +e\n");
-        notes.push("a script that began with #! ran without set -e, and in the shell of the box all the same".to_owned());
+        notes.push(
+            "a script that began with #! ran without set -e, and in the shell of the box all the same".to_owned(),
+        );
     }
     let own = shell::functions(code);
     for (name, line) in HELPERS {
@@ -76,7 +78,9 @@ pub(super) fn to_export(codes: &[&str], texts: &[Vec<&str>]) -> Vec<Vec<String>>
         let exported = shell::exported(code);
         let later: BTreeSet<&str> = used.iter().skip(index + 1).flatten().copied().collect();
         let set = shell::assigned(code).into_iter();
-        set.filter(|name| later.contains(name) && !exported.contains(name) && !shell::is_known(name)).map(str::to_owned).collect()
+        set.filter(|name| later.contains(name) && !exported.contains(name) && !shell::is_known(name))
+            .map(str::to_owned)
+            .collect()
     };
     codes.iter().enumerate().map(|(index, code)| one(index, code)).collect()
 }

@@ -24,6 +24,8 @@ pub(super) struct Body {
     pub(super) kind: Option<(&'static str, Out)>,
     /// Above the step.
     pub(super) notes: Vec<String>,
+    /// Where it runs, if not where all do.
+    pub(super) cwd: Option<String>,
     /// Shell code, for scripts.
     pub(super) code: String,
     /// Texts in which variables are expanded.
@@ -41,23 +43,58 @@ pub(super) fn steps(converter: &mut Converter<'_>, pipeline: &Pipeline, main: &[
     let all = main.iter().map(|step| (false, step)).chain(pipeline.after_steps.iter().map(|step| (true, step)));
     let mut bodies: Vec<(bool, &Step, Body)> = Vec::new();
     for (after, step) in all {
-        bodies.push((after, step, body(converter, step)));
+        let mut body = body(converter, step);
+        body.cwd = cwd(step, converter.document.source_dir.is_some());
+        bodies.push((after, step, body));
     }
     let codes: Vec<&str> = bodies.iter().map(|(_, _, body)| body.code.as_str()).collect();
     let texts: Vec<Vec<&str>> =
         bodies.iter().map(|(_, _, body)| body.texts.iter().map(String::as_str).collect()).collect();
     let exports = scripts::to_export(&codes, &texts);
-    let made = bodies.into_iter().zip(exports);
-    made.filter_map(|((after, step, body), exports)| one(step, body, after, &exports, &mut names)).collect()
+    let mut made: Vec<Made> = Vec::new();
+    // What is said of a step that is left out stands at the next, or at the end of the last.
+    let mut left_out = Vec::new();
+    for ((after, step, mut body), exports) in bodies.into_iter().zip(exports) {
+        body.notes.splice(..0, left_out.drain(..));
+        match body.kind.take() {
+            Some(kind) => made.push(one(step, body, kind, after, &exports, &mut names)),
+            None => left_out = body.notes,
+        }
+    }
+    if let Some(last) = made.last_mut() {
+        last.out.notes(left_out);
+    }
+    made
+}
+
+/// Where a step runs. With `source-dir` that is what the first step made of `WERCKER_SOURCE_DIR`.
+fn cwd(step: &Step, source_dir: bool) -> Option<String> {
+    let runs_in_box = !step.is_internal() || matches!(step.id.as_str(), "watch" | "shell");
+    let written = step.cwd.as_ref().map(|cwd| cwd.value.clone()).filter(|_| runs_in_box);
+    match written {
+        Some(cwd) if source_dir && !cwd.starts_with(['/', '$']) => Some(format!("$WERCKER_SOURCE_DIR/{cwd}")),
+        None if source_dir && runs_in_box => Some("$WERCKER_SOURCE_DIR".into()),
+        written => written,
+    }
 }
 
 /// Puts a step together.
-fn one(step: &Step, body: Body, after: bool, exports: &[String], names: &mut BTreeSet<String>) -> Option<Made> {
+fn one(
+    step: &Step,
+    body: Body,
+    (kind, value): (&'static str, Out),
+    after: bool,
+    exports: &[String],
+    names: &mut BTreeSet<String>,
+) -> Made {
     let mut out = Map::default();
     let title = step.title();
     out.notes(body.notes);
     if let Some(checkpoint) = &step.checkpoint {
-        out.note(format!("checkpoint {} is left out: a run can wait before any step, run --breakpoint before:STEP", checkpoint.value));
+        out.note(format!(
+            "checkpoint {} is left out: a run can wait before any step, run --breakpoint before:STEP",
+            checkpoint.value
+        ));
     }
     let base = step.name.as_ref().map_or(step.id.as_str(), |name| name.value.as_str());
     let fallback = slug(&step.id, MOST_STEP_NAME, "step");
@@ -66,8 +103,7 @@ fn one(step: &Step, body: Body, after: bool, exports: &[String], names: &mut BTr
     if let Some(shown) = step.name.as_ref().filter(|shown| shown.value != name) {
         out.text("displayName", shown.value.chars().take(MOST_TITLE).collect::<String>());
     }
-    out.maybe("cwd", step.cwd.as_ref().map(|cwd| cwd.value.clone()));
-    let (kind, value) = body.kind?;
+    out.maybe("cwd", body.cwd);
     let value = match value {
         Out::Text(code) if kind == "script" => {
             let (mut lines, notes) = scripts::before(&code);
@@ -76,12 +112,14 @@ fn one(step: &Step, body: Body, after: bool, exports: &[String], names: &mut BTr
                 out.note("a later step uses what this one sets; Wercker had one shell for all steps");
                 lines.insert_str(0, &format!("export {}\n", exports.join(" ")));
             }
-            Out::Text(lines + &code)
+            // A line alone reads better beside its key.
+            let one_line = lines.is_empty() && code.trim_end().lines().count() == 1;
+            Out::Text(if one_line { code.trim_end().to_owned() } else { lines + &code })
         }
         other => other,
     };
     out.put(kind, value);
-    Some(Made { out, after, at: step.at, title, code: body.code, texts: body.texts, logins: body.logins })
+    Made { out, after, at: step.at, title, code: body.code, texts: body.texts, logins: body.logins }
 }
 
 fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
@@ -96,7 +134,8 @@ fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
         "watch" => watch(converter, step),
         "shell" => shell(step),
         "store-container" => {
-            let said = "internal/store-container is left out: containers cannot be stored yet. Push it with dockerPush.";
+            let said =
+                "internal/store-container is left out: containers cannot be stored yet. Push it with dockerPush.";
             Body { notes: vec![converter.lost(step.at, said)], ..Body::default() }
         }
         id => {
@@ -117,10 +156,9 @@ fn refuse(converter: &mut Converter<'_>, step: &Step, id: &str) {
             "starts a container on the node's engine, which is root there",
             "name its image under services: it starts before the steps, and its name is a host name",
         ),
-        "docker-kill" => (
-            "ends a container that internal/docker-run started",
-            "services end with the run; leave the step out",
-        ),
+        "docker-kill" => {
+            ("ends a container that internal/docker-run started", "services end with the run; leave the step out")
+        }
         _ => (
             "sends a step to Wercker's registry, which is gone",
             "keep the step's script in your source and call it from a script step",
@@ -156,12 +194,13 @@ fn watch(converter: &Converter<'_>, step: &Step) -> Body {
     let box_ = converter.document.box_.as_ref();
     let ports = box_.iter().flat_map(|container| &container.ports);
     let ports = ports.filter_map(|port| port.value.rsplit(':').next()?.split('/').next()?.parse::<u16>().ok());
-    let ports: Vec<(Vec<String>, Out)> = ports.take(20).map(|port| (Vec::new(), Out::Number(i64::from(port)))).collect();
+    let ports: Vec<(Vec<String>, Out)> =
+        ports.take(20).map(|port| (Vec::new(), Out::Number(i64::from(port)))).collect();
     if !ports.is_empty() {
         watch.note("ports of the box");
         watch.put("ports", Out::List(ports));
     }
-    let notes = vec!["waits until you say so: windlass finish RUN, or Ctrl-C does it in Wercker".to_owned()];
+    let notes = vec!["ends when you say so, windlass finish RUN; in Wercker Ctrl-C did it".to_owned()];
     Body { kind: Some(("watch", Out::Map(watch))), notes, code, ..Body::default() }
 }
 

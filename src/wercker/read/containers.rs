@@ -22,6 +22,11 @@ pub(super) fn container(finder: &mut Finder, what: &str, node: &Node) -> Option<
     let mut container = Container { at: node.at, ..Container::default() };
     match node.map() {
         Some(entries) => entries.iter().for_each(|entry| field(finder, what, entry, &mut container)),
+        None if node.list().is_some() => {
+            let said = format!("{what} is a list");
+            finder.error(reason::WRONG_TYPE, node.at, &said, "expected an image, or a map with id", None);
+            return None;
+        }
         None => container.id = finder.text(what, node)?,
     }
     if container.id.value.is_empty() && container.url.is_none() {
@@ -101,7 +106,11 @@ fn env(finder: &mut Finder, what: &str, node: &Node) -> Vec<(Text, Text)> {
         for entry in finder.map(what, node).unwrap_or_default() {
             let name = Text { value: entry.key.clone(), at: entry.key_at };
             let empty = Text { value: String::new(), at: entry.value.at };
-            let value = if entry.value.is_null() { Some(empty) } else { finder.text(&format!("{what}.{}", entry.key), &entry.value) };
+            let value = if entry.value.is_null() {
+                Some(empty)
+            } else {
+                finder.text(&format!("{what}.{}", entry.key), &entry.value)
+            };
             pairs.extend(value.map(|value| (name, value)));
         }
     }
@@ -110,7 +119,13 @@ fn env(finder: &mut Finder, what: &str, node: &Node) -> Vec<(Text, Text)> {
             name.value.make_ascii_uppercase();
         } else {
             let said = format!("{what}: {:?} is no name of a variable", name.value);
-            finder.error(reason::WRONG_TYPE, name.at, &said, "expected letters, digits and _, without WINDLASS_ before them", None);
+            finder.error(
+                reason::WRONG_TYPE,
+                name.at,
+                &said,
+                "expected letters, digits and _, without WINDLASS_ before them",
+                None,
+            );
         }
     }
     pairs
@@ -127,7 +142,13 @@ fn ports(finder: &mut Finder, what: &str, node: &Node) -> Vec<Text> {
             && (outer.is_empty() || outer.parse::<u16>().is_ok());
         if !right && !expand::has_variables(&port.value) {
             let said = format!("{what}: {:?} is not a port", port.value);
-            finder.error(reason::WRONG_TYPE, port.at, &said, "expected NUMBER, HOST:NUMBER or IP:HOST:NUMBER, and /tcp or /udp", None);
+            finder.error(
+                reason::WRONG_TYPE,
+                port.at,
+                &said,
+                "expected NUMBER, HOST:NUMBER or IP:HOST:NUMBER, and /tcp or /udp",
+                None,
+            );
         }
     }
     ports

@@ -47,7 +47,10 @@ impl Finder {
     pub(super) fn truth(&mut self, what: &str, node: &Node) -> Option<bool> {
         let found = node.text().and_then(truth);
         if found.is_none() {
-            let message = format!("{what}: {} is no truth value", node.text().map_or(node.kind().to_owned(), |t| format!("{t:?}")));
+            let message = format!(
+                "{what}: {} is no truth value",
+                node.text().map_or(node.kind().to_owned(), |t| format!("{t:?}"))
+            );
             self.error(reason::WRONG_TYPE, node.at, &message, "expected true or false", None);
         }
         found

@@ -62,7 +62,8 @@ fn step(finder: &mut Finder, what: &str, node: &Node) -> Option<Step> {
             // Two steps in one item, or properties at two indentations.
             if let Some(extra) = others.first() {
                 let said = format!("{what}: {} beside step {} and its properties", extra.key, id.value);
-                let hint = format!("a step of its own begins with - ; a property of {} is indented as the others", id.value);
+                let hint =
+                    format!("a step of its own begins with - ; a property of {} is indented as the others", id.value);
                 finder.error(reason::INVALID_STEP, extra.key_at, &said, "neither a step nor a property", Some(hint));
             }
             finish(finder, what, id, below)
@@ -88,16 +89,8 @@ fn step(finder: &mut Finder, what: &str, node: &Node) -> Option<Step> {
 
 fn finish(finder: &mut Finder, what: &str, id: Text, entries: &[Entry]) -> Option<Step> {
     let (owner, name, url) = split_id(&id.value);
-    let mut step = Step {
-        at: id.at,
-        owner,
-        id: name,
-        url,
-        name: None,
-        cwd: None,
-        checkpoint: None,
-        properties: Vec::new(),
-    };
+    let mut step =
+        Step { at: id.at, owner, id: name, url, name: None, cwd: None, checkpoint: None, properties: Vec::new() };
     if step.id.is_empty() || step.id.contains(char::is_whitespace) {
         let said = format!("{what}: {:?} is no step", id.value);
         finder.error(reason::INVALID_STEP, id.at, &said, "expected [OWNER/]NAME[@VERSION]", None);
@@ -143,7 +136,10 @@ fn plain_step(finder: &mut Finder, shown: &str, step: &Step) {
         }
     }
     let code = step.property("code").and_then(|code| code.value.text()).unwrap_or_default();
-    if step.is_script() && code.trim().is_empty() && step.property("code").is_none_or(|code| code.value.text().is_some() || code.value.is_null()) {
+    if step.is_script()
+        && code.trim().is_empty()
+        && step.property("code").is_none_or(|code| code.value.text().is_some() || code.value.is_null())
+    {
         let near = step.properties.iter().find(|p| nearest(&p.name.value, ["code"]).is_some());
         let (at, label) = near.map_or((step.at, "expected code"), |p| (p.name.at, "did you mean code?"));
         finder.error(reason::INVALID_STEP, at, &format!("{shown} has no code"), label, Some("code: echo hello".into()));
@@ -160,12 +156,12 @@ fn internal_step(finder: &mut Finder, shown: &str, step: &mut Step) {
     };
     for property in &step.properties {
         let name = property.name.value.as_str();
-        let Some((_, takes)) = known.properties.iter().find(|(known, _)| *known == name) else {
+        let Some((_, takes)) = known.properties().find(|(known, _)| *known == name) else {
             let entry = Entry { key: name.to_owned(), key_at: property.name.at, value: property.value.clone() };
-            finder.unknown(shown, &entry, nearest(name, known.properties.iter().map(|(name, _)| *name).chain(["name"])));
+            finder.unknown(shown, &entry, nearest(name, known.properties().map(|(name, _)| name).chain(["name"])));
             continue;
         };
-        value(finder, &format!("{shown}: {name}"), property, *takes);
+        value(finder, &format!("{shown}: {name}"), property, takes);
     }
     for required in known.required {
         let given = if *required == "name" { step.name.is_some() } else { step.property(required).is_some() };

@@ -43,8 +43,12 @@ fn workflow(finder: &mut Finder, node: &Node, document: &Document) -> Option<Wor
     };
     let what = format!("workflow {}", name.value);
     let items = node.get("pipelines").and_then(|list| finder.list(&format!("{what}: pipelines"), list));
-    let nodes: Vec<WorkflowNode> =
-        items.unwrap_or_default().iter().take(MOST_ENTRIES).filter_map(|item| workflow_node(finder, &what, item)).collect();
+    let nodes: Vec<WorkflowNode> = items
+        .unwrap_or_default()
+        .iter()
+        .take(MOST_ENTRIES)
+        .filter_map(|item| workflow_node(finder, &what, item))
+        .collect();
     if nodes.is_empty() {
         let hint = Some("pipelines: [{name: build}, {name: deploy, requires: [build]}]".to_owned());
         finder.error(reason::INVALID_WORKFLOW, name.at, &format!("{what} has no pipelines"), "", hint);
@@ -58,7 +62,13 @@ fn workflow(finder: &mut Finder, node: &Node, document: &Document) -> Option<Wor
 fn workflow_node(finder: &mut Finder, what: &str, node: &Node) -> Option<WorkflowNode> {
     if let Some(name) = node.text() {
         let name = Text { value: name.to_owned(), at: node.at };
-        return Some(WorkflowNode { pipeline: name.clone(), name, requires: Vec::new(), artifact: None, env_file: None });
+        return Some(WorkflowNode {
+            pipeline: name.clone(),
+            name,
+            requires: Vec::new(),
+            artifact: None,
+            env_file: None,
+        });
     }
     let entries = finder.map(&format!("{what}: a pipeline"), node)?;
     for entry in entries.iter().filter(|entry| !NODE.contains(&entry.key.as_str())) {
@@ -70,7 +80,13 @@ fn workflow_node(finder: &mut Finder, what: &str, node: &Node) -> Option<Workflo
     let requires = node.get("requires").filter(|list| !list.is_null());
     let requires = requires.map(|list| finder.texts(&format!("{what}: requires"), list)).unwrap_or_default();
     let Some(name) = name.or_else(|| pipeline.clone()) else {
-        finder.error(reason::INVALID_WORKFLOW, node.at, &format!("{what}: a pipeline has no name"), "expected name: NAME", None);
+        finder.error(
+            reason::INVALID_WORKFLOW,
+            node.at,
+            &format!("{what}: a pipeline has no name"),
+            "expected name: NAME",
+            None,
+        );
         return None;
     };
     let pipeline = pipeline.unwrap_or_else(|| name.clone());
@@ -84,9 +100,16 @@ fn judge(finder: &mut Finder, what: &str, nodes: &[WorkflowNode], document: &Doc
     for node in nodes {
         let wanted = node.pipeline.value.as_str();
         if !known.contains(&wanted) {
-            let label = nearest(wanted, known.iter().copied()).map_or_else(String::new, |near| format!("did you mean {near}?"));
+            let label =
+                nearest(wanted, known.iter().copied()).map_or_else(String::new, |near| format!("did you mean {near}?"));
             let hint = (!known.is_empty()).then(|| format!("the file has {}", known.join(", ")));
-            finder.error(PIPELINE_NOT_FOUND, node.pipeline.at, &format!("{what}: no pipeline {wanted:?}"), &label, hint);
+            finder.error(
+                PIPELINE_NOT_FOUND,
+                node.pipeline.at,
+                &format!("{what}: no pipeline {wanted:?}"),
+                &label,
+                hint,
+            );
         }
         if !seen.insert(node.name.value.as_str()) {
             let said = format!("{what}: {} stands twice", node.name.value);
@@ -95,7 +118,8 @@ fn judge(finder: &mut Finder, what: &str, nodes: &[WorkflowNode], document: &Doc
         }
         for required in node.requires.iter().chain(&node.artifact) {
             if !names.contains(&required.value.as_str()) {
-                let said = format!("{what}: {} requires {:?}, which is not in the workflow", node.name.value, required.value);
+                let said =
+                    format!("{what}: {} requires {:?}, which is not in the workflow", node.name.value, required.value);
                 let near = nearest(&required.value, names.iter().copied());
                 let label = near.map_or_else(String::new, |near| format!("did you mean {near}?"));
                 finder.error(reason::INVALID_WORKFLOW, required.at, &said, &label, None);

@@ -21,7 +21,8 @@ fn place(programs: &[&str]) -> tempfile::TempDir {
     fs::create_dir(directory.path().join("bin")).unwrap();
     for program in programs {
         let path = directory.path().join("bin").join(program);
-        fs::write(&path, "#!/bin/sh\necho \"$(basename \"$0\") $*\"\ncase \"$*\" in *--config*) cat ;; esac\n").unwrap();
+        fs::write(&path, "#!/bin/sh\necho \"$(basename \"$0\") $*\"\ncase \"$*\" in *--config*) cat ;; esac\n")
+            .unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     directory
@@ -84,7 +85,11 @@ fn slack_is_told_without_the_address_in_an_argument() {
     for shell in SHELLS {
         let place = place(&["curl"]);
         let url = ("url", "https://hooks.example.com/T0/SECRET");
-        let env = [("WERCKER_RESULT", "failed"), ("WERCKER_FAILED_STEP_DISPLAY_NAME", "say \"hi\""), ("WERCKER_RUN_NAME", "r-1")];
+        let env = [
+            ("WERCKER_RESULT", "failed"),
+            ("WERCKER_FAILED_STEP_DISPLAY_NAME", "say \"hi\""),
+            ("WERCKER_RUN_NAME", "r-1"),
+        ];
         // The channel of the test's own program would be thrown away with its output.
         let curl = place.path().join("bin/curl");
         fs::write(&curl, "#!/bin/sh\n{ echo \"$*\"; cat; } >&2\n").unwrap();
@@ -96,7 +101,10 @@ fn slack_is_told_without_the_address_in_an_argument() {
         assert_eq!(body["channel"], "#builds");
         assert!(body["text"].as_str().unwrap().ends_with("has failed at step say \"hi\""), "{body}");
         let passed = [("WERCKER_RESULT", "passed")];
-        assert_eq!(run(shell, place.path(), "slack-notifier", &[url, ("notify_on", "failed")], &passed), (0, String::new()));
+        assert_eq!(
+            run(shell, place.path(), "slack-notifier", &[url, ("notify_on", "failed")], &passed),
+            (0, String::new())
+        );
     }
 }
 
@@ -107,7 +115,10 @@ fn hosts_are_known_by_their_fingerprint() {
         let bin = place.path().join("bin");
         for (name, code) in [
             ("ssh-keyscan", "#!/bin/sh\necho 'h ssh-rsa one'\necho 'h ssh-rsa two'\n"),
-            ("ssh-keygen", "#!/bin/sh\nfor last; do :; done\ngrep -q two \"$last\" && echo '256 SHA256:wanted h' || echo other\n"),
+            (
+                "ssh-keygen",
+                "#!/bin/sh\nfor last; do :; done\ngrep -q two \"$last\" && echo '256 SHA256:wanted h' || echo other\n",
+            ),
         ] {
             fs::write(bin.join(name), code).unwrap();
             fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
