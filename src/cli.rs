@@ -29,6 +29,9 @@ Examples:
 
 const TOPICS: &str = "Topics: windlass help exit-codes | environment | json | accessibility";
 
+/// Verbs that only the long help lists.
+const RARE: [&str; 3] = ["completion", "version", "help"];
+
 const TEMPLATE: &str = "{about}\n\nUsage: {usage}\n\n{all-args}{after-help}\n";
 const WITH_EXAMPLES: &str = "{about}\n\nUsage: {usage}\n\n{before-help}{all-args}{after-help}\n";
 
@@ -86,7 +89,8 @@ pub fn main() -> ExitCode {
     // Who asks with --help gets the long form; a value that looks like it changes only the form of an error.
     let long = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--help");
     let command = command(program, long);
-    if client::answer_the_shell(&command, &arguments) || client::answer_kubectl(&command, &arguments) {
+    let whole = self::command(program, true);
+    if client::answer_the_shell(&whole, &arguments) || client::answer_kubectl(&whole, &arguments) {
         return ExitCode::SUCCESS;
     }
     let cli = match command.clone().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -143,7 +147,12 @@ fn program(argv0: Option<&std::ffi::OsStr>) -> &'static str {
 fn command(program: &'static str, long: bool) -> clap::Command {
     let command = Cli::command().bin_name(program).display_name("windlass");
     let command = form(command, program, long);
-    command.mut_subcommands(|verb| form(verb, program, long))
+    // A screen has room for the verbs of a working day.
+    let rare = |verb: &clap::Command| !long && RARE.contains(&verb.get_name());
+    command.mut_subcommands(|verb| {
+        let hide = verb.is_hide_set() || rare(&verb);
+        form(verb, program, long).hide(hide)
+    })
 }
 
 fn form(command: clap::Command, program: &str, long: bool) -> clap::Command {
@@ -290,7 +299,21 @@ mod tests {
         for flag in ["--on-interrupt", "--as-group", "--kubeconfig", "--no-headers", "Examples:\n  windlass run -f"] {
             assert!(page("run").contains(flag), "{flag}\n{}", page("run"));
         }
-        for verb in ["run", "status", "list", "logs", "cancel", "retry", "explain", "completion", "version", "help"] {
+        for verb in [
+            "run",
+            "status",
+            "list",
+            "logs",
+            "cancel",
+            "retry",
+            "check",
+            "convert",
+            "init",
+            "explain",
+            "completion",
+            "version",
+            "help",
+        ] {
             let count = page("").lines().filter(|l| l.starts_with(&format!("  {verb} "))).count();
             assert_eq!(count, 1, "{verb}\n{}", page(""));
         }

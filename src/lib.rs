@@ -36,3 +36,7 @@ pub mod serve;
 pub mod steps;
 #[cfg(feature = "full")]
 pub mod telemetry;
+#[cfg(feature = "full")]
+pub mod wercker;
+#[cfg(feature = "full")]
+pub mod yaml;

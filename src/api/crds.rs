@@ -30,6 +30,17 @@ pub fn yaml() -> String {
     format!("{HEAD}{}", documents().map(|(_, body)| body).join("---\n"))
 }
 
+/// The schema of a kind: `Pipeline` or `PipelineRun`.
+#[must_use]
+pub fn schema(kind: &str) -> Option<Value> {
+    let mut crd = match kind {
+        "Pipeline" => definition::<Pipeline>(),
+        "PipelineRun" => definition::<PipelineRun>(),
+        _ => return None,
+    };
+    crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema").map(Value::take)
+}
+
 #[expect(clippy::expect_used, reason = "made of our own types only; a test prints it")]
 fn documents() -> [(&'static str, String); 2] {
     [("pipelines.yaml", definition::<Pipeline>()), ("pipelineruns.yaml", definition::<PipelineRun>())]

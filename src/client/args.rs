@@ -3,9 +3,11 @@
 //! `cli` parses them, `client::main` carries them out. **Invariant:** no verb asks anything on the
 //! terminal; what a verb needs is in its arguments.
 
+mod files;
 mod global;
 mod values;
 
+pub use files::{CheckArgs, ConvertArgs, InitArgs};
 pub use global::{Color, Display, Global, Place, Progress};
 pub(super) use values::PHASES;
 pub use values::{
@@ -48,6 +50,15 @@ pub enum Verb {
     Continue(AskArgs),
     /// End a step that waits to be told, with success
     Finish(AskArgs),
+    /// Check files, start nothing, need nothing
+    #[command(before_long_help = examples::CHECK)]
+    Check(CheckArgs),
+    /// Turn wercker.yml into Pipeline YAML
+    #[command(before_long_help = examples::CONVERT)]
+    Convert(ConvertArgs),
+    /// Write a first pipeline for this project
+    #[command(before_long_help = examples::INIT)]
+    Init(InitArgs),
     /// What a reason means and what to do; works offline
     #[command(before_long_help = examples::EXPLAIN)]
     Explain(ExplainArgs),

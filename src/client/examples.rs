@@ -60,6 +60,27 @@ Examples:
   windlass continue hello-7                    from wherever it waits
   windlass continue hello-7 --step deploy      only if it waits at this step";
 
+/// `check`.
+pub(super) const CHECK: &str = "\
+Examples:
+  windlass check                               wercker.yml and windlass.yaml of this directory
+  windlass check deploy/*.yaml --strict        warnings count as errors
+  windlass check --json | jq 'select(.type==\"diagnostic\")'
+What only the API server can judge is left to: kubectl apply --dry-run=server -f FILE";
+
+/// `convert`.
+pub(super) const CONVERT: &str = "\
+Examples:
+  windlass convert                             read wercker.yml, print Pipelines
+  windlass convert -o windlass.yaml && kubectl apply -f windlass.yaml
+  windlass convert --git https://git.example.com/team/app.git";
+
+/// `init`.
+pub(super) const INIT: &str = "\
+Examples:
+  windlass init                                look at this directory, write windlass.yaml
+  windlass init && windlass check";
+
 /// `explain`.
 pub(super) const EXPLAIN: &str = "\
 Examples:

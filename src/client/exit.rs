@@ -7,7 +7,7 @@
 pub enum Exit {
     /// Did what was asked; the run succeeded.
     Success,
-    /// The run failed.
+    /// The run failed, or `check` found a fault.
     Failed,
     /// Usage or invalid input; nothing was started.
     Usage,
@@ -60,7 +60,7 @@ pub(super) const TOPIC: &str = "\
 Exit codes
 
     0  did what was asked; the run succeeded
-    1  the run failed
+    1  the run failed; check found a fault
     2  usage or invalid input; nothing was started
     3  the run was cancelled
     4  not allowed or not logged in (kubeconfig, RBAC)

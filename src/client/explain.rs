@@ -268,7 +268,37 @@ const ENTRIES: &[Entry] = &[
     // Of the command line.
     (reason::USAGE, "a flag or argument cannot be used so", "see --help of the verb"),
     (reason::YAML_SYNTAX, "the file is not YAML; the message has line and column", "mend the line"),
-    (reason::UNKNOWN_KEY, "a field does not exist, or stands twice", "see kubectl explain pipelinerun.spec"),
+    (
+        reason::UNKNOWN_KEY,
+        "a field does not exist",
+        "see kubectl explain pipelinerun.spec, or the key that the message guesses",
+    ),
+    (reason::DUPLICATE_KEY, "a key or a name stands twice, of which one would be lost", "take one away"),
+    (
+        reason::WRONG_TYPE,
+        "a value is of another kind than its key takes, or out of its range",
+        "write what the message expects",
+    ),
+    (
+        reason::STEP_GONE,
+        "a step came from Wercker's registry, which is gone",
+        "write what the hint says, or put the step's run.sh into .wercker/steps",
+    ),
+    (
+        reason::INVALID_WORKFLOW,
+        "the pipelines of a workflow have no order",
+        "let one begin, and each other require one before it",
+    ),
+    (
+        reason::NOT_IN_CLUSTER,
+        "a wercker.yml asks for what a cluster does not do, most often for the node's engine",
+        "do what the hint says instead",
+    ),
+    (
+        reason::CHANGED,
+        "something of a wercker.yml is left out, or works in another way",
+        "read the comment beside it in the Pipeline",
+    ),
     (reason::UNKNOWN_KIND, "the cluster has no objects of that kind", "check apiVersion and kind"),
     (
         reason::INVALID_STEP,
@@ -279,8 +309,8 @@ const ENTRIES: &[Entry] = &[
     (reason::UNREADABLE_FILE, "the file cannot be read", "check its name and rights"),
     (
         reason::ALREADY_EXISTS,
-        "a run of that name exists; a run is made once",
-        "write metadata.generateName instead of name",
+        "a run or a file of that name exists; a run is made once, and no file is written over",
+        "write metadata.generateName instead of name; move the file away",
     ),
     (
         reason::FIELD_CONFLICT,
@@ -324,7 +354,7 @@ mod tests {
         let module = constants.split("pub mod reason").nth(1).expect("the module of reasons");
         let names: Vec<&str> = module.split("&str = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         assert!(names.len() > 50, "{names:?}");
-        for name in names.into_iter().chain(reason::ALL) {
+        for name in names.into_iter().chain(reason::OURS).chain(reason::ALL) {
             assert!(find(name).is_some(), "{name} is not explained");
         }
     }

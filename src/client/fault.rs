@@ -8,19 +8,16 @@ use super::{
     exit::Exit,
     style::{Sign, paint},
 };
+pub use crate::yaml::nearest;
 
 /// Reasons that only the command line has.
 pub(super) mod reason {
+    pub(crate) use crate::yaml::reason::*;
+
     /// Wrong flags or arguments.
     pub(crate) const USAGE: &str = "Usage";
-    /// The file is not YAML.
-    pub(crate) const YAML_SYNTAX: &str = "YamlSyntax";
-    /// A field that does not exist.
-    pub(crate) const UNKNOWN_KEY: &str = "UnknownKey";
     /// A document of a kind that cannot be run.
     pub(crate) const UNKNOWN_KIND: &str = "UnknownKind";
-    /// A step that is not exactly one thing.
-    pub(crate) const INVALID_STEP: &str = "InvalidStep";
     /// The API server refused the run.
     pub(crate) const INVALID_RUN: &str = "InvalidRun";
     /// The file cannot be read.
@@ -56,14 +53,11 @@ pub(super) mod reason {
     /// Our own output could not be written.
     pub(crate) const OUTPUT_FAILED: &str = "OutputFailed";
 
-    /// All of them.
+    /// Those of this module.
     #[cfg(test)]
-    pub(crate) const ALL: [&str; 22] = [
+    pub(crate) const OURS: [&str; 19] = [
         USAGE,
-        YAML_SYNTAX,
-        UNKNOWN_KEY,
         UNKNOWN_KIND,
-        INVALID_STEP,
         INVALID_RUN,
         UNREADABLE_FILE,
         ALREADY_EXISTS,
@@ -189,40 +183,6 @@ pub(super) fn one_line(text: &str) -> String {
     clean(&text.split(['\n', '\r', '\t']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "))
 }
 
-/// The candidate nearest to what was written, if it is near enough to be meant.
-#[must_use]
-pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (written.chars().count() / 3).clamp(1, 3);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(written, candidate), candidate))
-        .filter(|(distance, _)| (1..=allowed).contains(distance))
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Edit distance, with a swap of neighbours as one edit: the usual typo.
-fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().take(64).collect();
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, cb) in b.iter().enumerate() {
-            let at = |row: &[usize], k: usize| row.get(k).copied().unwrap_or(usize::MAX / 2);
-            let mut best = (at(&row, j) + usize::from(ca != cb)).min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
-            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca);
-            if swapped {
-                best = best.min(at(&before, j - 1) + 1);
-            }
-            next.push(best);
-        }
-        before = std::mem::replace(&mut row, next);
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,16 +197,6 @@ mod tests {
             "error[StepFailed]: step test ended [2Jbadly\n  nothing was pushed\nhint: windlass logs hello-7\n"
         );
         assert!(fault.render(true).starts_with("\u{1b}[31merror[StepFailed]\u{1b}[39m: "));
-    }
-
-    #[test]
-    fn nearest_finds_typos_and_nothing_else() {
-        let runs = ["hello-7", "hello-8", "release-x7k2p"];
-        assert_eq!(nearest("hello-9", runs), Some("hello-7"));
-        assert_eq!(nearest("helol-8", runs), Some("hello-8"));
-        assert_eq!(nearest("release-x7k2", runs), Some("release-x7k2p"));
-        assert_eq!(nearest("deploy", runs), None);
-        assert_eq!(nearest("hello-7", ["hello-7"]), None);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //! cli ─> main ─> run, retry, logs, status, list, cancel      (connect: the cluster; refusal: its errors)
 //!          │      └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
-//!          └───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
+//!          ├───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
+//!          └───> check, convert, init: files only ─> findings
 //! ```
 //!
 //! `cli` hands the parsed arguments over. **Invariant:** acts with the caller's own kubeconfig rights;
@@ -15,19 +16,23 @@ pub mod args;
 mod ask;
 mod away;
 mod cancel;
+mod check;
 mod complete;
 mod completion;
 mod connect;
+mod convert;
 mod event;
 mod examples;
 mod exit;
 mod explain;
 mod fault;
+mod findings;
 mod follow;
 mod happenings;
 mod header;
 mod hint;
 mod in_box;
+mod init;
 mod jsonpath;
 mod list;
 mod logs;
@@ -119,6 +124,9 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
     let hints = called(program, &global.place);
     let mut session = Session { global: global.clone(), look, screen, program: hints, name: program };
     let result = match verb {
+        Verb::Check(args) => check::check(&mut session, args),
+        Verb::Convert(args) => convert::convert(&mut session, args),
+        Verb::Init(args) => init::init(&mut session, args),
         Verb::Explain(args) => explain::explain(&mut session, args),
         Verb::Completion(args) => completion::completion(&mut session, args),
         Verb::Version(_) => topics::version(&mut session),
@@ -185,7 +193,13 @@ async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
         Verb::Continue(args) => ask::ask(session, "continue", args).await,
         Verb::Finish(args) => ask::ask(session, "finish", args).await,
         // Offline: done by `main`.
-        Verb::Explain(_) | Verb::Completion(_) | Verb::Version(_) | Verb::Help(_) => Ok(Exit::Success),
+        Verb::Check(_)
+        | Verb::Convert(_)
+        | Verb::Init(_)
+        | Verb::Explain(_)
+        | Verb::Completion(_)
+        | Verb::Version(_)
+        | Verb::Help(_) => Ok(Exit::Success),
     }
 }
 

@@ -3,14 +3,14 @@
 //!
 //! **Invariant:** writes the status of Pipelines only, and only when it differs.
 
-use super::{RECONCILE_MAX, head::Head, resolve};
+use super::{RECONCILE_MAX, head::Head};
 use crate::api::{
     self, Pipeline, PipelineRun,
     condition::kind,
     manager,
     pipeline::{LastRun, PipelineStatus},
-    run::Param,
 };
+use crate::steps;
 use futures::{StreamExt, future::ready};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -124,15 +124,10 @@ fn newest(old: &PipelineStatus, runs: impl Iterator<Item = PipelineRun>) -> (Opt
 
 /// `Accepted` and `Ready`. Parameters without a default stand for themselves, as no run gives them here.
 fn conditions(pipeline: &Pipeline, now: Timestamp) -> Vec<Condition> {
-    let mut spec = pipeline.spec.clone();
-    let mut run = api::PipelineRunSpec::default();
-    for param in &mut spec.params {
-        let value = param.default.clone().or_else(|| param.enum_.as_ref()?.first().cloned());
-        run.params.push(Param { name: param.name.clone(), value: value.unwrap_or_else(|| "$PARAM".into()) });
-    }
-    let (status, reason, message) = match resolve::resolve(&run, &spec) {
-        Ok(_) => ("True", kind::ACCEPTED, format!("{} steps", pipeline.spec.steps.len())),
-        Err(refusal) => ("False", refusal.reason, refusal.message),
+    let judged = steps::params::with_stand_ins(&pipeline.spec).and_then(|spec| steps::pipeline::check(&spec));
+    let (status, reason, message) = match judged {
+        Ok(()) => ("True", kind::ACCEPTED, format!("{} steps", pipeline.spec.steps.len())),
+        Err(error) => ("False", error.reason, error.message),
     };
     let old = pipeline.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let of = |type_: &str| {

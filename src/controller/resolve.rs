@@ -6,15 +6,13 @@
 
 use crate::{
     api::{
-        PipelineSpec, StepKind,
+        PipelineSpec,
         condition::reason,
-        duration,
-        pipeline::{EnvVar, Source},
+        pipeline::EnvVar,
         run::{Param, PipelineRunSpec},
     },
     steps,
 };
-use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a run cannot start: the reason of its condition, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +50,7 @@ pub fn resolve(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Resolve
         ));
     }
     let params = params(run, pipeline)?;
-    let mut spec = substitute(pipeline, &params)?;
+    let mut spec = steps::params::replace(pipeline, &params).map_err(refused)?;
     override_env(&mut spec.env, &run.env);
     if let Some(source) = &run.source {
         spec.source = Some(source.clone());
@@ -69,9 +67,13 @@ pub fn resolve(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Resolve
     if let Some(timeout) = &run.timeout {
         spec.timeout.clone_from(timeout);
     }
-    check(&spec)?;
+    steps::pipeline::check(&spec).map_err(refused)?;
     check_breakpoint(run, &spec)?;
     Ok(Resolved { spec, params })
+}
+
+fn refused(error: steps::StepError) -> Refusal {
+    Refusal::new(error.reason, error.message)
 }
 
 /// Values of all parameters: the run's, else the defaults.
@@ -103,191 +105,10 @@ fn params(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Vec<Param>, 
     pipeline.params.iter().map(value_of).collect()
 }
 
-/// Replaces `$(params.x)` in all strings but names.
-fn substitute(pipeline: &PipelineSpec, params: &[Param]) -> Result<PipelineSpec, Refusal> {
-    let values: BTreeMap<&str, &str> = params.iter().map(|p| (p.name.as_str(), p.value.as_str())).collect();
-    let invalid = |message: String| Refusal::new(reason::INVALID_PIPELINE, message);
-    let mut json = serde_json::to_value(pipeline).map_err(|e| invalid(e.to_string()))?;
-    if let Some(fields) = json.as_object_mut() {
-        for (key, value) in fields.iter_mut().filter(|(key, _)| *key != "params") {
-            substitute_value(value, key, &values)?;
-        }
-    }
-    serde_json::from_value(json).map_err(|e| invalid(format!("after parameters were replaced: {e}")))
-}
-
-fn substitute_value(value: &mut serde_json::Value, path: &str, params: &BTreeMap<&str, &str>) -> Result<(), Refusal> {
-    match value {
-        serde_json::Value::String(text) if text.contains("$(params.") => {
-            *text = substitute_text(text, path, params)?;
-        }
-        serde_json::Value::Array(items) => {
-            for (i, item) in items.iter_mut().enumerate() {
-                substitute_value(item, &format!("{path}[{i}]"), params)?;
-            }
-        }
-        serde_json::Value::Object(fields) => {
-            for (key, field) in fields.iter_mut().filter(|(key, _)| *key != "name") {
-                substitute_value(field, &format!("{path}.{key}"), params)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn substitute_text(text: &str, path: &str, params: &BTreeMap<&str, &str>) -> Result<String, Refusal> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("$(params.") {
-        out.push_str(before);
-        let (name, tail) = after.split_once(')').ok_or_else(|| {
-            Refusal::new(reason::INVALID_PARAM, format!("{path}: $(params. is not closed by a parenthesis"))
-        })?;
-        let value = params.get(name).ok_or_else(|| {
-            let known = params.keys().copied().collect::<Vec<_>>().join(", ");
-            let known = if known.is_empty() { "none".to_owned() } else { known };
-            Refusal::new(
-                reason::INVALID_PARAM,
-                format!("{path}: $(params.{name}) is not a parameter of the pipeline; it has: {known}"),
-            )
-        })?;
-        out.push_str(value);
-        rest = tail;
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
 /// The run's variables win over the pipeline's of the same name.
 fn override_env(env: &mut Vec<EnvVar>, over: &[EnvVar]) {
     env.retain(|e| !over.iter().any(|o| o.name == e.name));
     env.extend_from_slice(over);
-}
-
-/// What the schema cannot say of a pipeline.
-///
-/// # Errors
-/// The first fault found, with its path.
-pub fn check(spec: &PipelineSpec) -> Result<(), Refusal> {
-    check_images(spec)?;
-    check_services(spec)?;
-    check_durations(spec)?;
-    check_not_yet(spec)?;
-    for (after, index, step) in indexed_steps(spec) {
-        let path = format!("{}[{index}]", if after { "afterSteps" } else { "steps" });
-        check_step(&path, spec, step)?;
-    }
-    Ok(())
-}
-
-fn indexed_steps(spec: &PipelineSpec) -> impl Iterator<Item = (bool, usize, &crate::api::Step)> {
-    let steps = spec.steps.iter().enumerate().map(|(i, s)| (false, i, s));
-    steps.chain(spec.after_steps.iter().enumerate().map(|(i, s)| (true, i, s)))
-}
-
-fn check_step(path: &str, spec: &PipelineSpec, step: &crate::api::Step) -> Result<(), Refusal> {
-    let not_yet = |field: &str| {
-        Refusal::new(
-            reason::INVALID_PIPELINE,
-            format!("{path}.{field}: this version of Windlass cannot carry it out yet; leave it out"),
-        )
-    };
-    match step.kind() {
-        None => Err(Refusal::new(
-            reason::INVALID_PIPELINE,
-            format!(
-                "{path}: set exactly one of script, dockerPush, dockerScratchPush, storeContainer, watch and shell"
-            ),
-        )),
-        Some(StepKind::Script(_)) => Ok(()),
-        Some(StepKind::Shell(shell)) => crate::steps::shell::words(&format!("{path}.shell"), shell)
-            .map(|_| ())
-            .map_err(|e| Refusal::new(e.reason, e.message)),
-        Some(StepKind::DockerPush(push)) => {
-            let path = format!("{path}.dockerPush");
-            steps::docker_push::check(&path, push)
-                .and_then(|()| steps::logins::check(&path, spec, step, push))
-                .map_err(|e| Refusal::new(e.reason, e.message))
-        }
-        Some(StepKind::DockerScratchPush(scratch)) => {
-            let path = format!("{path}.dockerScratchPush");
-            steps::docker_push::scratch::check(&path, scratch)
-                .and_then(|()| steps::logins::check(&path, spec, step, &scratch.push))
-                .map_err(|e| Refusal::new(e.reason, e.message))
-        }
-        Some(StepKind::Watch(watch)) => {
-            steps::watch::check(&format!("{path}.watch"), watch).map_err(|e| Refusal::new(e.reason, e.message))
-        }
-        Some(kind @ StepKind::StoreContainer(_)) => Err(not_yet(kind.name())),
-    }
-}
-
-/// Fields whose work is not there yet.
-fn check_not_yet(spec: &PipelineSpec) -> Result<(), Refusal> {
-    let refuse = |path: String| {
-        Refusal::new(
-            reason::INVALID_PIPELINE,
-            format!("{path}: this version of Windlass cannot carry it out yet; leave it out"),
-        )
-    };
-    for (set, path) in [
-        (!spec.caches.is_empty(), "caches"),
-        (!spec.artifacts.is_empty(), "artifacts"),
-        (matches!(&spec.source, Some(Source { image: Some(_), .. })), "source.image"),
-    ] {
-        if set {
-            return Err(refuse(path.to_owned()));
-        }
-    }
-    match indexed_steps(spec).find(|(_, _, s)| s.when.is_some()) {
-        Some((after, i, _)) => Err(refuse(format!("{}[{i}].when", if after { "afterSteps" } else { "steps" }))),
-        None => Ok(()),
-    }
-}
-
-fn check_images(spec: &PipelineSpec) -> Result<(), Refusal> {
-    let images = std::iter::once(("box.image".to_owned(), &spec.box_.image))
-        .chain(spec.services.iter().enumerate().map(|(i, s)| (format!("services[{i}].image"), &s.image)));
-    for (path, image) in images {
-        image_name(image)
-            .map_err(|why| Refusal::new(reason::INVALID_IMAGE_NAME, format!("{path} {image:?}: {why}")))?;
-    }
-    Ok(())
-}
-
-/// The grammar of an image reference (OCI distribution specification, "Pulling manifests").
-fn image_name(image: &str) -> Result<(), &'static str> {
-    if image.contains(char::is_whitespace) {
-        return Err("it holds a space");
-    }
-    match oci_spec::distribution::Reference::try_from(image) {
-        Ok(_) => Ok(()),
-        Err(_)
-            if image.split(['@', ':']).next().is_some_and(|name| name.contains(|c: char| c.is_ascii_uppercase())) =>
-        {
-            Err("repository names are lower-case")
-        }
-        Err(_) => Err("it is not an image reference such as debian:12 or registry.example.com/team/app:1.0"),
-    }
-}
-
-fn check_services(spec: &PipelineSpec) -> Result<(), Refusal> {
-    let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
-    for (i, service) in spec.services.iter().enumerate() {
-        let own: BTreeSet<u16> = service.ports.iter().copied().collect();
-        for port in own {
-            if let Some(other) = taken.insert(port, &service.name) {
-                return Err(Refusal::new(
-                    reason::INVALID_PIPELINE,
-                    format!(
-                        "services[{i}].ports: {port} is already taken by service {other}; all services share one network"
-                    ),
-                ));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Breakpoints are before steps that there are.
@@ -301,24 +122,6 @@ fn check_breakpoint(run: &PipelineRunSpec, spec: &PipelineSpec) -> Result<(), Re
         )),
         None => Ok(()),
     }
-}
-
-fn check_durations(spec: &PipelineSpec) -> Result<(), Refusal> {
-    let own =
-        [("timeout", &spec.timeout), ("stepTimeout", &spec.step_timeout), ("noOutputTimeout", &spec.no_output_timeout)]
-            .map(|(path, text)| (path.to_owned(), text));
-    let steps = indexed_steps(spec).filter_map(|(after, i, s)| {
-        Some((format!("{}[{i}].timeout", if after { "afterSteps" } else { "steps" }), s.timeout.as_ref()?))
-    });
-    let services = spec
-        .services
-        .iter()
-        .enumerate()
-        .filter_map(|(i, s)| Some((format!("services[{i}].readiness.within"), &s.readiness.as_ref()?.within)));
-    for (path, text) in own.into_iter().chain(steps).chain(services) {
-        duration::parse(text).map_err(|why| Refusal::new(reason::INVALID_PIPELINE, format!("{path}: {why}")))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

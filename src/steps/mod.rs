@@ -1,6 +1,6 @@
 //! What the properties of internal steps mean, before anything is done about them.
 //!
-//! The controller calls [`docker_push::check`] and [`watch::check`] when it resolves a run; the agent calls
+//! The controller calls [`pipeline::check`] when it resolves a run, as does `windlass check`; the agent calls
 //! [`docker_push::plan`] when the step's turn comes and [`image_config::rebuild`] when the layers of the
 //! committed box are known. Both ask [`logins`] which Secret is for what. [`shell::words`] is the controller's alone.
 //!
@@ -12,6 +12,8 @@ pub mod expand;
 pub mod grammar;
 pub mod image_config;
 pub mod logins;
+pub mod params;
+pub mod pipeline;
 pub mod shell;
 pub mod watch;
 

@@ -11,6 +11,7 @@ use crate::client::{
     fault::Fault,
     view::StepInfo,
 };
+use crate::yaml::Diagnostic;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ pub(in crate::client) struct Json {
 }
 
 impl Json {
-    pub(super) fn new(setting: Setting) -> Self {
+    pub(in crate::client) fn new(setting: Setting) -> Self {
         Self { setting, seq: 0, run: None, offsets: BTreeMap::new(), kept: Vec::new() }
     }
 
@@ -43,7 +44,27 @@ impl Json {
         self.one(at, "begin", vec![("client", json!(version)), ("mode", json!("cluster")), ("context", json!(context))])
     }
 
-    pub(super) fn end(&mut self, at: At, exit: Exit) -> Vec<Text> {
+    /// The first event of a verb that looks at files only.
+    pub(in crate::client) fn begin_files(&mut self, at: At) -> Vec<Text> {
+        self.one(at, "begin", vec![("client", json!(env!("CARGO_PKG_VERSION"))), ("mode", json!("files"))])
+    }
+
+    /// What was found in a file.
+    pub(in crate::client) fn diagnostic(&mut self, at: At, file: &str, found: &Diagnostic) -> Vec<Text> {
+        let fields = vec![
+            ("severity", json!(found.severity.word())),
+            ("reason", json!(found.reason)),
+            ("message", json!(found.message)),
+            ("file", json!(file)),
+            ("line", json!(found.at.map(|at| at.line))),
+            ("column", json!(found.at.map(|at| at.column))),
+            ("label", json!(Some(&found.label).filter(|label| !label.is_empty()))),
+            ("hint", json!(found.hint)),
+        ];
+        self.one(at, "diagnostic", fields)
+    }
+
+    pub(in crate::client) fn end(&mut self, at: At, exit: Exit) -> Vec<Text> {
         self.one(at, "end", vec![("exit", json!(exit.code()))])
     }
 

@@ -8,6 +8,7 @@ mod live;
 mod plain;
 mod story;
 
+pub(super) use json::Json;
 pub(super) use story::why_failed;
 
 use super::{

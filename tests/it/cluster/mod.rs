@@ -20,6 +20,7 @@ mod run;
 mod scratch;
 mod shell;
 mod watch;
+mod wercker;
 mod world;
 
 use kube::{

@@ -10,3 +10,4 @@ mod prepare;
 pub(crate) mod registry;
 mod runner;
 mod sim;
+pub(crate) mod wercker;

@@ -1,0 +1,119 @@
+//! `check`: what is wrong with files, told without a cluster.
+//!
+//! A file is a `wercker.yml`, or documents of our own kinds and of others, which are passed over.
+//!
+//! **Invariant:** nothing is asked of a cluster, an engine or the network, and nothing is written.
+
+mod kinds;
+mod schema;
+
+use super::{
+    Session,
+    args::CheckArgs,
+    convert::{NAMES, local_steps, steps_beside},
+    exit::Exit,
+    fault::{Fault, Stop},
+    findings::{Report, counted},
+    manifest,
+    style::Mode,
+};
+use crate::{
+    wercker::{convert::gone, document::Document, read_all},
+    yaml::{self, Findings},
+};
+use std::path::{Path, PathBuf};
+
+/// Files of our own kinds that are looked for.
+pub(super) const OURS: [&str; 2] = ["windlass.yaml", "windlass.yml"];
+
+/// A file that was read.
+pub(super) struct Input {
+    /// For people.
+    pub(super) name: String,
+    /// What is in it.
+    pub(super) text: String,
+}
+
+impl Input {
+    /// Reads a file, or stdin for `-`.
+    ///
+    /// # Errors
+    /// `UnreadableFile`.
+    pub(super) fn read(path: &Path) -> Result<Self, Stop> {
+        let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
+        Ok(Self { name, text: manifest::read(path)? })
+    }
+}
+
+/// `check`.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(super) fn check(session: &mut Session, args: &CheckArgs) -> Result<Exit, Stop> {
+    let mut paths = args.files.clone();
+    if paths.is_empty() {
+        paths = NAMES.iter().chain(&OURS).map(PathBuf::from).filter(|path| path.exists()).collect();
+    }
+    if paths.is_empty() {
+        let fault = Fault::usage(format!("this directory has none of {}", [NAMES, OURS].concat().join(", ")));
+        return Err(fault.hint(format!("{} init   writes a first one", session.name)).into());
+    }
+    let mut inputs = Vec::new();
+    for path in &paths {
+        inputs.push((path, Input::read(path)?));
+    }
+    let mut report = Report::begin(session)?;
+    for (path, input) in &inputs {
+        let (findings, good) = judge(path, input, args);
+        report.file(session, &input.name, &input.text, &findings)?;
+        if findings.list().is_empty() && session.look.mode != Mode::Json {
+            session.screen.message(&format!("ok {}: {good}", input.name))?;
+        }
+    }
+    let exit = if report.failed(args.strict) { Exit::Failed } else { Exit::Success };
+    report.end(session, exit)
+}
+
+/// What is found in a file, and what is said if nothing is.
+fn judge(path: &Path, input: &Input, args: &CheckArgs) -> (Findings, String) {
+    if !is_wercker(path, &input.text) {
+        return kinds::judge(&input.text);
+    }
+    let (document, mut findings) = read_all(&input.text);
+    if !findings.has_errors() {
+        let local = local_steps(&document, &steps_beside(path, args.steps.as_deref()));
+        findings.extend(gone(&document, |key| local.contains_key(key)));
+    }
+    (findings.sorted(), summary(&document))
+}
+
+/// By its name, or by not being objects of a cluster.
+fn is_wercker(path: &Path, text: &str) -> bool {
+    if path.file_name().is_some_and(|name| NAMES.iter().any(|known| *known == name)) {
+        return true;
+    }
+    match yaml::documents(text) {
+        Ok(documents) => {
+            !documents.iter().any(|document| document.get("apiVersion").is_some() || document.get("kind").is_some())
+        }
+        Err(_) => !text.lines().any(|line| line.starts_with("apiVersion:") || line.starts_with("kind:")),
+    }
+}
+
+fn summary(document: &Document) -> String {
+    let names: Vec<&str> = document.pipelines.iter().map(|pipeline| pipeline.name.value.as_str()).collect();
+    let pipelines = format!("{} ({})", counted(names.len(), "pipeline"), names.join(", "));
+    match document.workflows.len() {
+        0 => pipelines,
+        count => format!("{pipelines}, {}", counted(count, "workflow")),
+    }
+}
+
+/// What is found in objects, as printed.
+#[cfg(test)]
+pub(super) fn faults_of(text: &str) -> String {
+    kinds::judge(text).0.list().iter().map(|found| found.render("windlass.yaml", text)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! What the schema cannot say of a whole pipeline.
+//!
+//! The controller refuses a run by [`check`] when it resolves it, after parameters are replaced; `windlass check` tells
+//! [`faults`] of a file without a cluster.
+//!
+//! **Invariant:** as that of the folder. A field that this version cannot carry out is refused, never ignored.
+
+use super::{StepError, docker_push, logins, shell, watch};
+use crate::api::{PipelineSpec, Step, StepKind, condition::reason, duration, pipeline::Source};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Refuses a pipeline.
+///
+/// # Errors
+/// The first of [`faults`].
+pub fn check(spec: &PipelineSpec) -> Result<(), StepError> {
+    faults(spec).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// What is wrong with a pipeline: each with its path first, one for each of images, services, durations, fields that
+/// are not carried out yet, and steps.
+#[must_use]
+pub fn faults(spec: &PipelineSpec) -> Vec<StepError> {
+    let whole = [check_images(spec), check_services(spec), check_durations(spec), check_not_yet(spec)];
+    let steps = indexed_steps(spec).map(|(after, index, step)| {
+        let path = format!("{}[{index}]", if after { "afterSteps" } else { "steps" });
+        check_step(&path, spec, step)
+    });
+    whole.into_iter().chain(steps).filter_map(Result::err).collect()
+}
+
+fn indexed_steps(spec: &PipelineSpec) -> impl Iterator<Item = (bool, usize, &Step)> {
+    let steps = spec.steps.iter().enumerate().map(|(i, s)| (false, i, s));
+    steps.chain(spec.after_steps.iter().enumerate().map(|(i, s)| (true, i, s)))
+}
+
+fn check_step(path: &str, spec: &PipelineSpec, step: &Step) -> Result<(), StepError> {
+    let not_yet = |field: &str| {
+        StepError::new(
+            reason::INVALID_PIPELINE,
+            format!("{path}.{field}: this version of Windlass cannot carry it out yet; leave it out"),
+        )
+    };
+    match step.kind() {
+        None => Err(StepError::new(
+            reason::INVALID_PIPELINE,
+            format!(
+                "{path}: set exactly one of script, dockerPush, dockerScratchPush, storeContainer, watch and shell"
+            ),
+        )),
+        Some(StepKind::Script(_)) => Ok(()),
+        Some(StepKind::Shell(step)) => shell::words(&format!("{path}.shell"), step).map(|_| ()),
+        Some(StepKind::DockerPush(push)) => {
+            let path = format!("{path}.dockerPush");
+            docker_push::check(&path, push).and_then(|()| logins::check(&path, spec, step, push))
+        }
+        Some(StepKind::DockerScratchPush(scratch)) => {
+            let path = format!("{path}.dockerScratchPush");
+            docker_push::scratch::check(&path, scratch).and_then(|()| logins::check(&path, spec, step, &scratch.push))
+        }
+        Some(StepKind::Watch(step)) => watch::check(&format!("{path}.watch"), step),
+        Some(kind @ StepKind::StoreContainer(_)) => Err(not_yet(kind.name())),
+    }
+}
+
+/// Fields whose work is not there yet.
+fn check_not_yet(spec: &PipelineSpec) -> Result<(), StepError> {
+    let refuse = |path: String| {
+        StepError::new(
+            reason::INVALID_PIPELINE,
+            format!("{path}: this version of Windlass cannot carry it out yet; leave it out"),
+        )
+    };
+    for (set, path) in [
+        (!spec.caches.is_empty(), "caches"),
+        (!spec.artifacts.is_empty(), "artifacts"),
+        (matches!(&spec.source, Some(Source { image: Some(_), .. })), "source.image"),
+    ] {
+        if set {
+            return Err(refuse(path.to_owned()));
+        }
+    }
+    match indexed_steps(spec).find(|(_, _, s)| s.when.is_some()) {
+        Some((after, i, _)) => Err(refuse(format!("{}[{i}].when", if after { "afterSteps" } else { "steps" }))),
+        None => Ok(()),
+    }
+}
+
+fn check_images(spec: &PipelineSpec) -> Result<(), StepError> {
+    let images = std::iter::once(("box.image".to_owned(), &spec.box_.image))
+        .chain(spec.services.iter().enumerate().map(|(i, s)| (format!("services[{i}].image"), &s.image)));
+    for (path, image) in images {
+        image_name(image)
+            .map_err(|why| StepError::new(reason::INVALID_IMAGE_NAME, format!("{path} {image:?}: {why}")))?;
+    }
+    Ok(())
+}
+
+/// The grammar of an image reference (OCI distribution specification, "Pulling manifests").
+///
+/// # Errors
+/// What is wrong with it.
+pub fn image_name(image: &str) -> Result<(), &'static str> {
+    if image.contains(char::is_whitespace) {
+        return Err("it holds a space");
+    }
+    match oci_spec::distribution::Reference::try_from(image) {
+        Ok(_) => Ok(()),
+        Err(_)
+            if image.split(['@', ':']).next().is_some_and(|name| name.contains(|c: char| c.is_ascii_uppercase())) =>
+        {
+            Err("repository names are lower-case")
+        }
+        Err(_) => Err("it is not an image reference such as debian:12 or registry.example.com/team/app:1.0"),
+    }
+}
+
+fn check_services(spec: &PipelineSpec) -> Result<(), StepError> {
+    let mut taken: BTreeMap<u16, &str> = BTreeMap::new();
+    for (i, service) in spec.services.iter().enumerate() {
+        let own: BTreeSet<u16> = service.ports.iter().copied().collect();
+        for port in own {
+            if let Some(other) = taken.insert(port, &service.name) {
+                return Err(StepError::new(
+                    reason::INVALID_PIPELINE,
+                    format!(
+                        "services[{i}].ports: {port} is already taken by service {other}; all services share one network"
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_durations(spec: &PipelineSpec) -> Result<(), StepError> {
+    let own =
+        [("timeout", &spec.timeout), ("stepTimeout", &spec.step_timeout), ("noOutputTimeout", &spec.no_output_timeout)]
+            .map(|(path, text)| (path.to_owned(), text));
+    let steps = indexed_steps(spec).filter_map(|(after, i, s)| {
+        Some((format!("{}[{i}].timeout", if after { "afterSteps" } else { "steps" }), s.timeout.as_ref()?))
+    });
+    let services = spec
+        .services
+        .iter()
+        .enumerate()
+        .filter_map(|(i, s)| Some((format!("services[{i}].readiness.within"), &s.readiness.as_ref()?.within)));
+    for (path, text) in own.into_iter().chain(steps).chain(services) {
+        duration::parse(text).map_err(|why| StepError::new(reason::INVALID_PIPELINE, format!("{path}: {why}")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,16 @@
+# The key pair of Wercker was in NAME_PRIVATE and NAME_PUBLIC.
+eval "key=\${${WERCKER_ADD_SSH_KEY_KEYNAME}_PRIVATE:-}"
+if [ -z "$key" ]; then
+  echo "add-ssh-key: ${WERCKER_ADD_SSH_KEY_KEYNAME}_PRIVATE is not set" >&2
+  exit 1
+fi
+mkdir -p "$HOME/.ssh"
+chmod 700 "$HOME/.ssh"
+file="$HOME/.ssh/id_windlass_$WERCKER_ADD_SSH_KEY_KEYNAME"
+# Keys were kept on one line, with \n for each line break.
+(umask 077; printf '%b\n' "$key" > "$file")
+{
+  echo "Host ${WERCKER_ADD_SSH_KEY_HOST:-*}"
+  echo "  IdentityFile $file"
+} >> "$HOME/.ssh/config"
+chmod 600 "$HOME/.ssh/config"

@@ -1,0 +1,1 @@
+npm test ${WERCKER_NPM_TEST_OPTIONS:-}

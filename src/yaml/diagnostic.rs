@@ -1,0 +1,304 @@
+//! What is wrong at a place of a file, and how it is shown: the line, a caret, a hint.
+//!
+//! **Invariant:** no value of a key that looks like a credential is shown, and no control character of the file.
+
+use super::Span;
+
+/// Most findings told of one file.
+pub const MOST_FINDINGS: usize = 50;
+/// Longest part of a line that is shown, in characters.
+const SHOWN: usize = 160;
+
+/// Reasons that files are refused for, besides those of conditions.
+pub mod reason {
+    /// The text is no YAML.
+    pub const YAML_SYNTAX: &str = "YamlSyntax";
+    /// A key that does not exist.
+    pub const UNKNOWN_KEY: &str = "UnknownKey";
+    /// A key stands twice in one map.
+    pub const DUPLICATE_KEY: &str = "DuplicateKey";
+    /// A value of another kind than the key takes.
+    pub const WRONG_TYPE: &str = "WrongType";
+    /// A step that is not exactly one thing.
+    pub const INVALID_STEP: &str = "InvalidStep";
+    /// A step of Wercker's registry, which is gone.
+    pub const STEP_GONE: &str = "StepGone";
+    /// A workflow that has no order.
+    pub const INVALID_WORKFLOW: &str = "InvalidWorkflow";
+    /// Something that a run in a cluster cannot do.
+    pub const NOT_IN_CLUSTER: &str = "NotInCluster";
+    /// Something that works in another way than in Wercker.
+    pub const CHANGED: &str = "Changed";
+
+    /// All of them.
+    pub const ALL: [&str; 9] = [
+        YAML_SYNTAX,
+        UNKNOWN_KEY,
+        DUPLICATE_KEY,
+        WRONG_TYPE,
+        INVALID_STEP,
+        STEP_GONE,
+        INVALID_WORKFLOW,
+        NOT_IN_CLUSTER,
+        CHANGED,
+    ];
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The file cannot be used.
+    Error,
+    /// It can, but not quite as meant.
+    Warning,
+}
+
+impl Severity {
+    /// `error` or `warning`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One thing about a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad.
+    pub severity: Severity,
+    /// Of [`reason`] or of `api::condition::reason`.
+    pub reason: &'static str,
+    /// What, where: cause.
+    pub message: String,
+    /// The place, if there is one.
+    pub at: Option<Span>,
+    /// What is said beside the caret.
+    pub label: String,
+    /// A thing to do.
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error without a place.
+    #[must_use]
+    pub fn error(reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { severity: Severity::Error, reason, message, at: None, label: String::new(), hint: None }
+    }
+
+    /// A warning without a place.
+    #[must_use]
+    pub fn warning(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(reason, message) }
+    }
+
+    /// With its place, and what is said beside the caret.
+    #[must_use]
+    pub fn at(mut self, at: Span, label: impl Into<String>) -> Self {
+        self.at = Some(at);
+        self.label = label.into();
+        self
+    }
+
+    /// With a thing to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What is said below the head: the place, the line, the caret, the hint. Each line ends with a line break.
+    #[must_use]
+    pub fn details(&self, file: &str, text: &str) -> String {
+        let mut out = String::new();
+        if let Some(at) = self.at {
+            out.push_str(&format!("  --> {file}:{}:{}\n", at.line, at.column));
+            out.push_str(&quoted(at, text, &clean(&self.label)));
+        } else {
+            out.push_str(&format!("  --> {file}\n"));
+        }
+        if let Some(hint) = &self.hint {
+            out.push_str(&format!("hint: {}\n", clean(hint)));
+        }
+        out
+    }
+
+    /// As printed without colour.
+    #[must_use]
+    pub fn render(&self, file: &str, text: &str) -> String {
+        let head = format!("{}[{}]: {}\n", self.severity.word(), self.reason, clean(&self.message));
+        head + &self.details(file, text)
+    }
+}
+
+/// The line with its caret.
+fn quoted(at: Span, text: &str, label: &str) -> String {
+    let Some(line) = text.lines().nth(at.line.saturating_sub(1)) else { return String::new() };
+    let column = at.column.saturating_sub(1);
+    let visible: Vec<char> = masked(line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // A long line is shown around the place.
+    let from = if column > SHOWN / 2 && visible.len() > SHOWN { column - SHOWN / 2 } else { 0 };
+    let part: String = visible.iter().skip(from).take(SHOWN).collect();
+    let margin = " ".repeat(at.line.to_string().len());
+    let indent = " ".repeat((column - from).min(SHOWN));
+    let width = at.width.clamp(1, part.chars().count().saturating_sub(column - from).max(1));
+    let caret = format!("{indent}{} {label}", "^".repeat(width));
+    format!("{} | {}\n{margin} | {}\n", at.line, part.trim_end(), caret.trim_end())
+}
+
+/// Words of keys whose values are nobody's business.
+const SECRET_WORDS: [&str; 4] = ["password", "secret", "token", "client-id"];
+
+/// Where the value of a key begins that looks like a credential.
+fn secret_value(line: &str) -> Option<usize> {
+    let lower = line.to_ascii_lowercase();
+    let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min()?;
+    let sign = line.get(word..)?.find([':', '='])?;
+    Some(word + sign + 1)
+}
+
+/// A line without the value of a credential, unless that is a variable.
+fn masked(line: &str) -> String {
+    let Some((key, value)) = secret_value(line).and_then(|at| line.split_at_checked(at)) else {
+        return line.to_owned();
+    };
+    let written = value.trim().trim_matches(['"', '\'', '}']);
+    let variable =
+        written.starts_with('$') && written.chars().skip(1).all(|c| c.is_alphanumeric() || "_{}".contains(c));
+    if written.is_empty() || variable { line.to_owned() } else { format!("{key} ***") }
+}
+
+/// Without control characters, so that a file cannot steer the terminal.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if matches!(c, '\n' | '\t' | '\r') { ' ' } else { c }).filter(|c| !c.is_control()).collect()
+}
+
+/// What was found in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    list: Vec<Diagnostic>,
+    left_out: usize,
+}
+
+impl Findings {
+    /// One more, up to [`MOST_FINDINGS`].
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        if self.list.len() < MOST_FINDINGS { self.list.push(diagnostic) } else { self.left_out += 1 }
+    }
+
+    /// All, in the order of the file; those without a place first.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.list.sort_by_key(|found| found.at);
+        self.list.dedup();
+        self
+    }
+
+    /// Those that are kept.
+    #[must_use]
+    pub fn list(&self) -> &[Diagnostic] {
+        &self.list
+    }
+
+    /// How many more there were.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// How many are of a severity.
+    #[must_use]
+    pub fn count(&self, severity: Severity) -> usize {
+        self.list.iter().filter(|found| found.severity == severity).count()
+    }
+
+    /// Whether the file cannot be used.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.left_out > 0 || self.count(Severity::Error) > 0
+    }
+}
+
+impl Extend<Diagnostic> for Findings {
+    fn extend<T: IntoIterator<Item = Diagnostic>>(&mut self, found: T) {
+        found.into_iter().for_each(|diagnostic| self.push(diagnostic));
+    }
+}
+
+/// The candidate nearest to what was written, if it is near enough to be meant.
+#[must_use]
+pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = (written.chars().count() / 3).clamp(1, 3);
+    let length = written.chars().count();
+    candidates
+        .into_iter()
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
+        .map(|candidate| (distance(written, candidate), candidate))
+        .filter(|(distance, _)| (1..=allowed).contains(distance))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edit distance, with a swap of neighbours as one edit: the usual typo.
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(64).collect();
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, cb) in b.iter().enumerate() {
+            let at = |row: &[usize], k: usize| row.get(k).copied().unwrap_or(usize::MAX / 2);
+            let mut best = (at(&row, j) + usize::from(ca != cb)).min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            next.push(best);
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_finds_typos_and_nothing_else() {
+        let runs = ["hello-7", "hello-8", "release-x7k2p"];
+        assert_eq!(nearest("hello-9", runs), Some("hello-7"));
+        assert_eq!(nearest("helol-8", runs), Some("hello-8"));
+        assert_eq!(nearest("release-x7k2", runs), Some("release-x7k2p"));
+        assert_eq!(nearest("deploy", runs), None);
+        assert_eq!(nearest("hello-7", ["hello-7"]), None);
+    }
+
+    #[test]
+    fn credentials_and_control_characters_are_not_shown() {
+        let text = "a:\n  password: hunter2\n  secret: $SECRET\n\tb: \u{1b}[2J\n";
+        let at = |line, column| Diagnostic::error(reason::WRONG_TYPE, "x").at(Span { line, column, width: 7 }, "here");
+        assert_eq!(
+            at(2, 13).render("f", text),
+            "error[WrongType]: x\n  --> f:2:13\n2 |   password: ***\n  |             ^^^ here\n"
+        );
+        assert!(at(3, 11).render("f", text).contains("secret: $SECRET\n"));
+        assert!(!at(4, 1).render("f", text).contains(['\u{1b}', '\t']));
+    }
+
+    #[test]
+    fn a_long_line_is_shown_around_the_place() {
+        let text = format!("{}HERE{}", "x".repeat(500), "y".repeat(500));
+        let shown = Diagnostic::error(reason::WRONG_TYPE, "x")
+            .at(Span { line: 1, column: 501, width: 4 }, "")
+            .render("f", &text);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[2].find("HERE"), lines[3].find("^^^^"));
+        assert!(lines[2].len() < 170, "{shown}");
+    }
+}
