@@ -1,6 +1,6 @@
 //! Processes in the box of a run: the runner's verbs, by the caller's own right to exec.
 //!
-//! `shell`, `continue`, `finish` and `retry --step` use it. **Invariant:** what is exec'd is the runner,
+//! `shell`, `continue`, `finish`, `retry --step` and `dev` use it. **Invariant:** what is exec'd is the runner,
 //! and nothing else is sent: the run decides by itself what it does.
 
 use super::{
@@ -51,7 +51,14 @@ impl<'a> InBox<'a> {
     /// # Errors
     /// When there is no such run, or no box, yet or any more.
     pub(super) async fn find(cluster: &'a Cluster, wanted: Option<&str>) -> Result<Self, Stop> {
-        let view = RunView::read(&cluster.find_run(wanted).await?);
+        Self::of(cluster, RunView::read(&cluster.find_run(wanted).await?))
+    }
+
+    /// The box of a run that was looked at.
+    ///
+    /// # Errors
+    /// When there is none, yet or any more.
+    pub(super) fn of(cluster: &'a Cluster, view: RunView) -> Result<Self, Stop> {
         let name = &view.name;
         let gone = |message: String| Fault::new(reason::NO_BOX, Exit::NotFound, message);
         if let Some(outcome) = view.outcome() {

@@ -9,9 +9,10 @@ use super::{
     args::{ExitCodeOf, OnInterrupt, RunOutput, Show},
     cancel,
     connect::Cluster,
+    dev::{self, Dev},
     exit::Exit,
     fault::{Fault, Stop, reason},
-    follow::{self, Options},
+    follow::{self, Interrupt, Options},
     manifest::{Manifest, name_of},
     refusal::Ask,
     screen::Screen,
@@ -33,6 +34,8 @@ pub(super) struct Shown {
     pub(super) exit_code: ExitCodeOf,
     pub(super) show: Show,
     pub(super) tail: usize,
+    /// What is kept up to date meanwhile.
+    pub(super) dev: Option<Dev>,
 }
 
 /// stdout holds either events or what `-o` asks for.
@@ -102,13 +105,21 @@ pub(super) async fn start(
         OnInterrupt::Cancel => "Ctrl-C cancels",
         OnInterrupt::Detach => "Ctrl-C leaves",
     };
-    let options = Options {
+    let mut options = Options {
         made: Some(took),
-        interrupt: Some(shown.on_interrupt),
+        interrupt: Some(match shown.on_interrupt {
+            OnInterrupt::Cancel => Interrupt::Cancel,
+            OnInterrupt::Detach => Interrupt::Detach,
+        }),
         timeout: shown.timeout,
         exit_code: shown.exit_code,
         ..Options::watching()
     };
+    if let Some(dev) = shown.dev {
+        setting.interrupt = "Ctrl-C finishes";
+        options.interrupt = Some(Interrupt::Finish);
+        options.aside = Some(dev::beside(dev, &cluster, &created));
+    }
     // With -o stdout is for what was asked; step output is shown beside it.
     let mut screen = Screen::new(&session.look, shown.output.is_some(), false);
     let followed = follow::follow(&cluster, &created, &mut screen, setting, options, signals).await?;

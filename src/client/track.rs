@@ -18,7 +18,10 @@ use super::{
     logtext::Piece,
     view::{RunView, StepInfo, millis_between},
 };
-use crate::api::{condition::reason, status::StepStatus};
+use crate::api::{
+    condition::reason,
+    status::{StepPhase, StepStatus},
+};
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use steps::has_begun;
@@ -94,6 +97,7 @@ pub(super) struct Tracker {
     leaves_out: bool,
     /// Until all that was printed before following began has come: what is kept of it.
     tail: Option<Tail>,
+    lets_begin: Option<String>,
     /// Time of the last event.
     told_ms: u64,
     /// A cancel was told by who asked for it.
@@ -119,6 +123,13 @@ impl Tracker {
     #[must_use]
     pub(super) fn with_tail(mut self, tail: Option<Tail>) -> Self {
         self.tail = tail;
+        self
+    }
+
+    /// The wait at the breakpoint before this step is not told: who follows ends it.
+    #[must_use]
+    pub(super) fn without_wait_before(mut self, step: String) -> Self {
+        self.lets_begin = Some(step);
         self
     }
 
@@ -272,6 +283,10 @@ impl Tracker {
             self.waiting = None;
             return;
         }
+        if why == reason::WAITING_FOR_USER && self.begins_soon() {
+            self.waiting = None;
+            return;
+        }
         if why == reason::CANCELLING && (self.cancel_told || !self.stops_something()) {
             self.waiting = None;
             return;
@@ -282,6 +297,13 @@ impl Tracker {
             events.push((if self.fresh { now_ms } else { self.told_ms }, event));
             self.waiting = Some(waiting);
         }
+    }
+
+    /// Whether the run waits before the step that who follows lets begin.
+    fn begins_soon(&self) -> bool {
+        let waits =
+            |step: &StepStatus| step.phase == StepPhase::Waiting && self.lets_begin.as_ref() == Some(&step.name);
+        self.view.status.steps.iter().any(waits)
     }
 
     /// Whether a step runs that a cancel has to stop. After that step has ended a wait for it would be told late.

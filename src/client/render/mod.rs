@@ -8,7 +8,7 @@ mod live;
 mod plain;
 mod story;
 
-pub(super) use story::why_failed;
+pub(super) use story::{bytes, why_failed};
 
 use super::{
     args::Show,
