@@ -5,7 +5,10 @@
 //! run; only the first Ctrl-C of who started it asks for a cancel.
 
 mod leave;
+mod options;
 mod tell;
+
+pub(super) use options::{Aside, Interrupt, Options};
 
 use super::{
     args::ExitCodeOf,
@@ -20,7 +23,7 @@ use super::{
     render::{Renderer, Setting, Text},
     screen::Screen,
     signals::{Asked, Signals},
-    track::{Tail, Tracker},
+    track::Tracker,
     view::{Outcome, RunView},
 };
 use futures::{StreamExt, stream::BoxStream};
@@ -33,68 +36,6 @@ use kube::{
 use std::time::{Duration, Instant};
 use tell::cluster_time;
 use tokio::sync::{mpsc, watch};
-
-/// What the first Ctrl-C does to the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interrupt {
-    /// Cancels it, and following goes on.
-    Cancel,
-    /// Nothing: it ends the view.
-    Detach,
-    /// Ends the watched step with success, and following goes on; the second one cancels.
-    Finish,
-}
-
-/// Who does something for the run beside following.
-#[derive(Debug)]
-pub(super) struct Aside {
-    /// Is told each state of the run.
-    pub run: watch::Sender<RunView>,
-    /// What it has to tell, with the sender that it has.
-    pub said: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
-    /// Why it cannot go on.
-    pub failed: mpsc::Receiver<Stop>,
-    /// It ends the wait before this step, which is told to nobody.
-    pub lets_begin: String,
-}
-
-/// What following is to do.
-#[derive(Debug)]
-pub(super) struct Options {
-    /// The run was made by us, just now: how long the answer took.
-    pub made: Option<Duration>,
-    /// What the first Ctrl-C does; none: it ends the view.
-    pub interrupt: Option<Interrupt>,
-    /// Whether step output is read.
-    pub with_output: bool,
-    /// Longest time to follow.
-    pub timeout: Option<Duration>,
-    /// Whose exit code a failed run ends with.
-    pub exit_code: ExitCodeOf,
-    /// Output that was printed before is left out.
-    pub since: Option<Timestamp>,
-    /// Of the output that is there already only these last lines are shown.
-    pub tail: Option<Tail>,
-    /// Who does something for the run meanwhile.
-    pub aside: Option<Aside>,
-}
-
-impl Options {
-    /// To see a run of somebody to its end.
-    #[must_use]
-    pub(super) fn watching() -> Self {
-        Self {
-            made: None,
-            interrupt: None,
-            with_output: true,
-            timeout: None,
-            exit_code: ExitCodeOf::Windlass,
-            since: None,
-            tail: None,
-            aside: None,
-        }
-    }
-}
 
 /// How following ended.
 #[derive(Debug)]

@@ -18,10 +18,7 @@ use super::{
     logtext::Piece,
     view::{RunView, StepInfo, millis_between},
 };
-use crate::api::{
-    condition::reason,
-    status::{StepPhase, StepStatus},
-};
+use crate::api::{condition::reason, status::StepStatus};
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use steps::has_begun;
@@ -283,7 +280,7 @@ impl Tracker {
             self.waiting = None;
             return;
         }
-        if why == reason::WAITING_FOR_USER && self.begins_soon() {
+        if why == reason::WAITING_FOR_USER && self.begins_soon(message) {
             self.waiting = None;
             return;
         }
@@ -299,11 +296,10 @@ impl Tracker {
         }
     }
 
-    /// Whether the run waits before the step that who follows lets begin.
-    fn begins_soon(&self) -> bool {
-        let waits =
-            |step: &StepStatus| step.phase == StepPhase::Waiting && self.lets_begin.as_ref() == Some(&step.name);
-        self.view.status.steps.iter().any(waits)
+    /// Whether the run waits, as it says, before the step that who follows lets begin.
+    fn begins_soon(&self, message: &str) -> bool {
+        let waits = |step: &String| message.starts_with(&format!("step {step} waits; it has not begun"));
+        self.lets_begin.as_ref().is_some_and(waits)
     }
 
     /// Whether a step runs that a cancel has to stop. After that step has ended a wait for it would be told late.

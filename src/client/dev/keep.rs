@@ -12,6 +12,7 @@ use crate::{
     client::{
         connect::Cluster,
         event::Event,
+        exit::Exit,
         fault::{Stop, one_line},
         in_box::{Ended, InBox},
         render::bytes,
@@ -232,7 +233,7 @@ impl Keeper {
                     return Ok(());
                 }
                 Ok((Ended::Lost, _)) => {}
-                Err(stop) if stop.exit() == crate::client::exit::Exit::World => {}
+                Err(stop) if stop.exit() == Exit::World => {}
                 Err(stop) => return Err(stop),
             }
             if self.is_over() {

@@ -13,12 +13,14 @@ use crate::client::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
 };
 
+/// After a connection that could not be taken.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Most connections at a time.
 const CONNECTIONS: usize = 256;
 
@@ -59,12 +61,16 @@ pub(super) async fn serve(taken: Taken, cluster: Cluster, run: watch::Receiver<R
     let (failed, mut failures) = mpsc::channel::<String>(1);
     loop {
         tokio::select! {
-            Ok((stream, _)) = taken.listener.accept() => {
-                let view = run.borrow().clone();
-                // Too many at once, or nobody there yet: closed, as by a port where nobody listens.
-                let (Ok(place), Some(pod)) = (Arc::clone(&places).try_acquire_owned(), view.status.pod_name.clone()) else {
+            accepted = taken.listener.accept() => {
+                let Ok((stream, _)) = accepted else {
+                    // Out of descriptors, say: some will be free again.
+                    tokio::time::sleep(PAUSE).await;
                     continue;
                 };
+                let view = run.borrow().clone();
+                // Too many at once, or nobody there yet: closed, as by a port where nobody listens.
+                let pod = view.status.pod_name.clone().filter(|_| ["Running", "Waiting"].contains(&view.phase()));
+                let (Ok(place), Some(pod)) = (Arc::clone(&places).try_acquire_owned(), pod) else { continue };
                 let pods = Api::namespaced(cluster.client.clone(), &view.namespace);
                 let (remote, failed) = (taken.ports.remote, failed.clone());
                 tokio::spawn(async move {
@@ -86,7 +92,10 @@ pub(super) async fn serve(taken: Taken, cluster: Cluster, run: watch::Receiver<R
 
 /// Brings one connection into the box.
 async fn connect(mut stream: TcpStream, pods: &Api<Pod>, pod: &str, port: u16) -> Result<(), String> {
-    let mut forward = pods.portforward(pod, &[port]).await.map_err(|error| error.to_string())?;
+    let mut forward = pods.portforward(pod, &[port]).await.map_err(|error| match error {
+        kube::Error::Api(status) => status.message,
+        other => other.to_string(),
+    })?;
     let refused = forward.take_error(port);
     let Some(mut there) = forward.take_stream(port) else { return Ok(()) };
     // Either side may close at any time.

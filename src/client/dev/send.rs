@@ -6,7 +6,8 @@
 use super::local::{Delta, Local, Looks};
 use crate::client::{
     connect::Cluster,
-    fault::Stop,
+    exit::Exit,
+    fault::{Fault, Stop, reason},
     in_box::{self, Ended, InBox},
     view::RunView,
 };
@@ -19,10 +20,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::mpsc,
-};
+use tokio::{io::AsyncWriteExt as _, sync::mpsc};
 
 /// Bytes that go at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -30,12 +28,13 @@ const PIECE_BYTES: usize = 64 * 1024;
 const PIECES: usize = 8;
 /// How long a piece, or the last word, may take.
 const STALLED: Duration = Duration::from_secs(60);
-/// Most that the runner says.
-const SAID_BYTES: u64 = 16 * 1024;
 /// The runner's code when the run does not take it now.
 const REFUSED: i32 = 1;
 /// And when it took it, and could not carry it out.
 const FAILED: i32 = 74;
+
+/// And when it does not know the verb.
+const UNKNOWN: i32 = 70;
 
 /// How far sending is.
 #[derive(Debug, Default)]
@@ -72,8 +71,8 @@ pub(super) async fn send(
     let params = AttachParams::default().stdin(true);
     let mut process = match there.start(&["receive"], params).await {
         Ok(process) => process,
-        Err(stop) if stop.exit() == crate::client::exit::Exit::World => return Err(Failure::Lost(words(&stop))),
-        Err(stop) if stop.exit() == crate::client::exit::Exit::NotFound => return Err(Failure::NotNow(words(&stop))),
+        Err(stop) if stop.exit() == Exit::World => return Err(Failure::Lost(stop.message().to_owned())),
+        Err(stop) if stop.exit() == Exit::NotFound => return Err(Failure::NotNow(stop.message().to_owned())),
         Err(stop) => return Err(Failure::Stop(stop)),
     };
     let status = process.take_status();
@@ -101,15 +100,7 @@ pub(super) async fn send(
         }
         tokio::time::timeout(STALLED, stdin.flush()).await.is_ok()
     };
-    let read = async |from: Option<_>| {
-        let mut said = Vec::new();
-        if let Some(from) = from {
-            // What was said before the connection broke is all there is.
-            let _ = tokio::io::AsyncReadExt::take(from, SAID_BYTES).read_to_end(&mut said).await;
-        }
-        said
-    };
-    let end = async { tokio::join!(read(out), read(err), in_box::ended(status)) };
+    let end = async { tokio::join!(in_box::said(out), in_box::said(err), in_box::ended(status)) };
     let mut end = std::pin::pin!(end);
     let answer = tokio::select! {
         answer = &mut end => Some(answer),
@@ -130,16 +121,15 @@ pub(super) async fn send(
         },
         Ended::Code(REFUSED) => Err(Failure::NotNow(said)),
         Ended::Code(FAILED) => Err(Failure::InBox(said)),
+        Ended::Code(UNKNOWN) => {
+            let older =
+                "the runner of this run knows no receive: Windlass in the cluster is older than this command line";
+            let fault = Fault::new(reason::CLUSTER_ERROR, Exit::World, older).note(said);
+            Err(Failure::Stop(fault.hint("upgrade the installation of the cluster").into()))
+        }
         Ended::Code(code) => Err(Failure::InBox(format!("{said} (exit code {code})"))),
         Ended::Refused(why) => Err(Failure::NotNow(why)),
         Ended::Lost => Err(Failure::Lost("the connection ended".into())),
-    }
-}
-
-fn words(stop: &Stop) -> String {
-    match stop {
-        Stop::Faults(faults) => faults.first().map(|fault| fault.message.clone()).unwrap_or_default(),
-        Stop::ClosedPipe => String::new(),
     }
 }
 

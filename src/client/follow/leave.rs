@@ -91,8 +91,7 @@ impl Follow<'_> {
             finished = finished => match finished {
                 Ok((Ended::Code(0), _)) => return Ok(None),
                 Ok((_, said)) => one_line(&said),
-                Err(Stop::Faults(faults)) => faults.first().map(|fault| fault.message.clone()).unwrap_or_default(),
-                Err(Stop::ClosedPipe) => return Err(Stop::ClosedPipe),
+                Err(stop) => stop.message().to_owned(),
             },
             _ = self.signals.asked_to_end() => {
                 self.asked += 1;

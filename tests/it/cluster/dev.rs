@@ -104,6 +104,14 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Of a test that failed; one that ended has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A directory with an application, and the run beside it.
 struct Place {
     app: TempDir,
@@ -259,8 +267,10 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
-        // The name in the server's certificate.
-        config["clusters"][0]["cluster"]["tls-server-name"] = host.into();
+        if host != "127.0.0.1" {
+            // The name in the server's certificate.
+            config["clusters"][0]["cluster"]["tls-server-name"] = host.into();
+        }
         let kubeconfig = tempfile::NamedTempFile::new().unwrap();
         fs::write(kubeconfig.path(), config.to_string()).unwrap();
         let (is_cut, open) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
