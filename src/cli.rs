@@ -284,6 +284,8 @@ mod tests {
         let mut wrong = 0;
         for (long, most) in [(false, 24), (true, 60)] {
             for (verb, page) in pages("kubectl windlass", long) {
+                // A line for each verb.
+                let most = if verb.is_empty() { most.max(30) } else { most };
                 let wide = page.lines().filter(|line| line.chars().count() > 80).count();
                 println!("{verb} {long}: {} lines, {wide} wide\n{page}", page.lines().count());
                 wrong += usize::from(page.lines().count() > most || wide > 0 || page.contains("\n\n\n"));

@@ -11,7 +11,9 @@
 //! The runner builds with `--no-default-features` and cannot name the rest.
 
 pub mod archive;
+mod bounded;
 pub mod runner;
+mod watcher;
 pub mod wire;
 
 #[cfg(feature = "full")]

@@ -9,11 +9,14 @@
 //! the rules so that people are told early which file is wrong; the agent keeps them again, as the box can write
 //! to the archive.
 //!
+//! `windlass dev` sends changes of a directory in the same form, see [`sync`].
+//!
 //! **Invariant:** pure but for the stream. Any bytes give entries or an error; memory is bounded by the rules of
 //! [`Tree`] and one entry; the same entries give the same bytes.
 
 pub mod header;
 mod read;
+pub mod sync;
 mod tree;
 mod write;
 

@@ -11,7 +11,7 @@ pub use files::{CheckArgs, ConvertArgs, InitArgs};
 pub use global::{Color, Display, Global, Place, Progress};
 pub(super) use values::PHASES;
 pub use values::{
-    BreakAt, DryRun, ExitCodeOf, KeyValue, ListOutput, ObjectOutput, OnInterrupt, RunOutput, Shell, Show,
+    BreakAt, DryRun, ExitCodeOf, KeyValue, ListOutput, ObjectOutput, OnInterrupt, Publish, RunOutput, Shell, Show,
 };
 
 use super::{complete, examples};
@@ -19,7 +19,7 @@ use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 use jiff::Timestamp;
 use std::{path::PathBuf, time::Duration};
-use values::{breakpoint, duration, key_value, phase, since};
+use values::{breakpoint, duration, key_value, phase, publish, since};
 
 /// The verbs.
 #[derive(Clone, Debug, Subcommand)]
@@ -27,6 +27,9 @@ pub enum Verb {
     /// Start a run and follow it
     #[command(before_long_help = examples::RUN)]
     Run(RunArgs),
+    /// Run with this directory as the source, kept up to date
+    #[command(before_long_help = examples::DEV)]
+    Dev(DevArgs),
     /// Show one run: steps, images, why it waits
     #[command(before_long_help = examples::STATUS)]
     Status(StatusArgs),
@@ -121,6 +124,33 @@ pub struct RunArgs {
     pub pipeline: Option<String>,
 }
 
+/// `dev`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DevArgs {
+    /// PipelineRun or Pipeline; - is stdin
+    #[arg(short, long = "file", value_name = "FILE", conflicts_with = "from", help_heading = TO_RUN, value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Run this Pipeline of the namespace
+    #[arg(long, value_name = "pipeline/NAME", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::sources))]
+    pub from: Option<String>,
+    /// Value of a parameter
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
+    pub params: Vec<KeyValue>,
+    /// A variable that wins over the pipeline's
+    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
+    pub env: Vec<KeyValue>,
+    /// The directory
+    #[arg(long, value_name = "DIR", default_value = ".", help_heading = TO_SYNC, value_hint = ValueHint::DirPath)]
+    pub source: PathBuf,
+    /// What is not sent: patterns as in .gitignore, beside those there
+    #[arg(long, value_name = "PATTERN", help_heading = TO_SYNC)]
+    pub ignore: Vec<String>,
+    /// A port of the box on this machine: 5000, or 8080:5000
+    #[arg(long, value_name = "[HERE:]PORT", value_parser = publish, help_heading = TO_SYNC)]
+    pub publish: Vec<Publish>,
+}
+
+const TO_SYNC: &str = "What to share";
 const TO_RUN: &str = "What to run";
 const TO_FOLLOW: &str = "How to follow it";
 

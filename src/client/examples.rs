@@ -10,6 +10,13 @@ Examples:
   windlass run --from pipeline/release -p version=1.4  run a Pipeline of the namespace
   DIGEST=$(windlass run -f hello.yaml -o digest)       only the pushed image on stdout";
 
+/// `dev`.
+pub(super) const DEV: &str = "\
+Examples:
+  windlass dev -f dev.yaml --publish 5000      this directory, and localhost:5000
+  windlass dev --from pipeline/dev --source app --ignore '*.log'
+Ctrl-C ends the watched step, and the run goes on to its end; the second one cancels it.";
+
 /// `status`.
 pub(super) const STATUS: &str = "\
 Examples:

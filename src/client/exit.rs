@@ -72,8 +72,8 @@ Exit codes
   130  ended by Ctrl-C before a result
   143  ended by TERM before a result
 
-Verbs that follow a run to its end (run, retry, logs -f, status --wait) exit with its result, also when it had
-ended before. Verbs that only look exit 0 once they could show it. With run --exit-code step the exit code of a
+Verbs that follow a run to its end (run, dev, retry, logs -f, status --wait) exit with its result, also when it
+had ended before. Verbs that only look exit 0 once they could show it. With run --exit-code step the exit code of a
 failed run is the failed step's own, if that is from 1 to 125. shell -- COMMAND exits with the command's own code:
 127 if it is not in the box, 126 if it cannot be run, 125 if the run has no step to run it at.
 ";

@@ -153,6 +153,15 @@ impl Stop {
             Self::ClosedPipe => Exit::Success,
         }
     }
+
+    /// The first thing that is wrong.
+    #[must_use]
+    pub(super) fn message(&self) -> &str {
+        match self {
+            Self::Faults(faults) => faults.first().map_or("", |fault| fault.message.as_str()),
+            Self::ClosedPipe => "",
+        }
+    }
 }
 
 impl From<Fault> for Stop {

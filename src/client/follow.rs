@@ -5,10 +5,13 @@
 //! run; only the first Ctrl-C of who started it asks for a cancel.
 
 mod leave;
+mod options;
 mod tell;
 
+pub(super) use options::{Aside, Interrupt, Options};
+
 use super::{
-    args::{ExitCodeOf, OnInterrupt},
+    args::ExitCodeOf,
     away::Away,
     connect::{Cluster, run_resource},
     event::Event,
@@ -20,7 +23,7 @@ use super::{
     render::{Renderer, Setting, Text},
     screen::Screen,
     signals::{Asked, Signals},
-    track::{Tail, Tracker},
+    track::Tracker,
     view::{Outcome, RunView},
 };
 use futures::{StreamExt, stream::BoxStream};
@@ -33,41 +36,6 @@ use kube::{
 use std::time::{Duration, Instant};
 use tell::cluster_time;
 use tokio::sync::{mpsc, watch};
-
-/// What following is to do.
-#[derive(Debug)]
-pub(super) struct Options {
-    /// The run was made by us, just now: how long the answer took.
-    pub made: Option<Duration>,
-    /// What the first Ctrl-C does; none: it ends the view.
-    pub interrupt: Option<OnInterrupt>,
-    /// Whether step output is read.
-    pub with_output: bool,
-    /// Longest time to follow.
-    pub timeout: Option<Duration>,
-    /// Whose exit code a failed run ends with.
-    pub exit_code: ExitCodeOf,
-    /// Output that was printed before is left out.
-    pub since: Option<Timestamp>,
-    /// Of the output that is there already only these last lines are shown.
-    pub tail: Option<Tail>,
-}
-
-impl Options {
-    /// To see a run of somebody to its end.
-    #[must_use]
-    pub(super) fn watching() -> Self {
-        Self {
-            made: None,
-            interrupt: None,
-            with_output: true,
-            timeout: None,
-            exit_code: ExitCodeOf::Windlass,
-            since: None,
-            tail: None,
-        }
-    }
-}
 
 /// How following ended.
 #[derive(Debug)]
@@ -95,12 +63,16 @@ struct Follow<'a> {
     hearing: Option<String>,
     heard: mpsc::Receiver<Heard>,
     speak: mpsc::Sender<Heard>,
-    /// What the cluster says of the run, with -v.
-    reports: mpsc::Receiver<String>,
-    report: mpsc::Sender<String>,
+    /// What the cluster says of the run, with -v, and who does something beside.
+    reports: mpsc::Receiver<Event>,
+    report: mpsc::Sender<Event>,
+    failed: Option<mpsc::Receiver<Stop>>,
+    told: Option<watch::Sender<RunView>>,
     signals: Signals,
     over: watch::Sender<Over>,
     cancelled: bool,
+    /// How often somebody asked to end, if that finishes a step first.
+    asked: usize,
     away: Away,
     flushed: Instant,
     /// Text that waits for the next frame, and when the last one was.
@@ -112,7 +84,8 @@ struct Follow<'a> {
 enum Wake {
     Status(Option<Box<watcher::Result<watcher::Event<DynamicObject>>>>),
     Heard(Option<Heard>),
-    Reported(String),
+    Reported(Event),
+    Failed(Stop),
     Asked(Asked),
     Tick,
 }
@@ -133,14 +106,20 @@ pub(super) async fn follow(
     let began_at = cluster_time(Timestamp::now(), view.created.zip(options.made));
     let origin = view.created.unwrap_or(began_at);
     let (speak, heard) = mpsc::channel(256);
-    let (report, reports) = mpsc::channel(64);
+    let mut tracker = Tracker::new(options.made.is_some(), origin, options.since).with_tail(options.tail.take());
+    let (mut said, mut failed, mut told) = (None, None, None);
+    if let Some(aside) = options.aside.take() {
+        tracker = tracker.without_wait_before(aside.lets_begin);
+        (said, failed, told) = (Some(aside.said), Some(aside.failed), Some(aside.run));
+    }
+    let (report, reports) = said.unwrap_or_else(|| mpsc::channel(64));
     // The screen has a footer from here on.
     cluster.say_no_more_of_waiting();
     let mut follow = Follow {
         cluster,
         screen,
         renderer: Renderer::new(setting),
-        tracker: Tracker::new(options.made.is_some(), origin, options.since).with_tail(options.tail.take()),
+        tracker,
         options,
         name: view.name.clone(),
         began: Instant::now(),
@@ -152,6 +131,9 @@ pub(super) async fn follow(
         speak,
         reports,
         report,
+        failed,
+        told,
+        asked: 0,
         signals,
         over: watch::Sender::new(Over::No),
         cancelled: view.cancel.is_some(),
@@ -210,6 +192,7 @@ impl Follow<'_> {
                 change = changes.next() => Wake::Status(change.map(Box::new)),
                 heard = self.heard.recv() => Wake::Heard(heard),
                 Some(report) = self.reports.recv() => Wake::Reported(report),
+                Some(stop) = failure(&mut self.failed) => Wake::Failed(stop),
                 _ = clock.tick() => Wake::Tick,
             };
             if let Some(exit) = self.wake(wake, &mut changes).await? {
@@ -228,7 +211,8 @@ impl Follow<'_> {
             Wake::Asked(Asked::End(exit)) => return self.signal(exit).await,
             Wake::Asked(Asked::Suspend) => self.suspend()?,
             Wake::Status(Some(change)) => self.change(*change)?,
-            Wake::Reported(message) => self.tell(&[Event::Notice { message }])?,
+            Wake::Reported(event) => self.tell(&[event])?,
+            Wake::Failed(stop) => return Err(self.cancelled_by(stop).await),
             Wake::Status(None) => *changes = futures::stream::pending().boxed(),
             Wake::Heard(first) => {
                 // What is there already goes into one frame.
@@ -284,6 +268,9 @@ impl Follow<'_> {
         let pod = view.status.pod_name.clone();
         let ended = view.outcome().is_some();
         self.over.send_replace(Over::of(&view));
+        if let Some(told) = &self.told {
+            told.send_replace(view.clone());
+        }
         self.tracker.status(view, self.now_ms());
         match pod {
             Some(pod) if self.options.with_output && self.hearing.as_ref() != Some(&pod) => self.hear(pod),
@@ -337,6 +324,14 @@ impl Follow<'_> {
     fn deleted(&self) -> Fault {
         let message = format!("run {:?} was deleted while it was followed", self.name);
         Fault::new(reason::NOT_FOUND, Exit::NotFound, message)
+    }
+}
+
+/// What ends the work of who does something beside; never, if nobody does.
+async fn failure(failed: &mut Option<mpsc::Receiver<Stop>>) -> Option<Stop> {
+    match failed {
+        Some(failed) => failed.recv().await,
+        None => std::future::pending().await,
     }
 }
 

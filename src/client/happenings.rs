@@ -3,7 +3,7 @@
 //! `follow` starts it as a task. **Invariant:** a help, never a need: who may not read events is told so once, and
 //! following goes on.
 
-use super::{fault::one_line, view::RunView};
+use super::{event::Event as Told, fault::one_line, view::RunView};
 use crate::api::run::pod_name;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -20,7 +20,7 @@ const MOST: usize = 2_000;
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Sends a line per event until nobody listens.
-pub(super) async fn watch(client: Client, run: RunView, say: mpsc::Sender<String>) {
+pub(super) async fn watch(client: Client, run: RunView, say: mpsc::Sender<Told>) {
     let api: Api<Event> = Api::namespaced(client.clone(), &run.namespace);
     let pods: Api<Pod> = Api::namespaced(client, &run.namespace);
     let mut changes = watcher(api, watcher::Config::default()).default_backoff().boxed();
@@ -30,7 +30,7 @@ pub(super) async fn watch(client: Client, run: RunView, say: mpsc::Sender<String
             Ok(watcher::Event::Apply(event) | watcher::Event::InitApply(event)) => event,
             Ok(_) => continue,
             Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 403 => {
-                let _ = say.send("events are not shown: you may not list events here".into()).await;
+                let _ = say.send(notice("events are not shown: you may not list events here".into())).await;
                 return;
             }
             Err(_) => continue,
@@ -57,10 +57,14 @@ pub(super) async fn watch(client: Client, run: RunView, say: mpsc::Sender<String
             continue;
         }
         let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
-        if say.send(format!("{}{times}", words(&event))).await.is_err() {
+        if say.send(notice(format!("{}{times}", words(&event)))).await.is_err() {
             return;
         }
     }
+}
+
+fn notice(message: String) -> Told {
+    Told::Notice { message }
 }
 
 /// What an event is about.

@@ -1,6 +1,6 @@
 //! Processes in the box of a run: the runner's verbs, by the caller's own right to exec.
 //!
-//! `shell`, `continue`, `finish` and `retry --step` use it. **Invariant:** what is exec'd is the runner,
+//! `shell`, `continue`, `finish`, `retry --step` and `dev` use it. **Invariant:** what is exec'd is the runner,
 //! and nothing else is sent: the run decides by itself what it does.
 
 use super::{
@@ -17,7 +17,7 @@ use kube::{
     api::{AttachParams, AttachedProcess},
     client::UpgradeConnectionError,
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// The box's container.
 const CONTAINER: &str = "box";
@@ -51,7 +51,14 @@ impl<'a> InBox<'a> {
     /// # Errors
     /// When there is no such run, or no box, yet or any more.
     pub(super) async fn find(cluster: &'a Cluster, wanted: Option<&str>) -> Result<Self, Stop> {
-        let view = RunView::read(&cluster.find_run(wanted).await?);
+        Self::of(cluster, RunView::read(&cluster.find_run(wanted).await?))
+    }
+
+    /// The box of a run that was looked at.
+    ///
+    /// # Errors
+    /// When there is none, yet or any more.
+    pub(super) fn of(cluster: &'a Cluster, view: RunView) -> Result<Self, Stop> {
         let name = &view.name;
         let gone = |message: String| Fault::new(reason::NO_BOX, Exit::NotFound, message);
         if let Some(outcome) = view.outcome() {
@@ -120,15 +127,7 @@ impl<'a> InBox<'a> {
         let mut process = self.start(words, AttachParams::default().stdin(false)).await?;
         let status = process.take_status();
         let (stdout, stderr) = (process.stdout(), process.stderr());
-        let read = async |from: Option<_>| {
-            let mut said = Vec::new();
-            if let Some(from) = from {
-                // What was said before the connection broke is all there is.
-                let _ = tokio::io::AsyncReadExt::take(from, SAID_BYTES).read_to_end(&mut said).await;
-            }
-            said
-        };
-        let all = async { tokio::join!(read(stdout), read(stderr), ended(status)) };
+        let all = async { tokio::join!(said(stdout), said(stderr), ended(status)) };
         let answered = tokio::time::timeout(self.cluster.timeout, all).await;
         let Ok((out, err, ended)) = answered else {
             let what = format!("{} does not answer in {:?}", self.view.name, self.cluster.timeout);
@@ -163,6 +162,16 @@ impl<'a> InBox<'a> {
             ),
         }
     }
+}
+
+/// What a process says, to its end or to [`SAID_BYTES`].
+pub(super) async fn said(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut said = Vec::new();
+    if let Some(from) = from {
+        // What was said before the connection broke is all there is.
+        let _ = from.take(SAID_BYTES).read_to_end(&mut said).await;
+    }
+    said
 }
 
 /// How a process ended, once that is known.

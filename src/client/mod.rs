@@ -3,6 +3,7 @@
 //! ```text
 //! cli ─> main ─> run, retry, logs, status, list, cancel      (connect: the cluster; refusal: its errors)
 //!          │      └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
+//!          ├───> dev: a run whose source is a directory here; start + what goes on beside following it
 //!          ├───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
 //!          └───> check, convert, init: files only ─> findings
 //! ```
@@ -21,6 +22,7 @@ mod complete;
 mod completion;
 mod connect;
 mod convert;
+mod dev;
 mod event;
 mod examples;
 mod exit;
@@ -132,6 +134,7 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
         Verb::Version(_) => topics::version(&mut session),
         Verb::Help(args) => topics::help(&mut session, args, command),
         Verb::Run(_)
+        | Verb::Dev(_)
         | Verb::Status(_)
         | Verb::List(_)
         | Verb::Logs(_)
@@ -184,6 +187,7 @@ fn called(program: &str, place: &args::Place) -> String {
 async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
     match verb {
         Verb::Run(args) => run::run(session, args).await,
+        Verb::Dev(args) => dev::dev(session, args).await,
         Verb::Status(args) => status::status(session, args).await,
         Verb::List(args) => list::list(session, args).await,
         Verb::Logs(args) => logs::logs(session, args).await,

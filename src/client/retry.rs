@@ -39,6 +39,7 @@ pub(super) async fn retry(session: &mut Session, args: &RetryArgs) -> Result<Exi
         exit_code: ExitCodeOf::Windlass,
         show: Show::All,
         tail: 20,
+        dev: None,
     };
     start(session, cluster, &manifest, "", shown).await
 }

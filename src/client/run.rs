@@ -19,31 +19,10 @@ use serde_json::Value;
 /// # Errors
 /// Input that cannot be run, or whatever the cluster answered.
 pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, Stop> {
-    let program = session.program.clone();
-    // Before the cluster is asked: a mistake in the file is told at once.
-    let (file, documents) = match (&args.file, &args.from, &args.pipeline) {
-        (Some(path), _, _) => {
-            let file = if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
-            let documents = manifest::parse(&file, &manifest::read(path)?)?;
-            (file, Some(documents))
-        }
-        (None, Some(from), _) => (from.clone(), None),
-        (None, None, Some(name)) => {
-            let fault = Fault::usage(format!("{name:?}: a cluster is never guessed from a pipeline's name"));
-            return Err(fault.hint(format!("{program} run --from pipeline/{name}")).into());
-        }
-        (None, None, None) => {
-            let fault = Fault::usage("nothing to run: give a file with -f, or a Pipeline with --from");
-            return Err(fault.hint(format!("{program} run -f FILE")).into());
-        }
-    };
+    let read = read(args, &session.program, "run")?;
     not_both(session, args.output)?;
     let cluster = session.cluster().await?;
-    let place = (cluster.namespace.as_str(), cluster.namespace_given);
-    let manifest = match documents {
-        Some(documents) => manifest::assemble(&file, documents, place, args)?,
-        None => from_pipeline(&file, &cluster, args)?,
-    };
+    let Asked { file, manifest } = assemble(read, &cluster, args)?;
     if let Some(dry_run) = args.dry_run {
         return preview(session, &cluster, &manifest, &file, dry_run, args.output).await;
     }
@@ -58,8 +37,54 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
         exit_code: args.exit_code,
         show: args.show,
         tail: args.tail,
+        dev: None,
     };
     start(session, cluster, &manifest, &file, shown).await
+}
+
+/// What is to be run, and the name by which people know it.
+pub(super) struct Asked {
+    pub file: String,
+    pub manifest: Manifest,
+}
+
+/// A file's name and documents, or a Pipeline's name.
+pub(super) type Read = (String, Option<Vec<Value>>);
+
+/// Reads what `verb` is to run, before the cluster is asked: a mistake in the file is told at once.
+///
+/// # Errors
+/// When there is nothing to run, or the file cannot be read.
+pub(super) fn read(args: &RunArgs, program: &str, verb: &str) -> Result<Read, Stop> {
+    match (&args.file, &args.from, &args.pipeline) {
+        (Some(path), _, _) => {
+            let file = if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
+            let documents = manifest::parse(&file, &manifest::read(path)?)?;
+            Ok((file, Some(documents)))
+        }
+        (None, Some(from), _) => Ok((from.clone(), None)),
+        (None, None, Some(name)) => {
+            let fault = Fault::usage(format!("{name:?}: a cluster is never guessed from a pipeline's name"));
+            Err(fault.hint(format!("{program} {verb} --from pipeline/{name}")).into())
+        }
+        (None, None, None) => {
+            let fault = Fault::usage("nothing to run: give a file with -f, or a Pipeline with --from");
+            Err(fault.hint(format!("{program} {verb} -f FILE")).into())
+        }
+    }
+}
+
+/// Completes what was read.
+///
+/// # Errors
+/// When it is not clear what to run, or the namespaces differ.
+pub(super) fn assemble((file, documents): Read, cluster: &Cluster, args: &RunArgs) -> Result<Asked, Stop> {
+    let place = (cluster.namespace.as_str(), cluster.namespace_given);
+    let manifest = match documents {
+        Some(documents) => manifest::assemble(&file, documents, place, args)?,
+        None => from_pipeline(&file, cluster, args)?,
+    };
+    Ok(Asked { file, manifest })
 }
 
 fn from_pipeline(from: &str, cluster: &Cluster, args: &RunArgs) -> Result<Manifest, Stop> {

@@ -34,7 +34,7 @@ Environment variables
 const JSON: &str = "\
 JSON
 
-  --json      events on stdout, one object per line: run, retry, logs, status --wait, check, convert -o
+  --json      events on stdout, one object per line: run, dev, retry, logs, status --wait, check, convert -o
   -o json     one object, or a list of objects, as kubectl get -o json prints them
 
 Every event has v (1), type, seq (from 1, without gaps) and time (UTC); from run.created on also run and namespace.

@@ -94,6 +94,7 @@ pub(super) struct Tracker {
     leaves_out: bool,
     /// Until all that was printed before following began has come: what is kept of it.
     tail: Option<Tail>,
+    lets_begin: Option<String>,
     /// Time of the last event.
     told_ms: u64,
     /// A cancel was told by who asked for it.
@@ -119,6 +120,13 @@ impl Tracker {
     #[must_use]
     pub(super) fn with_tail(mut self, tail: Option<Tail>) -> Self {
         self.tail = tail;
+        self
+    }
+
+    /// The wait at the breakpoint before this step is not told: who follows ends it.
+    #[must_use]
+    pub(super) fn without_wait_before(mut self, step: String) -> Self {
+        self.lets_begin = Some(step);
         self
     }
 
@@ -272,6 +280,10 @@ impl Tracker {
             self.waiting = None;
             return;
         }
+        if why == reason::WAITING_FOR_USER && self.begins_soon(message) {
+            self.waiting = None;
+            return;
+        }
         if why == reason::CANCELLING && (self.cancel_told || !self.stops_something()) {
             self.waiting = None;
             return;
@@ -282,6 +294,12 @@ impl Tracker {
             events.push((if self.fresh { now_ms } else { self.told_ms }, event));
             self.waiting = Some(waiting);
         }
+    }
+
+    /// Whether the run waits, as it says, before the step that who follows lets begin.
+    fn begins_soon(&self, message: &str) -> bool {
+        let waits = |step: &String| message.starts_with(&format!("step {step} waits; it has not begun"));
+        self.lets_begin.as_ref().is_some_and(waits)
     }
 
     /// Whether a step runs that a cancel has to stop. After that step has ended a wait for it would be told late.

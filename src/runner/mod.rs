@@ -4,9 +4,9 @@
 //! in/plan.json ─> supervisor (one poll loop) ── asks ──> schedule (pure: what next)
 //!                   │ ├─ script, child: shells        ├─ mailbox: agent's answers, cancel
 //!                   │ ├─ env: what exports stay       └─ source: into the box
-//!                   │ └─ watcher, ignore: which files of a watched step changed
+//!                   │ └─ crate::watcher: which files of a watched step changed
 //!                   ├─> output (mask) ─> disk/logs/STEP.log and stdout;  journal ─> out/journal
-//!                   └── control <── people, by exec: shell, continue, finish, retry (terminal)
+//!                   └── control <── people, by exec: shell, continue, finish, retry (terminal); receive: their files
 //! ```
 //!
 //! Called by the executable `windlass-runner`, without arguments in the box; by the shell around
@@ -20,7 +20,6 @@
 mod child;
 mod control;
 mod env;
-mod ignore;
 mod journal;
 mod mailbox;
 mod mask;
@@ -28,13 +27,13 @@ mod memory;
 mod output;
 mod pack;
 mod plan;
+mod receive;
 mod schedule;
 mod script;
 mod signals;
 mod source;
 mod supervisor;
 mod terminal;
-mod watcher;
 mod words;
 
 use crate::wire::{DISK_DIR, IN_DIR, OUT_DIR};
@@ -130,9 +129,10 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(code) => ExitCode::from(code),
             Err(error) => broken(&error.to_string(), Some(&settings.termination_log)),
         },
+        Ok((settings, words)) if words == [receive::RECEIVE_COMMAND] => ExitCode::from(receive::run(&settings.outbox)),
         Ok((settings, words)) => match terminal::attach::verb(&settings.outbox, &words) {
             Some(code) => ExitCode::from(code),
-            None => broken("the verbs are shell, continue, finish and retry", None),
+            None => broken("the verbs are shell, continue, finish, retry and receive", None),
         },
         Err(message) => broken(&message, None),
     }

@@ -10,12 +10,12 @@
 //! while its exports could not be kept ends with [`EXPORTS_LOST`], as later steps would go wrong.
 
 use super::Error;
-use nix::fcntl::OFlag;
+use crate::bounded;
 use nix::unistd::{AccessFlags, access};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The subcommand that writes the environment to a file.
@@ -82,21 +82,9 @@ pub(super) fn make(path: &Path) -> std::io::Result<File> {
 
 /// Takes the exports that the shell left, if it left any.
 pub(super) fn take_exports(path: &Path) -> Option<Vec<u8>> {
-    let exports = read(path, EXPORTS_BYTES);
+    let exports = bounded::read(path, EXPORTS_BYTES);
     let _ = fs::remove_file(path);
     exports.filter(|exports| !exports.is_empty())
-}
-
-/// Reads a file that is the step's word: it is not followed, waited for or read beyond its limit.
-pub(super) fn read(path: &Path, limit: u64) -> Option<Vec<u8>> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-    if !file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= limit) {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
 }
 
 /// Writes this process's environment to `path`, each variable ended by NUL.

@@ -4,7 +4,7 @@
 //! test holds them together.
 
 use super::schedule::End;
-use super::watcher::Limit;
+use crate::watcher::Limit;
 use crate::wire::{EndReason, PlanStep, StepWork};
 use nix::sys::signal::Signal;
 

@@ -129,6 +129,25 @@ pub enum Shell {
     Kubectl,
 }
 
+/// A port of the box, and where it is on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Here, on loopback.
+    pub local: u16,
+    /// In the box.
+    pub remote: u16,
+}
+
+/// `5000`, or `8080:5000`.
+pub(super) fn publish(text: &str) -> Result<Publish, String> {
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let (local, remote) = text.split_once(':').unwrap_or((text, text));
+    match (port(local), port(remote)) {
+        (Some(local), Some(remote)) => Ok(Publish { local, remote }),
+        _ => Err(format!("{text:?} is not PORT or HERE:PORT, with ports from 1 to 65535")),
+    }
+}
+
 /// A length of time, such as `1m30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     crate::api::duration::parse(text)
@@ -185,6 +204,15 @@ mod tests {
         assert!((5_400..5_410).contains(&ago.as_secs()), "{ago:?}");
         for text in ["", "yesterday", "5", "99999999h"] {
             assert!(since(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_here_as_in_the_box_or_elsewhere() {
+        assert_eq!(publish("5000"), Ok(Publish { local: 5000, remote: 5000 }));
+        assert_eq!(publish("8080:80"), Ok(Publish { local: 8080, remote: 80 }));
+        for bad in ["", "0", "80:", ":80", "80:0", "65536", "a:b", "127.0.0.1:80:80"] {
+            assert!(publish(bad).is_err(), "{bad}");
         }
     }
 

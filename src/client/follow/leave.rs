@@ -2,47 +2,118 @@
 //!
 //! **Invariant:** as that of following: only the first Ctrl-C of who started the run asks for a cancel.
 
-use super::Follow;
-use crate::client::{args::OnInterrupt, cancel, event::Event, exit::Exit, fault::Stop, signals};
+use super::{Follow, Interrupt};
+use crate::client::{
+    cancel,
+    event::Event,
+    exit::Exit,
+    fault::{Stop, one_line},
+    in_box::{Ended, InBox},
+    signals,
+};
 
 impl Follow<'_> {
     /// Answers who wants us to end; the exit code if that is now.
     pub(super) async fn signal(&mut self, exit: Exit) -> Result<Option<Exit>, Stop> {
         let (name, program) = (self.name.clone(), self.cluster.program.clone());
         match self.options.interrupt {
-            Some(OnInterrupt::Cancel) if !self.cancelled => {
-                self.cancelled = true;
-                let step = self.tracker.running().map(|s| format!("stopping step {s}"));
-                let after = self.tracker.view().steps.iter().any(|s| s.after).then(|| "then after-steps".to_owned());
-                let what: Vec<String> = step.into_iter().chain(after).collect();
-                let what = if what.is_empty() { String::new() } else { format!(": {}", what.join(", ")) };
-                let message = format!("cancelling {name}{what} (Ctrl-C again to leave now)");
-                self.tell(&[Event::Notice { message }])?;
-                self.tracker.cancel_was_told();
-                // A cluster that is slow to answer holds nobody here.
-                tokio::select! {
-                    asked = cancel::request(self.cluster, &name, false) => {
-                        asked?;
-                        Ok(None)
-                    }
-                    exit = self.signals.asked_to_end() => {
-                        let message = format!("left; {name} may not have heard it: {program} cancel {name}");
-                        self.tell(&[Event::Notice { message }])?;
-                        Ok(Some(exit))
-                    }
-                }
+            Some(Interrupt::Finish) if self.asked < 2 && self.tracker.view().outcome().is_none() => {
+                self.asked += 1;
+                self.finish().await
             }
-            Some(OnInterrupt::Cancel) => {
+            Some(Interrupt::Cancel) if !self.cancelled => self.cancel().await,
+            Some(Interrupt::Cancel | Interrupt::Finish) => {
                 self.tell(&[Event::Notice {
                     message: format!("left; {name} is being cancelled: {program} status {name}"),
                 }])?;
                 Ok(Some(exit))
             }
-            Some(OnInterrupt::Detach) => {
+            Some(Interrupt::Detach) => {
                 self.tell(&[Event::Notice { message: format!("left; {name} goes on: {program} logs -f {name}") }])?;
                 Ok(Some(exit))
             }
             None => Ok(Some(exit)),
+        }
+    }
+
+    /// Asks for a graceful cancel; whoever asks again meanwhile leaves.
+    async fn cancel(&mut self) -> Result<Option<Exit>, Stop> {
+        let (name, program) = (self.name.clone(), self.cluster.program.clone());
+        self.cancelled = true;
+        let step = self.tracker.running().map(|s| format!("stopping step {s}"));
+        let after = self.tracker.view().steps.iter().any(|s| s.after).then(|| "then after-steps".to_owned());
+        let what: Vec<String> = step.into_iter().chain(after).collect();
+        let what = if what.is_empty() { String::new() } else { format!(": {}", what.join(", ")) };
+        let again = if self.asked > 0 { "stops now" } else { "to leave now" };
+        let message = format!("cancelling {name}{what} (Ctrl-C again {again})");
+        self.tell(&[Event::Notice { message }])?;
+        self.tracker.cancel_was_told();
+        // A cluster that is slow to answer holds nobody here.
+        tokio::select! {
+            asked = cancel::request(self.cluster, &name, false) => {
+                asked?;
+                Ok(None)
+            }
+            exit = self.signals.asked_to_end() => {
+                let message = format!("left; {name} may not have heard it: {program} cancel {name}");
+                self.tell(&[Event::Notice { message }])?;
+                Ok(Some(exit))
+            }
+        }
+    }
+
+    /// The first time ends the watched step, and if none runs the run; the second time ends the run at once.
+    async fn finish(&mut self) -> Result<Option<Exit>, Stop> {
+        let (name, program) = (self.name.clone(), self.cluster.program.clone());
+        if self.asked > 1 {
+            let message = format!("stopping {name} at once (Ctrl-C again to leave now)");
+            self.tell(&[Event::Notice { message }])?;
+            self.tracker.cancel_was_told();
+            return tokio::select! {
+                asked = cancel::request(self.cluster, &name, true) => asked.map(|_| None),
+                exit = self.signals.asked_to_end() => {
+                    let message = format!("left; {name} may not have heard it: {program} cancel {name} --now");
+                    self.tell(&[Event::Notice { message }])?;
+                    Ok(Some(exit))
+                }
+            };
+        }
+        let watched = |step: &&str| self.tracker.view().steps.iter().any(|s| s.name == **step && s.kind == "watch");
+        let Some(step) = self.tracker.running().filter(watched).map(str::to_owned) else { return self.cancel().await };
+        let message = format!("finishing step {step} (Ctrl-C again stops now)");
+        self.tell(&[Event::Notice { message }])?;
+        let view = self.tracker.view().clone();
+        let finished = async {
+            let there = InBox::of(self.cluster, view)?;
+            there.say(&["finish", &step]).await
+        };
+        let why = tokio::select! {
+            finished = finished => match finished {
+                Ok((Ended::Code(0), _)) => return Ok(None),
+                Ok((_, said)) => one_line(&said),
+                Err(stop) => stop.message().to_owned(),
+            },
+            _ = self.signals.asked_to_end() => {
+                self.asked += 1;
+                return Box::pin(self.finish()).await;
+            }
+        };
+        let message = format!("step {step} could not be finished: {why}");
+        self.tell(&[Event::Notice { message }])?;
+        self.cancel().await
+    }
+
+    /// The run is of no use without who fails here: it is cancelled.
+    pub(super) async fn cancelled_by(&mut self, stop: Stop) -> Stop {
+        // What failed is told; whether the run heard it too is beside the point.
+        let _ = cancel::request(self.cluster, &self.name, true).await;
+        match stop {
+            Stop::Faults(mut faults) => {
+                let note = format!("run {} is cancelled", self.name);
+                faults.iter_mut().take(1).for_each(|fault| fault.notes.push(note.clone()));
+                Stop::Faults(faults)
+            }
+            Stop::ClosedPipe => Stop::ClosedPipe,
         }
     }
 

@@ -81,7 +81,7 @@ impl Live {
                 vec![format!("{} {}{after}", self.story.setting.look.signed(Sign::Run), step.label())]
             }
             Event::Progress { message, .. } => {
-                self.progress = Some(one_line(message));
+                self.progress = Some(one_line(message)).filter(|words| !words.is_empty());
                 Vec::new()
             }
             Event::StepFinished(end) => vec![self.finished_step(end)],

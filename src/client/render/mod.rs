@@ -9,7 +9,7 @@ mod plain;
 mod story;
 
 pub(super) use json::Json;
-pub(super) use story::why_failed;
+pub(super) use story::{bytes, why_failed};
 
 use super::{
     args::Show,

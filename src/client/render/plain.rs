@@ -128,7 +128,7 @@ impl Plain {
             }
             Event::Progress { step, .. } if hidden(&step.name) => Vec::new(),
             Event::Progress { step, message } => {
-                self.progress = Some(format!("{}: {}", step.label(), one_line(message)));
+                self.progress = (!message.is_empty()).then(|| format!("{}: {}", step.label(), one_line(message)));
                 self.progress(at).into_iter().collect()
             }
             Event::Image { image, .. } => {

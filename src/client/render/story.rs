@@ -216,7 +216,7 @@ pub(super) fn reference(image: &ImageStatus) -> String {
 }
 
 /// Bytes as registries print them: powers of 1000.
-pub(super) fn bytes(count: i64) -> String {
+pub(in crate::client) fn bytes(count: i64) -> String {
     let scaled = |unit: i64, name: &str| format!("{}.{} {name}", count / unit, count % unit * 10 / unit);
     match count {
         ..1_000 => format!("{count} B"),

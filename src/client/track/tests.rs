@@ -323,3 +323,20 @@ fn a_long_line_is_left_out_whole_and_memory_is_bounded() {
         assert!(held(&t) <= 16);
     }
 }
+
+#[test]
+fn the_wait_that_who_follows_ends_is_not_told() {
+    let waits = |step: &str| {
+        let message = format!("step {step} waits; it has not begun; attach with: windlass shell hello-7");
+        hello(&format!(
+            "{{{RUNNING}, {}, {}}}",
+            condition("Unknown", "WaitingForUser", &message),
+            steps("build=Waiting")
+        ))
+    };
+    let mut t = Tracker::new(true, origin(), None).without_wait_before("build".into());
+    t.status(waits("build"), 1_000);
+    assert!(!words(&t.advance(1_001)).iter().any(|word| word.starts_with("waiting")));
+    t.status(waits("test"), 2_000);
+    assert!(words(&t.advance(2_001)).contains(&"waiting WaitingForUser".to_owned()));
+}

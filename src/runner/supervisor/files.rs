@@ -5,9 +5,10 @@
 
 use super::acts::EXPORTS_FILE;
 use super::{Supervisor, epoch_ms};
+use crate::bounded;
 use crate::runner::schedule::{End, Event};
-use crate::runner::watcher::{Size, Watcher};
 use crate::runner::{Error, child, journal, script, words};
+use crate::watcher::{Size, Watcher};
 use crate::wire::{Note, POD_IP_FILE, Record, StepWork};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -38,7 +39,7 @@ impl Supervisor<'_> {
 
     /// Says where a program in the box is reachable.
     fn say_addresses(&mut self, step: usize, ports: &[u16]) {
-        let file = script::read(&self.settings.inbox.join(POD_IP_FILE), IP_BYTES);
+        let file = bounded::read(&self.settings.inbox.join(POD_IP_FILE), IP_BYTES);
         let ip = file.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse::<IpAddr>().ok());
         let Some(ip) = ip.filter(|_| !ports.is_empty()) else { return };
         let addresses: Vec<String> = ports.iter().map(|port| SocketAddr::new(ip, *port).to_string()).collect();

@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod crds;
+mod dev;
 mod engine;
 mod examples;
 mod formats;

@@ -3,9 +3,14 @@
 use super::test_box::{RUNNER, Running, a_box, after, agent, script, variable};
 use crate::terminal::Person;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use windlass::archive::{
+    Entry, Kind, Writer,
+    sync::{self, Change},
+};
 use windlass::wire::{
     Answer, Breakpoints, EndReason, PlanStep, Record, ShellWork, StepWork, VERSION, Wait, answer_file,
 };
@@ -375,6 +380,52 @@ fn a_breakpoint_before_a_step_waits_and_goes_on() {
     ran.failed("StepTimedOut", Some(0), "step deploy waited longer than 1s at its breakpoint; raise breakpointTimeout");
     assert!(ran.stdout.contains("] 1/1 deploy: waited longer than 1s at its breakpoint\n"), "{}", ran.stdout);
     assert!(!ran.stdout.contains("> skip"), "{}", ran.stdout);
+}
+
+/// As `windlass dev` does it.
+#[test]
+fn files_of_a_person_are_there_before_the_first_step() {
+    let mut running = a_box(&[script("a", "cat dir/file; test -x dir/file; test ! -e gone")])
+        .with(|plan| plan.breakpoints = breakpoints(false, &["a"], 1800))
+        .start();
+    waits(&mut running, 0, Wait::Before);
+    let send = |changes: &[Change], content: &str| {
+        let mut writer = Writer::new(Vec::new());
+        for change in changes {
+            let entry = sync::entry(change);
+            writer.entry(&entry, false).unwrap();
+            if entry.size() > 0 {
+                writer.content(content.as_bytes()).unwrap();
+            }
+        }
+        let mut child = exec(&running, &["receive"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It ends by the end of the archive: stdin stays open, as an exec's may.
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&writer.finish().unwrap()).unwrap();
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        drop(stdin);
+        (child.wait().unwrap().code(), said)
+    };
+    let file = |path: &str, content: &str| {
+        let kind = Kind::File { size: content.len() as u64, linked: false };
+        Change::Is(Entry { path: path.into(), kind, mode: 0o755, uid: 0, gid: 0, mtime: 0 })
+    };
+    let both = [file("dir/file", "here"), file("gone", "here")];
+    assert_eq!(send(&both, "here"), (Some(0), "2 changed, 0 removed\n".into()));
+    assert_eq!(send(&[Change::Gone(b"gone".to_vec())], ""), (Some(0), "0 changed, 1 removed\n".into()));
+    let (code, said) = send(&[file("../out", "x")], "x");
+    assert_eq!((code, said.as_str()), (Some(74), "../out has a path that leads elsewhere\n"));
+    assert_eq!(say(&running, &["continue", "a"]).0, Some(0));
+    let ran = running.end();
+    ran.passed();
+    assert_eq!(ran.log("a"), "here");
 }
 
 #[test]

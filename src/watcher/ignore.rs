@@ -1,4 +1,4 @@
-//! Which files of the source count for a watched step. Called by `watcher`.
+//! Which files of the source count for a watched step, and for `windlass dev`. Called by `watcher`.
 //!
 //! In this order, a later word wins: what editors leave beside a file for a moment, the
 //! `.gitignore` files of the source (one in a directory counts for what is below it), the step's
@@ -20,7 +20,7 @@ pub(super) const IGNORE_FILE: &str = ".gitignore";
 /// What stands for the source in paths of the library; nothing is looked at there.
 const ROOT: &str = "/";
 /// What editors and desktops write beside the file that is edited: vim, Emacs, nano, Kate, JetBrains,
-/// GNOME, macOS.
+/// GNOME, macOS; and our own `receive`.
 const OF_EDITORS: &str = "\
 4913
 *~
@@ -32,6 +32,7 @@ const OF_EDITORS: &str = "\
 *___jb_tmp___
 *___jb_old___
 .goutputstream-*
+.windlass-part-*
 .DS_Store
 ";
 

@@ -1,13 +1,14 @@
 //! Sees changes in a directory and all below it: by the kernel's word, or, where a limit of the
-//! kernel is reached, by looking again and again. Called by the supervisor while a watched step runs.
+//! kernel is reached, by looking again and again. Called by the runner while a watched step runs, and by `windlass dev`.
 //!
 //! **Invariant:** a change of a file that counts is reported: at once by the kernel's word, which
 //! comes when a file that was written is closed. Nothing is waited for, links are not followed, and
 //! directories, files, events of a turn and the time spent looking are bounded.
 
+mod ignore;
 mod tree;
 
-use super::ignore::IGNORE_FILE;
+use ignore::IGNORE_FILE;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::collections::HashMap;
@@ -16,7 +17,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tree::{Seen, Tree, difference};
+pub(crate) use tree::Tree;
+use tree::{Seen, difference};
 
 /// How often events are read in a turn of the loop; each read takes some hundred at most.
 const READS: usize = 64;
@@ -35,7 +37,7 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
 
 /// Why the kernel does not report all changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     /// It watches no more directories.
     Watches,
     /// It makes no more watchers.
@@ -59,15 +61,15 @@ impl From<Errno> for Limit {
 
 /// How many directories and files count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
-    pub(super) directories: usize,
-    pub(super) files: usize,
+pub(crate) struct Size {
+    pub(crate) directories: usize,
+    pub(crate) files: usize,
     /// Whether there are more, which are not looked at.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// Watches one directory.
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     ignore: Vec<String>,
     tree: Tree,
     eyes: Eyes,
@@ -86,7 +88,7 @@ enum Eyes {
 
 impl Watcher {
     /// Watches `root`; `ignore` are the step's patterns.
-    pub(super) fn open(now: u64, root: &Path, ignore: &[String]) -> Self {
+    pub(crate) fn open(now: u64, root: &Path, ignore: &[String]) -> Self {
         let mut tree = Tree::new(root, ignore);
         let (eyes, limit) = match Kernel::open(&mut tree) {
             Ok(kernel) => (Eyes::Kernel(kernel), None),
@@ -96,7 +98,7 @@ impl Watcher {
     }
 
     /// Readable when there is something to [`Self::look`] at.
-    pub(super) fn changes(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn changes(&self) -> Option<BorrowedFd<'_>> {
         match &self.eyes {
             Eyes::Kernel(kernel) => Some(kernel.inotify.as_fd()),
             Eyes::Own { .. } => None,
@@ -104,7 +106,7 @@ impl Watcher {
     }
 
     /// When to [`Self::look`] without the kernel's word.
-    pub(super) fn wake(&self) -> Option<u64> {
+    pub(crate) fn wake(&self) -> Option<u64> {
         match &self.eyes {
             Eyes::Kernel(_) => self.afresh.then_some(self.earliest),
             Eyes::Own { next, .. } => Some(*next),
@@ -112,18 +114,18 @@ impl Watcher {
     }
 
     /// Why the kernel does not report all changes, if so. It may come about at any time.
-    pub(super) fn limit(&self) -> Option<Limit> {
+    pub(crate) fn limit(&self) -> Option<Limit> {
         self.limit
     }
 
     /// How much there is.
-    pub(super) fn size(&self) -> Size {
+    pub(crate) fn size(&self) -> Size {
         Size { directories: self.tree.directories, files: self.tree.files, cut: self.tree.cut }
     }
 
     /// Looks for changes; the answer is what changed first, in the tree. Its path is empty if that is
     /// not known.
-    pub(super) fn look(&mut self, now: u64) -> Option<PathBuf> {
+    pub(crate) fn look(&mut self, now: u64) -> Option<PathBuf> {
         match &mut self.eyes {
             Eyes::Kernel(_) => self.listen(now),
             Eyes::Own { seen, next } if now >= *next => {

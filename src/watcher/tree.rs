@@ -1,10 +1,10 @@
-//! The files below a directory that count. Called by `watcher`.
+//! The files below a directory that count. Called by `watcher`, and by `windlass dev` to find what it has to send.
 //!
 //! **Invariant:** no link is followed, what cannot be read is left out, and no more than [`DIRECTORIES`]
 //! and [`FILES`] are looked at, nor, with those that do not count, more than [`NAMES`].
 
-use crate::runner::ignore::{IGNORE_FILE, Rules};
-use crate::runner::script;
+use super::ignore::{IGNORE_FILE, Rules};
+use crate::bounded;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +21,7 @@ const NAMES: usize = 500_000;
 const IGNORE_BYTES: u64 = 1024 * 1024;
 
 /// A directory, and which files below it count.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     pub(super) root: PathBuf,
     pub(super) rules: Rules,
     pub(super) directories: usize,
@@ -29,7 +29,7 @@ pub(super) struct Tree {
     /// Most names of a walk: [`NAMES`].
     names: usize,
     /// Whether there are more than are looked at.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// What a file was like: time of its last change in nanoseconds, size, number.
@@ -37,7 +37,7 @@ pub(super) type Seen = HashMap<PathBuf, (i128, u64, u64)>;
 
 impl Tree {
     /// Nothing walked yet; `own` are the step's patterns.
-    pub(super) fn new(root: &Path, own: &[String]) -> Self {
+    pub(crate) fn new(root: &Path, own: &[String]) -> Self {
         Self { root: root.into(), rules: Rules::new(own), directories: 0, files: 0, names: NAMES, cut: false }
     }
 
@@ -46,7 +46,7 @@ impl Tree {
     ///
     /// # Errors
     /// What `found` answered; the walk ends there.
-    pub(super) fn walk(
+    pub(crate) fn walk(
         &mut self,
         from: &Path,
         mut found: impl FnMut(&Path, &Path, bool) -> Result<(), Errno>,
@@ -62,7 +62,7 @@ impl Tree {
             self.directories += 1;
             let whole = self.root.join(&directory);
             found(&directory, &whole, true)?;
-            if let Some(patterns) = script::read(&whole.join(IGNORE_FILE), IGNORE_BYTES) {
+            if let Some(patterns) = bounded::read(&whole.join(IGNORE_FILE), IGNORE_BYTES) {
                 self.rules.add(&directory, &patterns);
             }
             for entry in fs::read_dir(&whole).into_iter().flatten().flatten() {

@@ -1,0 +1,70 @@
+//! What following is to do, and who does something for the run beside it.
+//!
+//! **Invariant:** plain data; `watching` is what a mere view does.
+
+use crate::client::{args::ExitCodeOf, event::Event, fault::Stop, track::Tail, view::RunView};
+use jiff::Timestamp;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// What the first Ctrl-C does to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::client) enum Interrupt {
+    /// Cancels it, and following goes on.
+    Cancel,
+    /// Nothing: it ends the view.
+    Detach,
+    /// Ends the watched step with success, and following goes on; the second one cancels.
+    Finish,
+}
+
+/// Who does something for the run beside following.
+#[derive(Debug)]
+pub(in crate::client) struct Aside {
+    /// Is told each state of the run.
+    pub run: watch::Sender<RunView>,
+    /// What it has to tell, with the sender that it has.
+    pub said: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    /// Why it cannot go on.
+    pub failed: mpsc::Receiver<Stop>,
+    /// It ends the wait before this step, which is told to nobody.
+    pub lets_begin: String,
+}
+
+/// What following is to do.
+#[derive(Debug)]
+pub(in crate::client) struct Options {
+    /// The run was made by us, just now: how long the answer took.
+    pub made: Option<Duration>,
+    /// What the first Ctrl-C does; none: it ends the view.
+    pub interrupt: Option<Interrupt>,
+    /// Whether step output is read.
+    pub with_output: bool,
+    /// Longest time to follow.
+    pub timeout: Option<Duration>,
+    /// Whose exit code a failed run ends with.
+    pub exit_code: ExitCodeOf,
+    /// Output that was printed before is left out.
+    pub since: Option<Timestamp>,
+    /// Of the output that is there already only these last lines are shown.
+    pub tail: Option<Tail>,
+    /// Who does something for the run meanwhile.
+    pub aside: Option<Aside>,
+}
+
+impl Options {
+    /// To see a run of somebody to its end.
+    #[must_use]
+    pub(in crate::client) fn watching() -> Self {
+        Self {
+            made: None,
+            interrupt: None,
+            with_output: true,
+            timeout: None,
+            exit_code: ExitCodeOf::Windlass,
+            since: None,
+            tail: None,
+            aside: None,
+        }
+    }
+}
