@@ -347,7 +347,7 @@ fn sought(
         sought.missed.push(format!("{more} more"));
     }
     if properties.secrets_in_image == SecretsInImage::Deny && !sought.missed.is_empty() {
-        return Err(PushError::not_searched(&sought.missed.join("; ")));
+        return Err(PushError::not_searched(&sought.missed.join("; "), false));
     }
     Ok(sought)
 }

@@ -303,6 +303,7 @@ fn job(push: &Push, line: &Line, base: Option<&BaseImage>, progress: watch::Send
         config: Box::new(config),
         secrets: push.secrets.clone(),
         secrets_in_image: push.plan.secrets_in_image,
+        artifact: false,
         mount_from: base.and_then(|_| box_repository(&push.run.spec.box_.image)),
         layers: Some(layers),
         progress,
