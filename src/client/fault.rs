@@ -53,12 +53,14 @@ pub(super) mod reason {
     pub(crate) const NOT_WAITING: &str = "NotWaiting";
     /// The connection to the box ended before what ran there.
     pub(crate) const CONNECTION_LOST: &str = "ConnectionLost";
+    /// The Docker of this machine did not do what was asked.
+    pub(crate) const ENGINE_FAILED: &str = "EngineFailed";
     /// Our own output could not be written.
     pub(crate) const OUTPUT_FAILED: &str = "OutputFailed";
 
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [&str; 22] = [
+    pub(crate) const ALL: [&str; 23] = [
         USAGE,
         YAML_SYNTAX,
         UNKNOWN_KEY,
@@ -80,6 +82,7 @@ pub(super) mod reason {
         NO_BOX,
         NOT_WAITING,
         CONNECTION_LOST,
+        ENGINE_FAILED,
         OUTPUT_FAILED,
     ];
 }

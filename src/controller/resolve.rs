@@ -178,7 +178,28 @@ pub fn check(spec: &PipelineSpec) -> Result<(), Refusal> {
         let path = format!("{}[{index}]", if after { "afterSteps" } else { "steps" });
         check_step(&path, spec, step)?;
     }
-    Ok(())
+    let paths =
+        indexed_steps(spec).map(|(after, i, s)| (format!("{}[{i}]", if after { "afterSteps" } else { "steps" }), s));
+    steps::store_container::check_names(paths).map_err(|e| Refusal::new(e.reason, e.message))
+}
+
+/// A run that stores needs a store, which is the installation's.
+///
+/// # Errors
+/// `StoreFailed`, with the first step that stores.
+pub fn check_store(spec: &PipelineSpec, has_store: bool) -> Result<(), Refusal> {
+    match indexed_steps(spec).find(|(_, _, s)| s.store_container.is_some()) {
+        Some((after, i, _)) if !has_store => {
+            let steps = if after { "afterSteps" } else { "steps" };
+            Err(Refusal::new(
+                reason::STORE_FAILED,
+                format!(
+                    "{steps}[{i}].storeContainer: no artifact store is set; the administrator sets artifacts.store in the chart's values"
+                ),
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn indexed_steps(spec: &PipelineSpec) -> impl Iterator<Item = (bool, usize, &crate::api::Step)> {
@@ -187,12 +208,6 @@ fn indexed_steps(spec: &PipelineSpec) -> impl Iterator<Item = (bool, usize, &cra
 }
 
 fn check_step(path: &str, spec: &PipelineSpec, step: &crate::api::Step) -> Result<(), Refusal> {
-    let not_yet = |field: &str| {
-        Refusal::new(
-            reason::INVALID_PIPELINE,
-            format!("{path}.{field}: this version of Windlass cannot carry it out yet; leave it out"),
-        )
-    };
     match step.kind() {
         None => Err(Refusal::new(
             reason::INVALID_PIPELINE,
@@ -219,7 +234,10 @@ fn check_step(path: &str, spec: &PipelineSpec, step: &crate::api::Step) -> Resul
         Some(StepKind::Watch(watch)) => {
             steps::watch::check(&format!("{path}.watch"), watch).map_err(|e| Refusal::new(e.reason, e.message))
         }
-        Some(kind @ StepKind::StoreContainer(_)) => Err(not_yet(kind.name())),
+        Some(StepKind::StoreContainer(store)) => {
+            steps::store_container::check(&format!("{path}.storeContainer"), store)
+                .map_err(|e| Refusal::new(e.reason, e.message))
+        }
     }
 }
 

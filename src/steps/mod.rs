@@ -13,6 +13,7 @@ pub mod grammar;
 pub mod image_config;
 pub mod logins;
 pub mod shell;
+pub mod store_container;
 pub mod watch;
 
 use std::fmt;
