@@ -3,7 +3,8 @@
 //! ```text
 //! cli ─> main ─> run, retry, logs, status, list, cancel      (connect: the cluster; refusal: its errors)
 //!          │      └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
-//!          └───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
+//!          ├───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
+//!          └───> pull, open: stored containers, to this machine
 //! ```
 //!
 //! `cli` hands the parsed arguments over. **Invariant:** acts with the caller's own kubeconfig rights;
@@ -33,7 +34,9 @@ mod list;
 mod logs;
 mod logtext;
 mod manifest;
+mod open;
 mod output;
+mod pull;
 mod refusal;
 mod render;
 mod retry;
@@ -130,6 +133,8 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
         | Verb::Cancel(_)
         | Verb::Retry(_)
         | Verb::Shell(_)
+        | Verb::Pull(_)
+        | Verb::Open(_)
         | Verb::Continue(_)
         | Verb::Finish(_) => {
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -182,6 +187,8 @@ async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
         Verb::Cancel(args) => cancel::cancel(session, args).await,
         Verb::Retry(args) => retry::retry(session, args).await,
         Verb::Shell(args) => shell::shell(session, args).await,
+        Verb::Pull(args) => pull::pull(session, args).await,
+        Verb::Open(args) => open::open(session, args).await,
         Verb::Continue(args) => ask::ask(session, "continue", args).await,
         Verb::Finish(args) => ask::ask(session, "finish", args).await,
         // Offline: done by `main`.

@@ -19,6 +19,7 @@ mod registry;
 mod run;
 mod scratch;
 mod shell;
+mod store;
 mod watch;
 mod world;
 
