@@ -33,6 +33,8 @@ const TOPICS: &str = "Topics: windlass help exit-codes | environment | json | ac
 const RARE: [&str; 3] = ["completion", "version", "help"];
 
 const TEMPLATE: &str = "{about}\n\nUsage: {usage}\n\n{all-args}{after-help}\n";
+/// Of the whole in its short form: with all verbs it must fit a screen.
+const VERBS: &str = "{about}\n\n{all-args}{after-help}\n";
 const WITH_EXAMPLES: &str = "{about}\n\nUsage: {usage}\n\n{before-help}{all-args}{after-help}\n";
 
 #[derive(Parser)]
@@ -76,6 +78,9 @@ enum Command {
     /// Follow the runs of a node and carry out their internal steps (run by the chart's DaemonSet)
     #[command(hide = true)]
     Agent(crate::agent::Options),
+    /// Keep stored containers (run by the chart's Deployment)
+    #[command(hide = true)]
+    Artifacts(crate::artifacts::Options),
     /// Prepare a run pod: source, plan and runner
     #[command(hide = true)]
     Prepare(crate::prepare::Arguments),
@@ -104,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Crds { dir } => crds(dir.as_deref()),
         Command::Controller(options) => serve(crate::controller::run(options)),
         Command::Agent(options) => serve(crate::agent::run(options)),
+        Command::Artifacts(options) => serve(crate::artifacts::run(options)),
         Command::Prepare(arguments) => crate::prepare::main(&arguments),
     }
 }
@@ -166,7 +172,11 @@ fn form(command: clap::Command, program: &str, long: bool) -> clap::Command {
         "windlass" => String::new(),
         verb => format!(" {verb}"),
     };
-    let template = if examples.is_some() && long { WITH_EXAMPLES } else { TEMPLATE };
+    let template = match (long, verb.is_empty()) {
+        (true, _) if examples.is_some() => WITH_EXAMPLES,
+        (false, true) => VERBS,
+        _ => TEMPLATE,
+    };
     let command = command.help_template(template);
     match examples {
         Some(examples) if long => {

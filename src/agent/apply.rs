@@ -171,9 +171,12 @@ impl StatusSink for ApiSink {
 /// The body of an apply: what the agent owns, all of it, and nothing else; for this version of the object only, if one
 /// is given.
 fn body(run: &Run, status: &AgentStatus, version: Option<&str>) -> Value {
-    let AgentStatus { source_revision, steps, report, summary_steps } = status;
+    let AgentStatus { source_revision, steps, artifacts, report, summary_steps } = status;
     let mut fields = Map::new();
     fields.insert("steps".into(), json!(steps));
+    if !artifacts.is_empty() {
+        fields.insert("artifacts".into(), json!(artifacts));
+    }
     if let Some(revision) = source_revision {
         fields.insert("sourceRevision".into(), json!(revision));
     }

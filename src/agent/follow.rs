@@ -14,6 +14,7 @@ use super::{
     plan::{Change, Observed, RunEvent, plan},
     push::{Job, Transport, carry_out},
     run::{Run, Wish},
+    shelf::Shelf,
     status::{AgentStatus, compose, pushed},
     work::{Verdict, Work},
 };
@@ -55,6 +56,8 @@ pub struct Post {
     pub sink: Arc<dyn StatusSink>,
     /// The engine and the registry.
     pub transport: Arc<dyn Transport>,
+    /// Where stored containers go.
+    pub shelf: Arc<Shelf>,
     /// Rings when a box writes; without it the followers look often.
     pub doorbell: Option<Doorbell>,
     /// Cancelled when the agent shuts down: no new work.
@@ -254,7 +257,8 @@ impl Follower {
                 }
                 Change::Emit(event) => self.post.sink.emit(&self.run, &event),
                 Change::StartWork { step, began_ms, recorded } => {
-                    self.start(Job { run: Arc::clone(&self.run), step, began_ms, recorded });
+                    let (run, shelf) = (Arc::clone(&self.run), Arc::clone(&self.post.shelf));
+                    self.start(Job { run, shelf, step, began_ms, recorded });
                 }
                 Change::Answer { step, verdict, answer } => {
                     unfiled = self.answer(step, verdict.as_ref(), &answer).err().or(unfiled);
@@ -286,7 +290,8 @@ impl Follower {
         for (step, digest, written) in std::mem::take(&mut self.unwritten) {
             let name = self.run.outline.get(step).map(|step| step.name.as_str()).unwrap_or_default();
             let images = self.recorded.step(name).map(|step| step.images.as_slice()).unwrap_or_default();
-            if images.iter().any(|image| image.digest == digest) {
+            let stored = self.recorded.artifacts.iter().filter_map(|artifact| artifact.digest.as_ref());
+            if images.iter().map(|image| &image.digest).chain(stored).any(|known| *known == digest) {
                 // A push that has stopped does not wait any more.
                 let _ = written.send(());
             } else {

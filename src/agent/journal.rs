@@ -13,6 +13,7 @@ use crate::{
         status::StepPhase,
         step::{OnFailure, Step, StepKind},
     },
+    steps::store_container,
     wire::{EndReason, Note, Record, Wait},
 };
 
@@ -36,6 +37,8 @@ pub struct StepOutline {
     pub after: bool,
     /// Whether the agent carries it out.
     pub internal: bool,
+    /// The artifact that it stores.
+    pub artifact: Option<String>,
     /// Whether the run goes on after its failure.
     pub continues: bool,
     /// How often it may be repeated.
@@ -69,6 +72,7 @@ pub fn outline(spec: &PipelineSpec, breakpoint: Option<&Breakpoint>) -> Vec<Step
             title: step.title().to_owned(),
             after,
             internal: step.kind().is_some_and(|kind| kind.is_of_agent()),
+            artifact: store_container::artifact(step).map(str::to_owned),
             continues: step.on_failure == OnFailure::Continue,
             retries: step.retries,
             waits: waits(after, step),

@@ -29,6 +29,7 @@ mod progress;
 pub mod push;
 pub mod run;
 mod scratch;
+pub mod shelf;
 pub mod status;
 pub mod transport;
 mod watch;
@@ -96,6 +97,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         sink: Arc::new(ApiSink::new(client.clone(), &options.node_name)),
         transport: Arc::new(relay.clone()),
         doorbell: doorbell.ok(),
+        shelf: Arc::new(options.shelf()),
         stopping: stopping.clone(),
     });
     let (namespace, node) = (options.own_namespace.clone(), options.node_name.clone());

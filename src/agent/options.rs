@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** files named here are the administrator's own.
 
+use super::shelf::Shelf;
 use crate::registry::Trust;
 use anyhow::Context as _;
 use std::{
@@ -46,6 +47,15 @@ pub struct Options {
     /// Where a host with its port is reached, instead of what its name resolves to, as HOST=IP:PORT (repeat for more)
     #[arg(long = "registry-address", value_name = "HOST=IP:PORT", value_parser = address)]
     pub registry_addresses: Vec<(String, SocketAddr)>,
+    /// Stored containers go to the artifact server; the file holds the agent's token for it
+    #[arg(long, value_name = "FILE", conflicts_with = "artifacts_registry")]
+    pub artifacts_token: Option<PathBuf>,
+    /// Stored containers go into repositories below this one
+    #[arg(long, value_name = "HOST/PATH")]
+    pub artifacts_registry: Option<String>,
+    /// The login for them, as .docker/config.json
+    #[arg(long, value_name = "FILE", requires = "artifacts_registry")]
+    pub artifacts_login: Option<PathBuf>,
     /// Where health is served; loopback, as the agent is on the node's network
     #[arg(long, default_value = "127.0.0.1:8081", value_parser = loopback)]
     pub listen_health: SocketAddr,
@@ -57,6 +67,15 @@ impl Options {
         let path = self.docker_host.strip_prefix("unix://").unwrap_or(&self.docker_host);
         anyhow::ensure!(path.starts_with('/'), "--docker-host {}: expected unix:///path", self.docker_host);
         Ok(path)
+    }
+
+    /// Where stored containers go.
+    pub(super) fn shelf(&self) -> Shelf {
+        match (&self.artifacts_token, &self.artifacts_registry) {
+            (Some(token), _) => Shelf::Server { namespace: self.own_namespace.clone(), token: token.clone() },
+            (None, Some(prefix)) => Shelf::Registry { prefix: prefix.clone(), login: self.artifacts_login.clone() },
+            (None, None) => Shelf::None,
+        }
     }
 
     /// What the administrator allows of registries.

@@ -9,13 +9,14 @@
 use super::{
     journal::Journal,
     run::{Run, Wish},
+    shelf,
     status::{AgentStatus, compose, place, pushed},
     work::{Verdict, Work},
 };
 use crate::{
     api::{
         condition::reason,
-        status::{ImageStatus, StepPhase, StepStatus},
+        status::{ArtifactStatus, ImageStatus, StepPhase, StepStatus},
     },
     wire::{self, Answer, Wait},
 };
@@ -185,6 +186,9 @@ fn is_urgent(seen: &Observed<'_>, status: &AgentStatus) -> bool {
             images.iter().map(|image| image.digest.clone()).collect::<Vec<_>>()
         };
         let is_final = |step: Option<&StepStatus>| step.is_some_and(|step| step.phase.is_final());
+        if seen.recorded.artifacts != status.artifacts {
+            return true;
+        }
         digests(old) != digests(new) || is_final(old) != is_final(new)
     };
     seen.stopping
@@ -207,7 +211,11 @@ fn starts(seen: &Observed<'_>) -> impl Iterator<Item = Change> {
     waiting(seen).filter(move |(index, _)| may_begin(*index)).filter_map(|(index, recorded)| {
         let unworked = !seen.works.contains_key(&index) && recorded.is_none_or(|step| !step.phase.is_final());
         let began_ms = seen.journal.steps.get(index).and_then(|step| step.started_ms).unwrap_or(0);
-        let image = recorded.and_then(|step| step.images.first()).cloned();
+        let stored = || {
+            let name = seen.run.outline.get(index)?.artifact.as_ref()?;
+            seen.recorded.artifacts.iter().find(|artifact| artifact.name == *name).and_then(shelf::image)
+        };
+        let image = recorded.and_then(|step| step.images.first()).cloned().or_else(stored);
         unworked.then_some(Change::StartWork { step: index, began_ms, recorded: image })
     })
 }
@@ -215,14 +223,17 @@ fn starts(seen: &Observed<'_>) -> impl Iterator<Item = Change> {
 /// Answers to steps that ended, by the status or by what it will say.
 fn answers(seen: &Observed<'_>, status: &AgentStatus) -> impl Iterator<Item = Change> {
     waiting(seen).filter_map(|(index, recorded)| {
+        let name = seen.run.outline.get(index).and_then(|step| step.artifact.as_ref());
         let verdict = match seen.works.get(&index) {
-            Some(Work::Done(verdict)) if verdict.is_final() => Some(verdict.clone()),
+            // The box can read what stands beside the answer: the place of what was stored is the status's to tell.
+            Some(Work::Done(verdict)) if verdict.is_final() && name.is_none() => Some(verdict.clone()),
             Some(Work::Done(_) | Work::Running { .. }) | None => None,
         };
         let is_recorded = recorded.is_some_and(|step| step.phase.is_final());
         let step = status.steps.get(index).filter(|_| is_recorded || verdict.is_some())?;
         let verdict = verdict.filter(|_| !is_recorded);
-        Some(Change::Answer { step: index, verdict, answer: answer(step) })
+        let artifact = status.artifacts.iter().find(|artifact| Some(&artifact.name) == name);
+        Some(Change::Answer { step: index, verdict, answer: answer(step, artifact) })
     })
 }
 
@@ -241,8 +252,9 @@ fn waiting<'a>(seen: &'a Observed<'_>) -> impl Iterator<Item = (usize, Option<&'
 }
 
 /// The answer that a recorded end gives.
-fn answer(step: &StepStatus) -> Answer {
+fn answer(step: &StepStatus, artifact: Option<&ArtifactStatus>) -> Answer {
     let mut log: Vec<String> = step.images.iter().filter(|image| !image.tags.is_empty()).map(pushed).collect();
+    log.extend(artifact.map(stored));
     log.extend(step.message.clone());
     Answer { version: wire::VERSION, passed: step.phase == StepPhase::Succeeded, log, message: step.message.clone() }
 }
@@ -280,19 +292,29 @@ fn events(seen: &Observed<'_>, status: &AgentStatus) -> Vec<RunEvent> {
         let began =
             seen.journal.steps.get(*index).and_then(|step| step.started_ms).and_then(|ms| i64::try_from(ms).ok());
         let took_ms = began.map_or(0, |began| at.as_millisecond().saturating_sub(began).max(0));
+        let took = format!("{}.{}s", took_ms / 1000, took_ms % 1000 / 100);
+        if let Some(name) = &step.artifact {
+            let artifact = status.artifacts.iter().find(|artifact| artifact.name == *name);
+            let note = artifact.map(|artifact| format!("{} in {took}", stored(artifact)));
+            events.extend(note.map(|note| RunEvent { reason: reason::STORED, note }));
+            continue;
+        }
         events.extend(images.iter().map(|image| RunEvent {
             reason: reason::PUSHED,
             note: format!(
-                "pushed {}:{} ({}) in {}.{}s",
+                "pushed {}:{} ({}) in {took}",
                 image.repository,
                 image.tags.first().map(String::as_str).unwrap_or_default(),
                 image.digest,
-                took_ms / 1000,
-                took_ms % 1000 / 100
             ),
         }));
     }
     events
+}
+
+/// `stored app (sha256:…)`, without its place: who may see events and logs is not who may read it.
+fn stored(artifact: &ArtifactStatus) -> String {
+    format!("stored {} ({})", artifact.name, artifact.digest.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]

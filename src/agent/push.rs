@@ -1,4 +1,5 @@
-//! Carries out `dockerPush` and `dockerScratchPush`: from the request to a verdict, across crashes of the agent.
+//! Carries out `dockerPush`, `dockerScratchPush` and `storeContainer`: from the request to a verdict, across crashes of
+//! the agent. To store a container is to push it, to where the administrator says.
 //!
 //! `follow` runs [`carry_out`] as a task; [`Transport`] is the engine and the registry.
 //!
@@ -14,14 +15,16 @@ use super::{
     files::{FileError, Volumes},
     line::Line,
     run::Run,
+    shelf::{self, Shelf, Slot},
     work::Verdict,
 };
 use crate::{
     api::{
+        Step,
         condition::reason,
-        push::{DockerPush, SecretsInImage},
+        push::SecretsInImage,
         status::ImageStatus,
-        step::StepKind,
+        step::{StepKind, StoreContainer},
     },
     registry::{Credentials, NamedSecret, PushError, Pushed, Repository},
     steps::{
@@ -30,6 +33,7 @@ use crate::{
             self, PushPlan,
             scratch::{self, ScratchPlan, Shape},
         },
+        store_container,
     },
     wire::{self, PackFault, Packed, Request, archive_file, request_file},
 };
@@ -55,6 +59,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(120);
 pub struct Job {
     /// The run.
     pub run: Arc<Run>,
+    /// Where stored containers go.
+    pub shelf: Arc<Shelf>,
     /// Index of the step.
     pub step: usize,
     /// When the step began, in milliseconds since the epoch.
@@ -73,6 +79,8 @@ pub struct Push {
     pub plan: PushPlan,
     /// What becomes the image.
     pub content: Content,
+    /// It becomes an artifact of the run, and its place is nobody's to read in logs.
+    pub artifact: bool,
     /// Where to.
     pub repository: Repository,
     /// The login.
@@ -175,7 +183,8 @@ async fn attempts(
             Some(image) => resume(transport, &push, image, line).await,
             None => fresh(transport, &push, line).await,
         };
-        let error = match result {
+        let told = |error| if push.artifact { shelf::told(error, &push.repository) } else { error };
+        let error = match result.map_err(told) {
             Ok(warnings) => {
                 let all = [push.warnings.as_slice(), &warnings].concat();
                 return Ok((!all.is_empty()).then(|| all.join("; ")));
@@ -273,6 +282,9 @@ pub fn decide(tags: &[String], image: &ImageStatus, at: &[Option<String>], prese
 fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
     let spec = &job.run.spec;
     let step = spec.all_steps().nth(job.step).map(|(_, step)| step);
+    if let Some((step, StepKind::StoreContainer(store))) = step.and_then(|step| Some((step, step.kind()?))) {
+        return prepare_store(volumes, job, step, store);
+    }
     let unknown = || PushError::new(reason::INVALID_PROPERTY, "this version of the agent cannot carry out this step");
     let (step, (properties, from_scratch)) = match step.and_then(|step| Some((step, step.kind()?))) {
         Some((step, StepKind::DockerPush(push))) => (step, (push, None)),
@@ -298,19 +310,51 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
     let repository = Repository::parse(&plan.repository, plan.registry.as_deref())
         .map_err(|error| PushError::new(error.reason(), error.to_string()))?;
     let credentials = logins.login(&env, &repository)?;
-    let sought = sought(volumes, job, properties, credentials.as_ref())?;
-    let created = i64::try_from(job.began_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let sought = sought(volumes, job, properties.secrets_in_image, false, credentials.as_ref())?;
     Ok(Push {
         run: Arc::clone(&job.run),
         step: step.name.clone(),
         plan,
         content,
+        artifact: false,
         repository,
         credentials,
         secrets: sought.values,
         warnings: sought.missed,
-        created: created.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
+        created: created(job),
     })
+}
+
+/// The same for a container that is stored. Who may read runs may read it, so no value of a Secret may be in it.
+fn prepare_store(volumes: &Volumes, job: &Job, step: &Step, store: &StoreContainer) -> Result<Push, PushError> {
+    let request = request(volumes, job.step)?;
+    let changes = store_container::plan(store, &request.env);
+    let changes = changes.map_err(|error| PushError::new(error.reason, error.message))?;
+    let name = store_container::artifact(step).unwrap_or_default();
+    let Slot { repository, credentials, tag } = job.shelf.slot(&job.run, name, job.recorded.as_ref())?;
+    let secrets_in_image = SecretsInImage::Deny;
+    // The store's own login never was in the box.
+    let sought = sought(volumes, job, secrets_in_image, true, None)?;
+    let plan =
+        PushPlan { repository: repository.to_string(), registry: None, tags: vec![tag], changes, secrets_in_image };
+    Ok(Push {
+        run: Arc::clone(&job.run),
+        step: step.name.clone(),
+        plan,
+        content: Content::Box,
+        artifact: true,
+        repository,
+        credentials,
+        secrets: sought.values,
+        warnings: sought.missed,
+        created: created(job),
+    })
+}
+
+/// When the image is said to be made.
+fn created(job: &Job) -> String {
+    let began = i64::try_from(job.began_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    began.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// Whether the runner packed the files. What it says is the box's word, and only about its own files.
@@ -334,10 +378,11 @@ fn packed(request: &Request) -> Result<(), PushError> {
 fn sought(
     volumes: &Volumes,
     job: &Job,
-    properties: &DockerPush,
+    policy: SecretsInImage,
+    is_artifact: bool,
     login: Option<&Credentials>,
 ) -> Result<Sought, PushError> {
-    if properties.secrets_in_image == SecretsInImage::Allow {
+    if policy == SecretsInImage::Allow {
         return Ok(Sought::default());
     }
     let mut sought = credentials::sought(volumes, &job.run.spec, login);
@@ -346,8 +391,8 @@ fn sought(
     if more > 0 {
         sought.missed.push(format!("{more} more"));
     }
-    if properties.secrets_in_image == SecretsInImage::Deny && !sought.missed.is_empty() {
-        return Err(PushError::not_searched(&sought.missed.join("; ")));
+    if policy == SecretsInImage::Deny && !sought.missed.is_empty() {
+        return Err(PushError::not_searched(&sought.missed.join("; "), is_artifact));
     }
     Ok(sought)
 }

@@ -40,6 +40,8 @@ pub struct Run {
     pub pod_name: String,
     /// From 1.
     pub attempt: u32,
+    /// The Pipeline it refers to.
+    pub pipeline: Option<String>,
     /// For the tag of that name.
     pub build_number: i64,
     /// The frozen pipeline.
@@ -105,6 +107,7 @@ impl Run {
             pod_uid: pod_uid.clone(),
             pod_name: status.pod_name.clone().unwrap_or_else(|| pod_name(name, attempt)),
             attempt,
+            pipeline: object.spec.pipeline_ref.as_ref().map(|pipeline| pipeline.name.clone()),
             build_number: status.build_number.unwrap_or(0),
             outline: outline(&spec, object.spec.breakpoint.as_ref()),
             spec,

@@ -9,12 +9,13 @@
 use super::{
     journal::{Finished, Journal, StepOutline, StepState, clean},
     run::Run,
+    shelf,
     work::{Verdict, Work},
 };
 use crate::{
     api::{
         condition::reason,
-        status::{ImageStatus, PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus, moment},
+        status::{ArtifactStatus, ImageStatus, PipelineRunStatus, Report, ReportResult, StepPhase, StepStatus, moment},
     },
     steps::watch::addresses,
     wire::{EndReason, Note, Wait},
@@ -42,6 +43,8 @@ pub struct AgentStatus {
     pub source_revision: Option<String>,
     /// Every step, in the order of the pipeline; empty before the first write.
     pub steps: Vec<StepStatus>,
+    /// What was stored, or is being stored.
+    pub artifacts: Vec<ArtifactStatus>,
     /// The end.
     pub report: Option<Report>,
     /// `4/10`.
@@ -55,6 +58,7 @@ impl AgentStatus {
         Self {
             source_revision: status.source_revision.clone(),
             steps: status.steps.clone(),
+            artifacts: status.artifacts.clone(),
             report: status.report.clone().filter(|report| report.attempt == attempt),
             summary_steps: status.summary.as_ref().and_then(|summary| summary.steps.clone()),
         }
@@ -89,9 +93,15 @@ pub fn compose(
         .enumerate()
         .map(|(index, (step, state))| {
             let known = recorded.step(&step.name);
-            forward(known, one_step(&run.name, step, state, known, works.get(&index), pod_ip))
+            let mut new = one_step(&run.name, step, state, known, works.get(&index), pod_ip);
+            if step.artifact.is_some() {
+                // It stands among the artifacts; here it would be taken for a pushed image.
+                new.images.clear();
+            }
+            forward(known, new)
         })
         .collect();
+    let artifacts = artifacts(outline, &steps, recorded, works);
     // A push in flight ends first: its tags belong to the report.
     let idle = !works.values().any(Work::is_running);
     let report = match (&recorded.report, &journal.finished) {
@@ -108,9 +118,37 @@ pub fn compose(
     AgentStatus {
         source_revision: recorded.source_revision.clone().or_else(|| journal.revision.clone()),
         steps,
+        artifacts,
         report,
         summary_steps: Some(format!("{finished}/{total}")),
     }
+}
+
+/// What stands in the status of artifacts, and what the agent's own work makes of it: one that is not whole goes with its
+/// step's failure.
+fn artifacts(
+    outline: &[StepOutline],
+    steps: &[StepStatus],
+    recorded: &AgentStatus,
+    works: &BTreeMap<usize, Work>,
+) -> Vec<ArtifactStatus> {
+    let of_step = |(index, (step, status)): (usize, (&StepOutline, &StepStatus))| {
+        let name = step.artifact.as_deref()?;
+        let known = recorded.artifacts.iter().find(|artifact| artifact.name == name).cloned();
+        if recorded.step(&step.name).is_some_and(|step| step.phase.is_final()) {
+            return known;
+        }
+        let stored = |images: &[ImageStatus]| images.first().map(|image| shelf::artifact(name, image));
+        match works.get(&index) {
+            Some(Work::Running { image, .. }) => image.as_ref().map(|image| shelf::artifact(name, image)).or(known),
+            Some(Work::Done(Verdict::Passed { images, .. })) => stored(images),
+            Some(Work::Done(Verdict::Failed { images, .. } | Verdict::Stopped { images })) => {
+                stored(images).filter(|_| images.iter().any(|image| !image.tags.is_empty()))
+            }
+            None => known.filter(|_| !status.phase.is_final()),
+        }
+    };
+    outline.iter().zip(steps).enumerate().filter_map(of_step).collect()
 }
 
 /// Whether the step ran to an end of its own.

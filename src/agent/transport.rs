@@ -272,6 +272,7 @@ async fn discard(engine: Arc<dyn Engine>, image: CommittedImage, run: String) {
 fn provenance(push: &Push) -> Provenance {
     let from = format!("{}/{} {}", push.run.namespace, push.run.name, push.step);
     let (created_by, created) = match &push.content {
+        Content::Box if push.artifact => (format!("windlass storeContainer {from}"), push.created.clone()),
         Content::Box => (format!("windlass dockerPush {from}"), push.created.clone()),
         Content::Files(Files { shape: Shape { zero_times: false, .. }, .. }) => {
             (format!("windlass dockerScratchPush {from}"), push.created.clone())
@@ -303,6 +304,7 @@ fn job(push: &Push, line: &Line, base: Option<&BaseImage>, progress: watch::Send
         config: Box::new(config),
         secrets: push.secrets.clone(),
         secrets_in_image: push.plan.secrets_in_image,
+        artifact: push.artifact,
         mount_from: base.and_then(|_| box_repository(&push.run.spec.box_.image)),
         layers: Some(layers),
         progress,

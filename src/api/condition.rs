@@ -105,11 +105,13 @@ pub mod reason {
     pub const EMPTY_IMAGE: &str = "EmptyImage";
     pub const IMAGE_TOO_LARGE: &str = "ImageTooLarge";
     pub const DIGEST_MISMATCH: &str = "DigestMismatch";
+    pub const STORE_FAILED: &str = "StoreFailed";
     pub const INTERRUPTED: &str = "Interrupted";
     pub const ATTACH: &str = "Attach";
     pub const WATCH_LIMIT: &str = "WatchLimit";
     // Of events only.
     pub const CREATED: &str = "Created";
     pub const PUSHED: &str = "Pushed";
+    pub const STORED: &str = "Stored";
     pub const CANCEL_REQUESTED: &str = "CancelRequested";
 }

@@ -8,6 +8,7 @@
 
 #![expect(unreachable_pub, reason = "KubeSchema copies each type into a function, `pub` and all")]
 
+pub mod artifact;
 pub mod condition;
 pub mod container;
 pub mod crds;

@@ -5,10 +5,12 @@
 
 mod files;
 mod global;
+mod stored;
 mod values;
 
 pub use files::{CheckArgs, ConvertArgs, InitArgs};
 pub use global::{Color, Display, Global, Place, Progress};
+pub use stored::{OpenArgs, PullArgs};
 pub(super) use values::PHASES;
 pub use values::{
     BreakAt, DryRun, ExitCodeOf, KeyValue, ListOutput, ObjectOutput, OnInterrupt, Publish, RunOutput, Shell, Show,
@@ -48,6 +50,12 @@ pub enum Verb {
     /// Open a terminal in a run's box, or run a command there
     #[command(before_long_help = examples::SHELL)]
     Shell(ShellArgs),
+    /// Fetch a stored container
+    #[command(before_long_help = examples::PULL)]
+    Pull(PullArgs),
+    /// Start a stored container on this machine
+    #[command(before_long_help = examples::OPEN)]
+    Open(OpenArgs),
     /// Let a run go on that waits at a breakpoint or a shell
     #[command(before_long_help = examples::CONTINUE)]
     Continue(AskArgs),

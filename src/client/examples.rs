@@ -101,3 +101,17 @@ Examples:
   windlass completion fish > ~/.config/fish/completions/windlass.fish
   kubectl windlass completion kubectl > kubectl_complete-windlass
                                                executable, and on the PATH beside the plugin";
+
+/// `pull`.
+pub(super) const PULL: &str = "\
+Examples:
+  windlass pull hello-7                        into hello-7.tar, an OCI image archive
+  windlass pull hello#7 --load                 into the Docker of this machine
+  windlass pull hello-7 -o app.tar             the same command goes on with a file that was cut off";
+
+/// `open`.
+pub(super) const OPEN: &str = "\
+Examples:
+  windlass open hello-7                        a shell in what the steps left
+  windlass open hello-7 --cmd 'make test'      one command, with its own exit code
+  windlass open hello-7 --own-cmd --publish 8080:80";

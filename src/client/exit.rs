@@ -64,8 +64,8 @@ Exit codes
     2  usage or invalid input; nothing was started
     3  the run was cancelled
     4  not allowed or not logged in (kubeconfig, RBAC)
-    5  no such run, step or pipeline
-    6  the world: the cluster is away or has no Windlass
+    5  no such run, step, pipeline or artifact
+    6  the world: the cluster, its store or your Docker is away, or there is no Windlass
     7  the client's --timeout passed; the run goes on
     8  status --exit-status: not finished yet
   101  a bug in Windlass

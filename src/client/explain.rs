@@ -247,6 +247,11 @@ const ENTRIES: &[Entry] = &[
     ),
     ("DigestMismatch", "the registry has other bytes than were sent", "retry the run"),
     (
+        "StoreFailed",
+        "the container could not be stored: there is no artifact store, or it refused or did not answer",
+        "see the message; the administrator sets artifacts.store in the chart's values",
+    ),
+    (
         "Interrupted",
         "the agent died in mid-push, and the registry has another digest than expected",
         "look which image the tag names, then retry the run",
@@ -264,6 +269,7 @@ const ENTRIES: &[Entry] = &[
     // Of events.
     ("Created", "the run's pod was made", ""),
     ("Pushed", "an image was pushed", ""),
+    ("Stored", "a container was stored", "windlass pull RUN   fetches it"),
     ("CancelRequested", "the request to cancel was seen", ""),
     // Of the command line.
     (reason::USAGE, "a flag or argument cannot be used so", "see --help of the verb"),
@@ -341,6 +347,11 @@ const ENTRIES: &[Entry] = &[
         "raise spec.podTTLAfterFinished to keep pods longer",
     ),
     (reason::TIMED_OUT, "the client's --timeout passed; the run goes on", "follow it again: windlass logs -f RUN"),
+    (
+        reason::ENGINE_FAILED,
+        "the Docker of this machine did not do what was asked",
+        "see the message; DOCKER_HOST names the Docker that is used",
+    ),
     (reason::OUTPUT_FAILED, "the output could not be written", "check the disk that it goes to"),
 ];
 

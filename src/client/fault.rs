@@ -50,12 +50,14 @@ pub(super) mod reason {
     pub(crate) const NOT_WAITING: &str = "NotWaiting";
     /// The connection to the box ended before what ran there.
     pub(crate) const CONNECTION_LOST: &str = "ConnectionLost";
+    /// The Docker of this machine did not do what was asked.
+    pub(crate) const ENGINE_FAILED: &str = "EngineFailed";
     /// Our own output could not be written.
     pub(crate) const OUTPUT_FAILED: &str = "OutputFailed";
 
     /// Those of this module.
     #[cfg(test)]
-    pub(crate) const OURS: [&str; 19] = [
+    pub(crate) const OURS: [&str; 20] = [
         USAGE,
         UNKNOWN_KIND,
         INVALID_RUN,
@@ -74,6 +76,7 @@ pub(super) mod reason {
         NO_BOX,
         NOT_WAITING,
         CONNECTION_LOST,
+        ENGINE_FAILED,
         OUTPUT_FAILED,
     ];
 }

@@ -5,6 +5,7 @@
 //!          │      └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
 //!          ├───> dev: a run whose source is a directory here; start + what goes on beside following it
 //!          ├───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
+//!          ├───> pull, open: stored containers, to this machine
 //!          └───> check, convert, init: files only ─> findings
 //! ```
 //!
@@ -40,7 +41,9 @@ mod list;
 mod logs;
 mod logtext;
 mod manifest;
+mod open;
 mod output;
+mod pull;
 mod refusal;
 mod render;
 mod retry;
@@ -141,6 +144,8 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
         | Verb::Cancel(_)
         | Verb::Retry(_)
         | Verb::Shell(_)
+        | Verb::Pull(_)
+        | Verb::Open(_)
         | Verb::Continue(_)
         | Verb::Finish(_) => {
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -194,6 +199,8 @@ async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
         Verb::Cancel(args) => cancel::cancel(session, args).await,
         Verb::Retry(args) => retry::retry(session, args).await,
         Verb::Shell(args) => shell::shell(session, args).await,
+        Verb::Pull(args) => pull::pull(session, args).await,
+        Verb::Open(args) => open::open(session, args).await,
         Verb::Continue(args) => ask::ask(session, "continue", args).await,
         Verb::Finish(args) => ask::ask(session, "finish", args).await,
         // Offline: done by `main`.

@@ -191,6 +191,11 @@ pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZo
         text.push_str(line.trim_end());
         text.push('\n');
     }
+    for artifact in &run.status.artifacts {
+        let digest = artifact.digest.as_deref().unwrap_or_default();
+        text.push_str(&one_line(&format!("  stored {}  {digest}", artifact.name)));
+        text.push('\n');
+    }
     text
 }
 

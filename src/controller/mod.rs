@@ -78,6 +78,9 @@ pub struct Options {
     /// Secret to pull that image with, in the run's namespace (repeat for more)
     #[arg(long = "image-pull-secret")]
     pub image_pull_secrets: Vec<String>,
+    /// Steps may store containers: there is an artifact store
+    #[arg(long)]
+    pub has_store: bool,
     /// Where health and metrics are served
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -160,6 +163,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         image: options.image,
         image_pull_policy: options.image_pull_policy,
         image_pull_secrets: options.image_pull_secrets,
+        has_store: options.has_store,
     };
     let context = Context::new(client, &options.own_namespace, &options.identity, settings, metrics, Timestamp::now);
     let (stop, stopped) = tokio::sync::watch::channel(false);

@@ -301,7 +301,11 @@ fn unresolved(seen: &Observed) -> Plan {
             );
         }
     };
-    match resolve::resolve(spec, pipeline) {
+    let resolved = resolve::resolve(spec, pipeline).and_then(|resolved| {
+        resolve::check_store(&resolved.spec, seen.settings.has_store)?;
+        Ok(resolved)
+    });
+    match resolved {
         Ok(resolved) => Plan::change(Change::Freeze {
             counter: spec.pipeline_ref.as_ref().map(|r| r.name.clone()),
             spec: Box::new(resolved.spec),

@@ -45,6 +45,8 @@ pub struct PodSettings {
     pub image_pull_policy: String,
     /// Secrets to pull it with.
     pub image_pull_secrets: Vec<String>,
+    /// Whether there is a store for what `storeContainer` steps keep.
+    pub has_store: bool,
 }
 
 /// Makes the pod of an attempt. `now_ms` (milliseconds since the epoch) starts the run's time.

@@ -111,6 +111,22 @@ fn override_env(env: &mut Vec<EnvVar>, over: &[EnvVar]) {
     env.extend_from_slice(over);
 }
 
+/// A run that stores needs a store, which is the installation's.
+///
+/// # Errors
+/// `StoreFailed`, with the first step that stores.
+pub fn check_store(spec: &PipelineSpec, has_store: bool) -> Result<(), Refusal> {
+    match steps::pipeline::paths(spec).find(|(_, step)| step.store_container.is_some()) {
+        Some((path, _)) if !has_store => Err(Refusal::new(
+            reason::STORE_FAILED,
+            format!(
+                "{path}.storeContainer: no artifact store is set; the administrator sets artifacts.store in the chart's values"
+            ),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Breakpoints are before steps that there are.
 fn check_breakpoint(run: &PipelineRunSpec, spec: &PipelineSpec) -> Result<(), Refusal> {
     let Some(breakpoint) = &run.breakpoint else { return Ok(()) };

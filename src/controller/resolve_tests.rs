@@ -134,9 +134,25 @@ fn a_watch_step_is_judged() {
 }
 
 #[test]
+fn what_is_stored_has_a_name_of_its_own_and_a_store() {
+    let spec =
+        |steps: &str| format!("{{box: {{image: 'a:1'}}, steps: [{{name: s, script: x}}], afterSteps: [{steps}]}}");
+    let one =
+        resolve(&run("{}"), &pipeline(&spec("{name: a, storeContainer: {name: app, message: 'of $X'}}"))).unwrap();
+    assert_eq!(check_store(&one.spec, true), Ok(()));
+    let refusal = check_store(&one.spec, false).unwrap_err();
+    assert_eq!(refusal.reason, "StoreFailed");
+    assert!(refusal.message.starts_with("afterSteps[0].storeContainer: no artifact store is set; "), "{refusal:?}");
+    let none = resolve(&run("{}"), &pipeline(&spec(""))).unwrap();
+    assert_eq!(check_store(&none.spec, false), Ok(()));
+    let twice = spec("{name: a, storeContainer: {}}, {name: b, storeContainer: {name: a}}");
+    let message = "afterSteps[1].storeContainer.name: an earlier step stores a; choose another name";
+    refused("{}", &twice, "InvalidProperty", message);
+}
+
+#[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (member, path) in [
-        ("steps: [{name: s, storeContainer: {}}]", "steps[0].storeContainer"),
         ("steps: [{name: s, script: x, when: 'true'}]", "steps[0].when"),
         ("caches: [{name: c, key: k, paths: [x]}], steps: [{name: s, script: x}]", "caches"),
         ("artifacts: [{name: c, paths: [x]}], steps: [{name: s, script: x}]", "artifacts"),

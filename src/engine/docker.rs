@@ -353,7 +353,7 @@ fn absent_as_none<T>(error: EngineError) -> Result<Option<T>, EngineError> {
 }
 
 /// An error with what caused it: the client's own words often say only "client error".
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

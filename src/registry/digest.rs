@@ -26,6 +26,19 @@ impl Digest {
         valid.then(|| Self(text.to_owned()))
     }
 
+    /// Reads it from a path, where the colon may be escaped.
+    #[must_use]
+    pub fn in_path(text: &str) -> Option<Self> {
+        Self::parse(&text.replace("%3A", ":").replace("%3a", ":"))
+    }
+
+    /// Reads it from a query, as `digest=sha256:…`.
+    #[must_use]
+    pub fn in_query(query: Option<&str>) -> Option<Self> {
+        let (_, value) = url::form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == "digest")?;
+        Self::parse(&value)
+    }
+
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -47,8 +47,9 @@ impl PushError {
 
     /// What `secretsInImage: Deny` wants searched cannot be searched; `what` says what and why.
     #[must_use]
-    pub fn not_searched(what: &str) -> Self {
-        let text = format!("{what}; to push all the same, set secretsInImage to Warn or Allow");
+    pub fn not_searched(what: &str, is_artifact: bool) -> Self {
+        let or = if is_artifact { "" } else { "; to push all the same, set secretsInImage to Warn or Allow" };
+        let text = format!("{what}{or}");
         Self::new(reason::SECRETS_NOT_SEARCHED, text)
     }
 

@@ -111,7 +111,7 @@ impl Needles {
         }
         let Some(longest) = all.iter().map(|form| form.bytes.len()).max() else { return Ok(None) };
         let not_searched =
-            |why: String| PushError::not_searched(&format!("the run's Secrets cannot be looked for: {why}"));
+            |why: String| PushError::not_searched(&format!("the run's Secrets cannot be looked for: {why}"), false);
         let begin = begin(&all).ok_or_else(|| not_searched(format!("{} are too many", secrets.len())))?;
         // At one place the first pattern counts: a whole form before one of which more must follow.
         all.sort_by_key(|form| form.bytes.len() > begin);

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{api::condition::reason, registry::auth::Challenge};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
 use std::{
     sync::PoisonError,
     time::{Duration, Instant},
@@ -288,6 +289,22 @@ impl Session {
         }
     }
 
+    /// Where a blob is read.
+    pub(super) fn blob_url(&self, digest: &Digest) -> Result<Url, PushError> {
+        Ok(self.get(Method::GET, &format!("blobs/{digest}"), &[])?.url)
+    }
+
+    /// Logs in as the 401 of a call that [`Self::authorize`] prepared asks.
+    pub(super) async fn renew_by(&self, login: u64, response: Response<Incoming>) -> Result<(), PushError> {
+        let answer = self.client.read(&self.repository.host, response, MAX_ANSWER).await?;
+        self.renew(login, &answer).await
+    }
+
+    /// What an answer that is no success means.
+    pub(super) async fn refused(&self, response: Response<Incoming>) -> Result<PushError, PushError> {
+        Ok(self.refusal(&self.client.read(&self.repository.host, response, MAX_ANSWER).await?))
+    }
+
     fn closing(&self, url: &Url, digest: &Digest, body: Bytes) -> Call {
         let mut url = url.clone();
         url.query_pairs_mut().append_pair("digest", digest.as_str());
@@ -395,7 +412,7 @@ impl Session {
     }
 
     /// Adds the login to a request. Gives its number, for [`Self::renew`].
-    async fn authorize(&self, request: &mut Request<OutBody>) -> Result<u64, PushError> {
+    pub(super) async fn authorize(&self, request: &mut Request<OutBody>) -> Result<u64, PushError> {
         let mut login = self.login.lock().await;
         let due = match &login.1 {
             Login::Bearer { renew_at, challenge, .. } => Some((*renew_at, challenge.clone())),

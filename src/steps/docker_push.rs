@@ -7,7 +7,7 @@
 //! **Invariant:** `plan` refuses whatever `check` refuses. Where the values of logins come from is not judged here.
 
 mod destination;
-mod reader;
+pub(super) mod reader;
 pub mod scratch;
 
 pub use destination::Ecr;
@@ -317,7 +317,7 @@ fn stop_signal(reader: &mut Reader<'_>, signal: Option<&IntOrText>) -> Option<St
 }
 
 /// `author` and `message`: any text of bounded length.
-fn free_text(reader: &mut Reader<'_>, path: &str, written: Option<&str>, most: usize) -> Option<String> {
+pub(super) fn free_text(reader: &mut Reader<'_>, path: &str, written: Option<&str>, most: usize) -> Option<String> {
     let text = reader.expand(path, written?)?.trim().to_owned();
     if text.chars().count() > most {
         reader.wrong(path, &format!("expected at most {most} characters"));

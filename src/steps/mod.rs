@@ -15,6 +15,7 @@ pub mod logins;
 pub mod params;
 pub mod pipeline;
 pub mod shell;
+pub mod store_container;
 pub mod watch;
 
 use std::fmt;

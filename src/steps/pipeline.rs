@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** as that of the folder. A field that this version cannot carry out is refused, never ignored.
 
-use super::{StepError, docker_push, logins, shell, watch};
+use super::{StepError, docker_push, logins, shell, store_container, watch};
 use crate::api::{PipelineSpec, Step, StepKind, condition::reason, duration, pipeline::Source};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,25 +22,19 @@ pub fn check(spec: &PipelineSpec) -> Result<(), StepError> {
 #[must_use]
 pub fn faults(spec: &PipelineSpec) -> Vec<StepError> {
     let whole = [check_images(spec), check_services(spec), check_durations(spec), check_not_yet(spec)];
-    let steps = indexed_steps(spec).map(|(after, index, step)| {
-        let path = format!("{}[{index}]", if after { "afterSteps" } else { "steps" });
-        check_step(&path, spec, step)
-    });
-    whole.into_iter().chain(steps).filter_map(Result::err).collect()
+    let steps = paths(spec).map(|(path, step)| check_step(&path, spec, step));
+    let names = store_container::check_names(paths(spec));
+    whole.into_iter().chain(steps).chain([names]).filter_map(Result::err).collect()
 }
 
-fn indexed_steps(spec: &PipelineSpec) -> impl Iterator<Item = (bool, usize, &Step)> {
-    let steps = spec.steps.iter().enumerate().map(|(i, s)| (false, i, s));
-    steps.chain(spec.after_steps.iter().enumerate().map(|(i, s)| (true, i, s)))
+/// All steps with their paths: `steps[0]`, `afterSteps[1]`.
+pub fn paths(spec: &PipelineSpec) -> impl Iterator<Item = (String, &Step)> {
+    let of = |list: &'static str| move |(i, step)| (format!("{list}[{i}]"), step);
+    let steps = spec.steps.iter().enumerate().map(of("steps"));
+    steps.chain(spec.after_steps.iter().enumerate().map(of("afterSteps")))
 }
 
 fn check_step(path: &str, spec: &PipelineSpec, step: &Step) -> Result<(), StepError> {
-    let not_yet = |field: &str| {
-        StepError::new(
-            reason::INVALID_PIPELINE,
-            format!("{path}.{field}: this version of Windlass cannot carry it out yet; leave it out"),
-        )
-    };
     match step.kind() {
         None => Err(StepError::new(
             reason::INVALID_PIPELINE,
@@ -59,7 +53,7 @@ fn check_step(path: &str, spec: &PipelineSpec, step: &Step) -> Result<(), StepEr
             docker_push::scratch::check(&path, scratch).and_then(|()| logins::check(&path, spec, step, &scratch.push))
         }
         Some(StepKind::Watch(step)) => watch::check(&format!("{path}.watch"), step),
-        Some(kind @ StepKind::StoreContainer(_)) => Err(not_yet(kind.name())),
+        Some(StepKind::StoreContainer(step)) => store_container::check(&format!("{path}.storeContainer"), step),
     }
 }
 
@@ -80,10 +74,7 @@ fn check_not_yet(spec: &PipelineSpec) -> Result<(), StepError> {
             return Err(refuse(path.to_owned()));
         }
     }
-    match indexed_steps(spec).find(|(_, _, s)| s.when.is_some()) {
-        Some((after, i, _)) => Err(refuse(format!("{}[{i}].when", if after { "afterSteps" } else { "steps" }))),
-        None => Ok(()),
-    }
+    paths(spec).find(|(_, step)| step.when.is_some()).map_or(Ok(()), |(path, _)| Err(refuse(format!("{path}.when"))))
 }
 
 fn check_images(spec: &PipelineSpec) -> Result<(), StepError> {
@@ -137,9 +128,7 @@ fn check_durations(spec: &PipelineSpec) -> Result<(), StepError> {
     let own =
         [("timeout", &spec.timeout), ("stepTimeout", &spec.step_timeout), ("noOutputTimeout", &spec.no_output_timeout)]
             .map(|(path, text)| (path.to_owned(), text));
-    let steps = indexed_steps(spec).filter_map(|(after, i, s)| {
-        Some((format!("{}[{i}].timeout", if after { "afterSteps" } else { "steps" }), s.timeout.as_ref()?))
-    });
+    let steps = paths(spec).filter_map(|(path, step)| Some((format!("{path}.timeout"), step.timeout.as_ref()?)));
     let services = spec
         .services
         .iter()

@@ -9,6 +9,8 @@ trap 'rm -f "$values"' EXIT
 {
   printf 'image: {repository: windlass, tag: dev, pullPolicy: Never}\n'
   printf 'agent: {kubeletDir: %s, engineSocket: %s}\n' "$WINDLASS_KUBELET_DIR" "${DOCKER_HOST#unix://}"
+  # Nothing provisions volumes here: the claim gets one that is made below.
+  printf 'artifacts: {store: {directory: {size: 1Gi, storageClass: windlass-test}}}\n'
   printf 'registries:\n'
   printf -- '- {host: "%s", insecure: true}\n' "$WINDLASS_REGISTRY" "$WINDLASS_TOKEN_SERVICE"
   printf -- '- {host: "%s", insecure: true, tokenHost: "%s"}\n' "$WINDLASS_TOKEN_REGISTRY" "$WINDLASS_TOKEN_SERVICE"
@@ -22,12 +24,29 @@ trap 'rm -f "$values"' EXIT
 } >"$values"
 kubectl apply --server-side --force-conflicts -f crds/ >/dev/null
 kubectl wait --for=condition=Established --timeout=30s crd/pipelines.windlass.dev crd/pipelineruns.windlass.dev >/dev/null
+# A directory of the node, which the server, that is not root, may write. It goes with the cluster's data.
+artifacts=$(dirname "$WINDLASS_CLUSTER_LOGS")/artifacts
+mkdir -p "$artifacts"
+chown 65532:65532 "$artifacts"
+kubectl apply -f - >/dev/null <<END
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: windlass-artifacts}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: windlass-test
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {namespace: $namespace, name: windlass-artifacts}
+  hostPath: {path: "$artifacts", type: Directory}
+END
 # The tag stays the same: the image's own ID makes the pods change when it does.
 helm upgrade --install windlass charts/windlass -n "$namespace" --create-namespace --skip-crds -f "$values" >/dev/null
 id=$(docker image inspect windlass:dev --format '{{.Id}}')
-for part in deploy/windlass-controller ds/windlass-agent; do
+parts=(deploy/windlass-controller deploy/windlass-artifacts ds/windlass-agent)
+for part in "${parts[@]}"; do
   kubectl -n "$namespace" patch "$part" --type merge -p "{\"spec\":{\"template\":{\"metadata\":{\"annotations\":{\"windlass.dev/image-id\":\"$id\"}}}}}" >/dev/null
 done
-for part in deploy/windlass-controller ds/windlass-agent; do
+for part in "${parts[@]}"; do
   kubectl -n "$namespace" rollout status "$part" --timeout=120s
 done

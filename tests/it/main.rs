@@ -3,6 +3,8 @@
 
 // `cfg(test)` holds here anyway; written out, it tells clippy that helpers are tests too.
 #[cfg(test)]
+mod artifact_server;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod fast;

@@ -11,6 +11,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{/* Whether the artifact server runs: it keeps what goes into a directory or S3. */}}
+{{- define "windlass.artifactServer" -}}
+{{- if has .Values.artifacts.store.kind (list "directory" "s3") }}yes{{ end }}
+{{- end }}
+
 {{- define "windlass.podIdentity" -}}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}

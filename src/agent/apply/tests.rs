@@ -37,7 +37,8 @@ fn status() -> AgentStatus {
         StepStatus { name: "push".into(), phase: StepPhase::Running, images: vec![image], ..StepStatus::default() },
     ];
     let report = Report { attempt: 1, result: ReportResult::Passed, ..Report::default() };
-    AgentStatus { source_revision: None, steps, report: Some(report), summary_steps: Some("1/2".into()) }
+    let summary_steps = Some("1/2".into());
+    AgentStatus { source_revision: None, steps, artifacts: Vec::new(), report: Some(report), summary_steps }
 }
 
 fn object(uid: &str) -> Value {

@@ -268,6 +268,7 @@ fn post(kubelet: &Path, world: &Arc<World>) -> Arc<Post> {
         sink: world.clone(),
         transport: world.clone(),
         doorbell: None,
+        shelf: Arc::default(),
         stopping: CancellationToken::new(),
     })
 }
@@ -525,6 +526,7 @@ async fn the_doorbell_brings_a_record_at_once() {
         sink: world.clone(),
         transport: world.clone(),
         doorbell: Some(Doorbell::new().unwrap()),
+        shelf: Arc::default(),
         stopping: CancellationToken::new(),
     });
     let (_wish, wished) = watch::channel(Wish::Go);

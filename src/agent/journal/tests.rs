@@ -8,6 +8,7 @@ fn step(name: &str, internal: bool, after: bool, retries: u32) -> StepOutline {
         title: name.into(),
         after,
         internal,
+        artifact: None,
         continues: false,
         retries,
         reloads: false,

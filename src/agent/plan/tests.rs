@@ -178,6 +178,49 @@ fn ten_quick_steps_cost_two_writes() {
 }
 
 #[test]
+fn what_is_stored_has_its_place_in_the_status_only() {
+    let mut world = World::new(&asking());
+    world.run = crate::agent::fixture::run_of(serde_json::json!({"box": {"image": "a"}, "steps": [
+        {"name": "build", "script": "make"},
+        {"name": "keep", "storeContainer": {"name": "app"}},
+        {"name": "test", "script": "true"},
+    ]}));
+    let place = "windlass-artifacts.w.svc/team/hello/11-22";
+    let image = ImageStatus { repository: place.into(), digest: "sha256:aa".into(), size: Some(7), tags: Vec::new() };
+    world.settle();
+    world.works.insert(PUSH, Work::Running { message: None, image: Some(image.clone()), stopping: false });
+    assert!(is_write(&world.settle()[0]), "the digest is written at once");
+    let artifact = world.recorded.artifacts[0].clone();
+    assert_eq!((artifact.name.as_str(), artifact.location.as_deref()), ("app", Some(place)));
+    assert!(world.recorded.steps[PUSH].images.is_empty());
+
+    // An agent that starts anew goes on with the same place.
+    let again = World { works: BTreeMap::new(), ..world.clone() };
+    let recorded = Some(image.clone());
+    assert_eq!(again.plan().changes[0], Change::StartWork { step: PUSH, began_ms: 1000, recorded });
+
+    let at = Timestamp::from_millisecond(4100).unwrap();
+    let images = vec![ImageStatus { tags: vec!["stored".into()], ..image.clone() }];
+    let mut passed = world.clone();
+    passed.works.insert(PUSH, Work::Done(Verdict::Passed { at, images, message: None }));
+    let changes = passed.settle();
+    assert!(is_write(&changes[0]));
+    let told = "stored app (sha256:aa)";
+    assert_eq!(changes[1], Change::Emit(RunEvent { reason: reason::STORED, note: format!("{told} in 3.1s") }));
+    let answer = Answer { version: wire::VERSION, passed: true, log: vec![told.into()], message: None };
+    assert_eq!(changes[2..], [Change::Answer { step: PUSH, verdict: None, answer }]);
+    assert_eq!(passed.recorded.artifacts, [artifact]);
+
+    // What is not whole is not told of any more.
+    let failed =
+        Verdict::Failed { at, images: vec![image], reason: reason::STORE_FAILED.into(), message: "away".into() };
+    world.works.insert(PUSH, Work::Done(failed));
+    world.settle();
+    assert!(world.recorded.artifacts.is_empty());
+    assert_eq!(world.recorded.steps[PUSH].reason.as_deref(), Some(reason::STORE_FAILED));
+}
+
+#[test]
 fn a_push_from_request_to_answer() {
     let mut world = World::new(&asking());
     let changes = world.settle();

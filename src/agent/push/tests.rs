@@ -39,6 +39,11 @@ fn prepared(request: &str) -> Result<Push, PushError> {
 
 /// A push that finds these keys of Secrets.
 fn prepared_for(run: Run, request: &str, keys: &[(&str, &str)]) -> Result<Push, PushError> {
+    prepared_on(Shelf::None, run, request, keys)
+}
+
+/// The same where containers can be stored.
+fn prepared_on(shelf: Shelf, run: Run, request: &str, keys: &[(&str, &str)]) -> Result<Push, PushError> {
     let kubelet = tempfile::tempdir().unwrap();
     let volumes = Volumes::new(kubelet.path(), POD_UID);
     std::fs::create_dir_all(volumes.out_dir()).unwrap();
@@ -53,7 +58,7 @@ fn prepared_for(run: Run, request: &str, keys: &[(&str, &str)]) -> Result<Push, 
         std::fs::create_dir_all(secrets.join(path).parent().unwrap()).unwrap();
         std::fs::write(secrets.join(path), value).unwrap();
     }
-    let job = Job { run: Arc::new(run), step: 1, began_ms: 1000, recorded: None };
+    let job = Job { run: Arc::new(run), shelf: Arc::new(shelf), step: 1, began_ms: 1000, recorded: None };
     prepare(&volumes, &job)
 }
 
@@ -154,4 +159,26 @@ fn properties_are_judged_before_the_files() {
     assert_eq!(error.reason, reason::UNDEFINED_VARIABLE, "{error}");
     let error = scratch(serde_json::json!({}), "").err().unwrap();
     assert_eq!((error.reason, error.message.as_str()), (reason::COMMIT_FAILED, "the box packed no files"));
+}
+
+#[test]
+fn what_is_stored_goes_to_the_shelf_and_holds_no_secret() {
+    let spec = serde_json::json!({
+        "box": {"image": "debian"},
+        "env": [{"name": "API_KEY", "secretKeyRef": {"name": "keys", "key": "api"}}],
+        "steps": [{"name": "build", "script": "make"}, {"name": "keep", "storeContainer": {"message": "of $VERSION"}}],
+    });
+    let key = [("secret-0/api", "a secret value")];
+    let error = prepared_for(run_of(spec.clone()), REQUEST, &key).err().unwrap();
+    assert_eq!(error.reason, reason::STORE_FAILED, "no store is set");
+    let shelf = Shelf::Registry { prefix: "r.io/kept".into(), login: None };
+    let error = prepared_on(shelf.clone(), run_of(spec.clone()), REQUEST, &[]).err().unwrap();
+    assert_eq!(error.reason, reason::SECRETS_NOT_SEARCHED);
+    assert!(!error.message.contains("secretsInImage"), "there is no such property: {error}");
+    let push = prepared_on(shelf, run_of(spec), REQUEST, &key).ok().unwrap();
+    assert!(push.artifact);
+    assert_eq!(push.repository.to_string(), "r.io/kept/team/hello-7");
+    assert_eq!(push.plan.secrets_in_image, SecretsInImage::Deny);
+    assert_eq!(push.plan.changes.message.as_deref(), Some("of 1.4"));
+    assert_eq!(push.secrets.len(), 1);
 }

@@ -69,6 +69,7 @@ fn world() -> World {
         sink: written.clone(),
         transport: Arc::new(NoTransport),
         doorbell: None,
+        shelf: Arc::default(),
         stopping: CancellationToken::new(),
     };
     World { kubelet, written, runs: Runs::new(Arc::new(post)) }

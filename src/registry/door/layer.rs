@@ -5,10 +5,10 @@
 //!
 //! **Invariant:** a layer whose maker failed is never closed, so nothing of it is in the registry.
 
-use super::{DoorJob, Push, Pushed, manifest::Image, publish::publish_image, upload::Upload};
+use super::{DoorJob, Push, Pushed, publish::publish_image, upload::Upload};
 use crate::{
     api::condition::reason,
-    registry::{client::Client, digest::Digest, error::PushError},
+    registry::{client::Client, digest::Digest, error::PushError, manifest::Image},
 };
 use bytes::Bytes;
 use std::{future::Future, sync::Arc};
@@ -45,5 +45,5 @@ pub async fn push_layer(
     if !push.state().blobs.hold(config.clone(), document) {
         return Err(PushError::new(reason::COMMIT_FAILED, "the image's config is too large"));
     }
-    publish_image(&push, &Image::of_layer(config, layer, size)).await
+    publish_image(&push, Image::of_layer(config, layer, size)).await
 }

@@ -9,7 +9,6 @@
 
 mod blobs;
 mod layer;
-mod manifest;
 mod publish;
 mod serve;
 mod upload;
@@ -17,7 +16,6 @@ mod upload;
 use super::{
     client::{BUFFER, Client},
     credentials::Credentials,
-    digest::Digest,
     error::PushError,
     reference::Repository,
     scan::{NamedSecret, Needles},
@@ -72,6 +70,8 @@ pub struct DoorJob {
     pub secrets: Vec<NamedSecret>,
     /// What to do when one is; `Allow` does not search.
     pub secrets_in_image: SecretsInImage,
+    /// It becomes an artifact of the run: OCI's media types, as archives have them, and no property lets a secret through.
+    pub artifact: bool,
     /// Repository of the box image, if it is on the same registry: layers are taken over from it without upload.
     pub mount_from: Option<Repository>,
     /// How many layers the image has, if known; for progress only.
@@ -138,6 +138,7 @@ pub(super) struct Push {
     config: Rebuild,
     needles: Option<Arc<Needles>>,
     deny: bool,
+    artifact: bool,
     mount_from: Option<String>,
     layers: Option<usize>,
     progress: watch::Sender<Progress>,
@@ -226,6 +227,7 @@ impl Push {
             config: job.config,
             needles: needles.map(Arc::new),
             deny: job.secrets_in_image == SecretsInImage::Deny,
+            artifact: job.artifact,
             mount_from,
             layers: job.layers,
             progress: job.progress,
@@ -302,9 +304,4 @@ async fn connection(stream: TcpStream, push: Arc<Push>) {
     if let Err(error) = served {
         tracing::trace!(%error, "the engine's connection ended");
     }
-}
-
-/// A digest that the engine names.
-fn digest_of(text: &str) -> Option<Digest> {
-    Digest::parse(&text.replace("%3A", ":").replace("%3a", ":"))
 }

@@ -2,12 +2,13 @@
 //!
 //! **Invariant:** the order is missing layers, config and `before_tags`, tags; nothing is tagged that is not whole.
 
-use super::{Prepared, Push, Pushed, blobs::Origin, manifest::Image};
+use super::{Prepared, Push, Pushed, blobs::Origin};
 use crate::{
     api::condition::reason,
     registry::{
         digest::Digest,
         error::{PushError, plain},
+        manifest::Image,
         scan::{Verdict, search_layer},
     },
 };
@@ -17,7 +18,8 @@ impl Push {
     /// A secret's value is in the image: an error or a warning, as the step says.
     pub(super) fn leak(&self, text: String) -> Result<(), PushError> {
         if self.deny {
-            let text = format!("{text}; take it out, or set secretsInImage to Allow");
+            let or = if self.artifact { "" } else { ", or set secretsInImage to Allow" };
+            let text = format!("{text}; take it out{or}");
             return Err(PushError::new(reason::SECRET_IN_LAYER, text));
         }
         self.warn(text);
@@ -36,7 +38,7 @@ impl Push {
                 let layer = layer.map_or_else(|| "a layer".to_owned(), |digest| format!("layer {digest}"));
                 let text = format!("{layer} cannot be searched for secrets: {why}");
                 if self.deny {
-                    return Err(PushError::not_searched(&text));
+                    return Err(PushError::not_searched(&text, self.artifact));
                 }
                 self.warn(text);
                 Ok(())
@@ -55,7 +57,7 @@ impl Push {
 
 /// Publishes the image of the engine's manifest under all tags.
 pub(super) async fn publish(push: &Push, manifest: &[u8], content_type: &str) -> Result<Pushed, PushError> {
-    publish_image(push, &Image::read(manifest, content_type).map_err(|why| wrong(plain(&why)))?).await
+    publish_image(push, Image::read(manifest, content_type).map_err(|why| wrong(plain(&why)))?).await
 }
 
 fn wrong(why: String) -> PushError {
@@ -63,10 +65,11 @@ fn wrong(why: String) -> PushError {
 }
 
 /// Publishes an image whose config is held and whose layers are there or held.
-pub(super) async fn publish_image(push: &Push, image: &Image) -> Result<Pushed, PushError> {
-    let config = config(push, image)?;
+pub(super) async fn publish_image(push: &Push, image: Image) -> Result<Pushed, PushError> {
+    let image = if push.artifact { image.into_oci() } else { image };
+    let config = config(push, &image)?;
     let config_digest = Digest::of(&config);
-    complete(push, image).await?;
+    complete(push, &image).await?;
     let (kind, bytes) = image.write(&config_digest, config.len() as u64).map_err(wrong)?;
     let bytes = Bytes::from(bytes);
     let digest = Digest::of(&bytes);

@@ -5,7 +5,7 @@
 use super::{
     HOLD, Push,
     blobs::Origin,
-    digest_of, publish,
+    publish,
     upload::{Source, Upload},
 };
 use crate::{
@@ -44,7 +44,7 @@ fn route<'a>(path: &'a str, prefix: &str) -> Route<'a> {
         };
     }
     if let Some(digest) = rest.strip_prefix("blobs/") {
-        return digest_of(digest).map_or(Route::Nothing, Route::Blob);
+        return Digest::in_path(digest).map_or(Route::Nothing, Route::Blob);
     }
     if rest.starts_with("manifests/") { Route::Manifest } else { Route::Nothing }
 }
@@ -113,7 +113,7 @@ async fn open_upload(push: &Push, request: Request<Incoming>) -> Result<Reply, P
         return Err(PushError::transient(reason::COMMIT_FAILED, "the engine leaves uploads open"));
     };
     let id = format!("{:032x}", rand::random::<u128>());
-    let digest = digest_in(request.uri().query());
+    let digest = Digest::in_query(request.uri().query());
     let mut upload = Upload::new(permit);
     if let Some(digest) = digest {
         // Everything in one request.
@@ -138,7 +138,7 @@ async fn patch(push: &Push, id: &str, request: Request<Incoming>) -> Result<Repl
 }
 
 async fn put(push: &Push, id: &str, request: Request<Incoming>) -> Result<Reply, PushError> {
-    let Some(digest) = digest_in(request.uri().query()) else { return Ok(reply(StatusCode::BAD_REQUEST)) };
+    let Some(digest) = Digest::in_query(request.uri().query()) else { return Ok(reply(StatusCode::BAD_REQUEST)) };
     let taken = push.state().blobs.take(id);
     let Some(mut upload) = taken else { return Ok(reply(StatusCode::NOT_FOUND)) };
     upload.expect(push, &digest);
@@ -219,11 +219,6 @@ async fn put_manifest(push: &Arc<Push>, request: Request<Incoming>) -> Result<Re
         Ok(Some(Err(error))) => Ok(failed(&error)),
         Ok(None) | Err(_) => Ok(reply(StatusCode::INTERNAL_SERVER_ERROR)),
     }
-}
-
-fn digest_in(query: Option<&str>) -> Option<Digest> {
-    let (_, value) = url::form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == "digest")?;
-    Digest::parse(&value)
 }
 
 fn text(value: &str) -> HeaderValue {

@@ -17,7 +17,7 @@ const MAX_SHOWN: usize = 100;
 const MAX_TOLD: usize = 5;
 
 /// Expands properties and collects what is wrong in them.
-pub(super) struct Reader<'a> {
+pub(in crate::steps) struct Reader<'a> {
     root: &'a str,
     /// `None`: variables are not known yet.
     env: Option<&'a BTreeMap<String, String>>,
@@ -26,22 +26,22 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader that judges literals only; paths begin with `root`.
-    pub(super) fn literal(root: &'a str) -> Self {
+    pub(in crate::steps) fn literal(root: &'a str) -> Self {
         Self { root, env: None, errors: Vec::new() }
     }
 
     /// A reader that knows all variables.
-    pub(super) fn with_env(env: &'a BTreeMap<String, String>) -> Self {
+    pub(in crate::steps) fn with_env(env: &'a BTreeMap<String, String>) -> Self {
         Self { root: "", env: Some(env), errors: Vec::new() }
     }
 
     /// A variable's value; `None` when it is not set or not known yet.
-    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+    pub(in crate::steps) fn variable(&self, name: &str) -> Option<&str> {
         self.env?.get(name).map(String::as_str)
     }
 
     /// One error that tells everything: the first one's reason, all messages.
-    pub(super) fn finish(self) -> Result<(), StepError> {
+    pub(in crate::steps) fn finish(self) -> Result<(), StepError> {
         let Some(first) = self.errors.first() else { return Ok(()) };
         let mut told: Vec<&str> = self.errors.iter().map(|error| error.message.as_str()).take(MAX_TOLD).collect();
         let left = self.errors.len().saturating_sub(MAX_TOLD);
@@ -53,30 +53,30 @@ impl<'a> Reader<'a> {
     }
 
     /// Records that a property is wrong.
-    pub(super) fn wrong(&mut self, path: &str, problem: &str) {
+    pub(in crate::steps) fn wrong(&mut self, path: &str, problem: &str) {
         self.refuse(reason::INVALID_PROPERTY, path, problem);
     }
 
     /// Records why a property is refused.
-    pub(super) fn refuse(&mut self, reason: &'static str, path: &str, problem: &str) {
+    pub(in crate::steps) fn refuse(&mut self, reason: &'static str, path: &str, problem: &str) {
         let path = if self.root.is_empty() { path.to_owned() } else { format!("{}.{path}", self.root) };
         self.errors.push(StepError::new(reason, format!("{path}: {problem}")));
     }
 
     /// Records why a part of a property is refused, and repeats how it was written.
-    pub(super) fn refuse_at(&mut self, reason: &'static str, place: &Place, problem: &str) {
+    pub(in crate::steps) fn refuse_at(&mut self, reason: &'static str, place: &Place, problem: &str) {
         let at = place.position.map(|position| format!(" at position {position}")).unwrap_or_default();
         let once = if expand::has_variables(&place.written) { " once expanded" } else { "" };
         self.refuse(reason, &place.path, &format!("{}{at}{once}: {problem}", shown(&place.written)));
     }
 
     /// Records that a property that holds one value is wrong, and repeats it.
-    pub(super) fn wrong_value(&mut self, path: &str, written: &str, problem: &str) {
+    pub(in crate::steps) fn wrong_value(&mut self, path: &str, written: &str, problem: &str) {
         self.refuse_at(reason::INVALID_PROPERTY, &Place::new(path.to_owned(), written), problem);
     }
 
     /// Takes what a parser gave, or records its flaw.
-    pub(super) fn accept<T>(&mut self, path: &str, written: &str, parsed: Result<T, Flaw>) -> Option<T> {
+    pub(in crate::steps) fn accept<T>(&mut self, path: &str, written: &str, parsed: Result<T, Flaw>) -> Option<T> {
         let flaw = match parsed {
             Ok(value) => return Some(value),
             Err(flaw) => flaw,
@@ -93,12 +93,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Expands a property; `None` when it cannot be judged yet or something is wrong, which is recorded.
-    pub(super) fn expand(&mut self, path: &str, written: &str) -> Option<String> {
+    pub(in crate::steps) fn expand(&mut self, path: &str, written: &str) -> Option<String> {
         self.expand_or_hint(path, written, "")
     }
 
     /// Expands a word in which a dollar may be meant for the image: the message says how to keep it.
-    pub(super) fn expand_word(&mut self, path: &str, written: &str) -> Option<String> {
+    pub(in crate::steps) fn expand_word(&mut self, path: &str, written: &str) -> Option<String> {
         self.expand_or_hint(path, written, ", or write $$ for a dollar that stays")
     }
 
@@ -136,7 +136,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Expands a property that must not turn out empty; one that was written empty is "not set".
-    pub(super) fn expand_non_empty(&mut self, path: &str, written: &str, expected: &str) -> Option<String> {
+    pub(in crate::steps) fn expand_non_empty(&mut self, path: &str, written: &str, expected: &str) -> Option<String> {
         let text = self.expand(path, written)?;
         if !text.trim().is_empty() {
             return Some(text);
@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
 
     /// Splits a string into words. The words still hold their variables, but where the whole string is one
     /// variable: then they are those of its value, and the second part of the answer is true.
-    pub(super) fn split(
+    pub(in crate::steps) fn split(
         &mut self,
         path: &str,
         written: &str,
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
 
     /// Reads `env` or `labels` in any of their notations. A pair is split at its first `=` as written, so
     /// that no value can become part of a name; only a pair without one is split once it is expanded.
-    pub(super) fn pairs(&mut self, property: &str, pairs: Option<&Pairs>) -> Vec<(Place, String, String)> {
+    pub(in crate::steps) fn pairs(&mut self, property: &str, pairs: Option<&Pairs>) -> Vec<(Place, String, String)> {
         match pairs {
             None => Vec::new(),
             Some(Pairs::Map(map)) => map
@@ -223,7 +223,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Where something was written, for messages.
-pub(super) struct Place {
+pub(in crate::steps) struct Place {
     path: String,
     written: String,
     /// Characters, from 1; `None` where the path says it all.

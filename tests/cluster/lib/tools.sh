@@ -2,7 +2,7 @@
 # The tools of the test cluster that are built from pinned Go modules: which
 # groups there are, with which flags, and in which folder each is kept.
 
-tool_groups=(etcd runc engine docker-cli k8s cri-dockerd coredns helm registry)
+tool_groups=(etcd runc engine docker-cli k8s cri-dockerd coredns helm registry versitygw)
 
 k8s_version=v1.34.2
 k8s_commit=8cc511e399b929453cd98ae65b419c3cc227ec79

@@ -24,13 +24,14 @@ use windlass::{
         follow::{Post, follow},
         plan::RunEvent,
         run::{Run, Seen, Wish},
+        shelf::Shelf,
         status::AgentStatus,
         transport::Relay,
     },
     api::{PipelineRun, status::StepPhase},
     engine::{Engine, docker::DockerEngine},
     registry::{Client, Patience, Repository, Session, Trust},
-    wire::{Answer, EndReason, Record},
+    wire::{Answer, EndReason, PLAN_FILE, Plan, Record},
 };
 
 const SOCKET: &str = "/var/run/docker.sock";
@@ -76,6 +77,11 @@ struct Pod {
 
 impl Pod {
     async fn start(name: &str, push: Value, script: &str) -> Self {
+        Self::of_step(name, json!({"name": "push", "dockerPush": push}), script).await
+    }
+
+    /// A run of one step.
+    async fn of_step(name: &str, step: Value, script: &str) -> Self {
         let pod_uid = format!("{:08x}-aaaa-bbbb-cccc-{:012x}", rand::random::<u32>(), rand::random::<u32>());
         let labels: HashMap<String, String> = [
             ("io.kubernetes.pod.uid", pod_uid.as_str()),
@@ -100,7 +106,7 @@ impl Pod {
         let spec = json!({
             "box": {"image": "busybox:local"},
             "env": [{"name": "API_KEY", "secretKeyRef": {"name": "keys", "key": "api"}}],
-            "steps": [{"name": "push", "dockerPush": push}],
+            "steps": [step],
         });
         let object: PipelineRun = serde_json::from_value(json!({
             "apiVersion": "windlass.dev/v1alpha1", "kind": "PipelineRun",
@@ -114,6 +120,8 @@ impl Pod {
         for directory in ["in", "out"] {
             std::fs::create_dir_all(pod.volume(directory)).unwrap();
         }
+        // What `prepare` leaves there: of a run whose environment it does not tell.
+        std::fs::write(pod.volume("in").join(PLAN_FILE), serde_json::to_vec(&Plan::default()).unwrap()).unwrap();
         let secret = pod.volumes().join("kubernetes.io~secret/secret-0");
         std::fs::create_dir_all(&secret).unwrap();
         std::fs::write(secret.join("api"), "correct-horse-battery").unwrap();
@@ -147,10 +155,10 @@ impl Pod {
 
     /// Follows the run as the agent does, from the request to the report.
     async fn follow(&self) -> (AgentStatus, Answer, Arc<Written>) {
-        self.follow_with(client()).await
+        self.follow_with(client(), Shelf::None).await
     }
 
-    async fn follow_with(&self, client: Client) -> (AgentStatus, Answer, Arc<Written>) {
+    async fn follow_with(&self, client: Client, shelf: Shelf) -> (AgentStatus, Answer, Arc<Written>) {
         let engine: Arc<dyn Engine> = Arc::new(DockerEngine::new(SOCKET).unwrap());
         let written = Arc::new(Written::default());
         let post = Post {
@@ -158,6 +166,7 @@ impl Pod {
             sink: written.clone(),
             transport: Arc::new(Relay::new(engine.clone(), client)),
             doorbell: Some(Doorbell::new().unwrap()),
+            shelf: Arc::new(shelf),
             stopping: CancellationToken::new(),
         };
         let (_wish, wished) = watch::channel(Wish::Go);
@@ -235,6 +244,28 @@ async fn a_box_becomes_an_image_under_all_its_tags() {
 }
 
 #[tokio::test]
+async fn a_box_is_stored_in_a_registry() {
+    let prefix = format!("{}/kept-{:08x}", registry(), rand::random::<u32>());
+    let step = json!({"name": "keep", "storeContainer": {"name": "app"}});
+    let pod = Pod::of_step("kept", step, "echo hello > /hello").await;
+    let shelf = Shelf::Registry { prefix: prefix.clone(), login: None };
+    let (status, answer, _) = pod.follow_with(client(), shelf).await;
+    let uid = pod.run.uid.clone();
+    pod.remove().await;
+    assert!(answer.passed, "{answer:?}");
+    let kept = &status.artifacts[0];
+    let digest = kept.digest.clone().unwrap();
+    let repository = format!("{prefix}/team/kept");
+    assert_eq!((kept.name.as_str(), kept.location.clone()), ("app", Some(format!("{repository}@{digest}"))));
+    assert_eq!(answer.log, [format!("stored app ({digest})")]);
+    let session = Session::new(client(), Repository::parse(&repository, None).unwrap(), None, CancellationToken::new());
+    let found = session.head_manifest(&format!("app.{uid}")).await.unwrap().unwrap();
+    assert_eq!(found.as_str(), digest, "a tag keeps it from being collected");
+    let (kind, _) = session.get_manifest(&digest).await.unwrap().unwrap();
+    assert_eq!(kind, "application/vnd.oci.image.manifest.v1+json");
+}
+
+#[tokio::test]
 async fn a_secret_in_the_box_stops_the_push() {
     let (repository, session) = destination("secret");
     let push = json!({"repository": repository, "tag": "1"});
@@ -257,7 +288,7 @@ async fn a_registry_that_is_not_there_is_told() {
     let pod = Pod::start("nowhere", push, "true").await;
     let hasty = Patience { unreachable_for: Duration::from_secs(1), ..Patience::default() };
     let trust = Trust { insecure_hosts: vec!["127.0.0.1:1".into()], ..Trust::default() };
-    let (status, ..) = pod.follow_with(Client::with_patience(trust, hasty).unwrap()).await;
+    let (status, ..) = pod.follow_with(Client::with_patience(trust, hasty).unwrap(), Shelf::None).await;
     pod.remove().await;
     assert_eq!(status.steps[0].phase, StepPhase::Failed);
     assert_eq!(status.steps[0].reason.as_deref(), Some("RegistryUnreachable"));

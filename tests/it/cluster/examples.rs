@@ -21,7 +21,7 @@ struct Example {
     tags: &'static [&'static str],
 }
 
-const EXAMPLES: [Example; 13] = [
+const EXAMPLES: [Example; 14] = [
     Example { file: "01-hello.yaml", reason: "Succeeded", prints: &["hello"], told: None, tags: &[] },
     Example {
         file: "after-steps.yaml",
@@ -99,6 +99,7 @@ const EXAMPLES: [Example; 13] = [
         told: None,
         tags: &["my-amazing-tag"],
     },
+    Example { file: "store-container.yaml", reason: "Succeeded", prints: &["built"], told: None, tags: &[] },
     Example { file: "scratch.yaml", reason: "Succeeded", prints: &[], told: None, tags: &["latest"] },
 ];
 

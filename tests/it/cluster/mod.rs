@@ -20,6 +20,7 @@ mod registry;
 mod run;
 mod scratch;
 mod shell;
+mod store;
 mod watch;
 mod wercker;
 mod world;

@@ -144,6 +144,7 @@ fn job(repository: &Repository, tags: &[&str], told: &Told) -> (DoorJob, watch::
         }),
         secrets: Vec::new(),
         secrets_in_image: SecretsInImage::Deny,
+        artifact: false,
         mount_from: None,
         layers: Some(2),
         progress,

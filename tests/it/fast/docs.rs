@@ -97,6 +97,7 @@ fn every_property_of_a_step_has_a_row_and_every_row_a_property() {
         ("dockerPush", "docker-push.md"),
         ("dockerScratchPush", "docker-scratch-push.md"),
         ("shell", "shell.md"),
+        ("storeContainer", "store-container.md"),
         ("watch", "watch.md"),
     ] {
         let properties = pipeline.pointer(&format!("{steps}/{kind}/properties")).and_then(Value::as_object).unwrap();

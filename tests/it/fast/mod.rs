@@ -2,6 +2,7 @@
 
 mod answers;
 mod api_server;
+mod artifacts;
 mod cli;
 pub(crate) mod crds;
 mod docs;

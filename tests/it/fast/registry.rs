@@ -10,7 +10,8 @@ mod logins;
 mod pushes;
 mod tls;
 
-use engine::{Engine, Image, Store};
+use engine::Store;
+pub(crate) use engine::{Engine, Image, Store as Layers};
 use fake::Registry;
 use std::{
     sync::{Arc, Mutex},
@@ -27,7 +28,7 @@ use windlass::{
 };
 
 /// The config that pushes of these tests end with.
-const CONFIG: &[u8] = br#"{"config":{"Cmd":["/app"]},"rootfs":{"type":"layers"}}"#;
+pub(crate) const CONFIG: &[u8] = br#"{"config":{"Cmd":["/app"]},"rootfs":{"type":"layers"}}"#;
 
 /// Short, as what is waited for here never comes.
 fn patience() -> Patience {
@@ -86,6 +87,7 @@ fn job(host: &str, told: &Told) -> DoorJob {
         config: Box::new(|_| Ok(CONFIG.to_vec())),
         secrets: Vec::new(),
         secrets_in_image: SecretsInImage::Deny,
+        artifact: false,
         mount_from: None,
         layers: None,
         progress: watch::Sender::new(Progress::default()),

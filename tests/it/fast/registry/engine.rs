@@ -12,27 +12,27 @@ use std::io::{self, Write};
 
 /// Which engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Store {
+pub(crate) enum Store {
     Classic,
     Containerd,
 }
 
 /// A committed image.
 #[derive(Clone)]
-pub(super) struct Image {
-    pub(super) config: Bytes,
-    pub(super) layers: Vec<Bytes>,
+pub(crate) struct Image {
+    pub(crate) config: Bytes,
+    pub(crate) layers: Vec<Bytes>,
 }
 
 pub(super) const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 
 impl Image {
     /// A config with what Kubernetes leaves in it, and layers of these sizes.
-    pub(super) fn new(sizes: &[usize]) -> Self {
+    pub(crate) fn new(sizes: &[usize]) -> Self {
         Self::with_layers(sizes.iter().map(|size| gzip(&noise(*size))).collect())
     }
 
-    pub(super) fn with_layers(layers: Vec<Bytes>) -> Self {
+    pub(crate) fn with_layers(layers: Vec<Bytes>) -> Self {
         let config = br#"{"config":{"Env":["KUBERNETES_SERVICE_HOST=10.0.0.1"]},"rootfs":{"type":"layers"}}"#;
         Self { config: Bytes::from_static(config), layers }
     }
@@ -88,7 +88,7 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// The engine's side of a push.
 #[derive(Clone)]
-pub(super) struct Engine {
+pub(crate) struct Engine {
     http: legacy::Client<legacy::connect::HttpConnector, Body>,
     pub(super) base: String,
     host: String,
@@ -97,14 +97,14 @@ pub(super) struct Engine {
 
 impl Engine {
     /// An engine that is told to push to a door's target.
-    pub(super) fn new(target: &str, store: Store) -> Self {
+    pub(crate) fn new(target: &str, store: Store) -> Self {
         let (host, path) = target.split_once('/').unwrap();
         let http = legacy::Client::builder(TokioExecutor::new()).build_http();
         Self { http, base: format!("/v2/{path}"), host: host.to_owned(), store }
     }
 
     /// Pushes an image: blobs side by side, then the manifest.
-    pub(super) async fn push(&self, image: &Image) -> Result<(), String> {
+    pub(crate) async fn push(&self, image: &Image) -> Result<(), String> {
         let blobs = image.layers.iter().chain([&image.config]).map(|blob| self.blob(blob));
         join_all(blobs).await.into_iter().collect::<Result<Vec<()>, _>>()?;
         self.manifest(image).await

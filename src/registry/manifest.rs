@@ -1,4 +1,7 @@
-//! The image's manifest, made from the engine's.
+//! The manifest of an image: what a door makes of the engine's, and what one that is stored lists.
+//!
+//! The door writes manifests; the artifact server asks who may read what and what is still needed, `windlass pull` what to
+//! fetch.
 //!
 //! **Invariant:** pure. A manifest is of one family throughout, Docker's or OCI's, and holds the rebuilt config and the engine's
 //! layers, nothing else.
@@ -26,26 +29,33 @@ const OCI_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// Most layers of an image; engines stop at 127.
 const MAX_LAYERS: usize = 500;
 
-/// What the engine pushed.
+/// An image: its config and layers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Image {
-    pub(super) config: Digest,
-    pub(super) layers: Vec<Layer>,
+pub struct Image {
+    /// Its config.
+    pub config: Digest,
+    /// Bytes of its config.
+    pub config_size: u64,
+    /// Its layers, the lowest first.
+    pub layers: Vec<Layer>,
     docker: bool,
 }
 
 /// A layer of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Layer {
-    pub(super) digest: Digest,
-    pub(super) size: u64,
+pub struct Layer {
+    /// Of the layer as it is packed.
+    pub digest: Digest,
+    /// Bytes of it.
+    pub size: u64,
     kind: String,
     urls: Vec<String>,
 }
 
 impl Layer {
     /// Whether the layer is kept elsewhere and not pushed, as those of Windows.
-    pub(super) fn is_foreign(&self) -> bool {
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
         !self.urls.is_empty()
     }
 }
@@ -91,8 +101,11 @@ struct WrittenBlob<'a> {
 }
 
 impl Image {
-    /// Reads the engine's manifest.
-    pub(super) fn read(bytes: &[u8], content_type: &str) -> Result<Self, String> {
+    /// Reads a manifest; `content_type` counts if it does not say what it is.
+    ///
+    /// # Errors
+    /// It is not the manifest of one image; with what is wrong.
+    pub fn read(bytes: &[u8], content_type: &str) -> Result<Self, String> {
         let read: Read = serde_json::from_slice(bytes).map_err(|error| format!("its manifest is not one: {error}"))?;
         let Some(config) = read.config.filter(|_| read.manifests.is_none()) else {
             return Err("it is an index of several images".into());
@@ -112,13 +125,38 @@ impl Image {
         let kind = read.media_type.as_deref().unwrap_or(content_type);
         // zstd exists in OCI only.
         let docker = kind == DOCKER && layers.iter().all(|layer| !is_zstd(&layer.kind));
-        Ok(Self { config: digest(&config.digest)?, layers, docker })
+        Ok(Self { config: digest(&config.digest)?, config_size: config.size, layers, docker })
     }
 
     /// An image of one gzipped layer, in Docker's family, which every registry knows.
     pub(super) fn of_layer(config: Digest, digest: Digest, size: u64) -> Self {
         let layer = Layer { digest, size, kind: DOCKER_GZIP.to_owned(), urls: Vec::new() };
-        Self { config, layers: vec![layer], docker: true }
+        Self { config, config_size: 0, layers: vec![layer], docker: true }
+    }
+
+    /// The same in OCI's family, as archives of images have it.
+    pub(super) fn into_oci(self) -> Self {
+        Self { docker: false, ..self }
+    }
+
+    /// The media type of its manifest.
+    #[must_use]
+    pub fn media_type(&self) -> &'static str {
+        if self.docker { DOCKER } else { OCI }
+    }
+
+    /// All that belongs to the image beside its manifest, with sizes: the config first, then the layers that are not kept
+    /// elsewhere. None comes twice.
+    #[must_use]
+    pub fn blobs(&self) -> Vec<(&Digest, u64)> {
+        let layers = self.layers.iter().filter(|layer| !layer.is_foreign());
+        let mut blobs = vec![(&self.config, self.config_size)];
+        for layer in layers {
+            if blobs.iter().all(|(known, _)| **known != layer.digest) {
+                blobs.push((&layer.digest, layer.size));
+            }
+        }
+        blobs
     }
 
     /// Writes the manifest with another config. Gives media type and bytes: the same for the same image.
