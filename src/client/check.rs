@@ -4,7 +4,7 @@
 //!
 //! **Invariant:** nothing is asked of a cluster, an engine or the network, and nothing is written.
 
-mod kinds;
+pub(super) mod kinds;
 mod schema;
 
 use super::{

@@ -7,7 +7,7 @@
 use super::{
     Session,
     args::ConvertArgs,
-    check::Input,
+    check::{Input, kinds},
     exit::Exit,
     fault::{Fault, Stop, reason},
     findings::Report,
@@ -18,6 +18,7 @@ use crate::wercker::{
     document::{Document, Step},
     read_all,
 };
+use crate::yaml::Diagnostic;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -59,7 +60,14 @@ pub(super) fn convert(session: &mut Session, args: &ConvertArgs) -> Result<Exit,
         match into_pipelines(&document, &options) {
             Ok(done) => {
                 findings.extend(done.findings.list().iter().cloned());
-                converted = Some(done);
+                // Limits of our own kinds, which Wercker did not have.
+                let made = kinds::judge(&done.yaml).0;
+                findings.extend(made.list().iter().map(|found| Diagnostic {
+                    message: format!("the Pipeline made of it: {}, {}", found.message, found.label),
+                    at: None,
+                    ..found.clone()
+                }));
+                converted = (!made.has_errors()).then_some(done);
             }
             Err(more) => findings.extend(more.list().iter().cloned()),
         }
@@ -128,13 +136,19 @@ fn candidates(step: &Step, directory: &Path) -> Vec<PathBuf> {
     }
 }
 
+/// A regular file of a step's size; a pipe would be waited for.
+fn read_small(path: &Path) -> Option<String> {
+    let there = fs::metadata(path).ok()?;
+    if !there.is_file() || there.len() > MOST_STEP_BYTES {
+        return None;
+    }
+    let mut text = String::new();
+    File::open(path).ok()?.take(MOST_STEP_BYTES).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
 fn read_step(directory: &Path) -> Option<LocalStep> {
-    let text = |name: &str| {
-        let file = File::open(directory.join(name)).ok()?;
-        let mut text = String::new();
-        file.take(MOST_STEP_BYTES).read_to_string(&mut text).ok()?;
-        Some(text)
-    };
+    let text = |name: &str| read_small(&directory.join(name));
     let known = ["run.sh", "init.sh", "step.yml", "wercker-step.yml", "README.md", "LICENSE"];
     let others =
         fs::read_dir(directory).ok()?.take(MOST_FILES).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -149,9 +163,7 @@ fn read_step(directory: &Path) -> Option<LocalStep> {
 /// The address of `origin` in the repository of a file, if a cluster could use it.
 fn origin(file: &Path) -> Option<String> {
     let config = file.parent().unwrap_or(Path::new("")).join(".git/config");
-    let mut text = String::new();
-    File::open(config).ok()?.take(MOST_STEP_BYTES).read_to_string(&mut text).ok()?;
-    address(&text)
+    address(&read_small(&config)?)
 }
 
 fn address(config: &str) -> Option<String> {

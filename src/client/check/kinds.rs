@@ -12,7 +12,7 @@ use crate::{
 use serde_json::Value;
 
 /// Judges all documents of a text; and says what they are.
-pub(super) fn judge(text: &str) -> (Findings, String) {
+pub(in crate::client) fn judge(text: &str) -> (Findings, String) {
     let mut findings = Findings::default();
     let documents = match yaml::documents(text) {
         Ok(documents) => documents,

@@ -9,11 +9,15 @@ use crate::{
     yaml::{Diagnostic, Entry, Findings, Node, Value as Tree, nearest, reason},
 };
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
+
+/// They are made from the types, which takes a while.
+static SCHEMAS: LazyLock<[(&str, Option<Value>); 2]> =
+    LazyLock::new(|| ["Pipeline", "PipelineRun"].map(|kind| (kind, crds::schema(kind))));
 
 /// Judges an object.
 pub(super) fn check(object: &Node, kind: &str, findings: &mut Findings) {
-    let Some(schema) = crds::schema(kind) else { return };
+    let Some((_, Some(schema))) = SCHEMAS.iter().find(|(known, _)| *known == kind) else { return };
     let empty = Map::new();
     let fields = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
     for entry in object.map().unwrap_or_default() {

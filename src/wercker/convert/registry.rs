@@ -141,7 +141,7 @@ fn missing(step: &Step) -> Diagnostic {
     let (message, hint) = match &step.url {
         Some(url) if url.starts_with("file://") => (
             format!("step {id}: {url} is not there or has no run.sh"),
-            "the address is a directory with run.sh".to_owned(),
+            "the address is a directory with a run.sh of at most 64 KiB".to_owned(),
         ),
         Some(url) => (
             format!("step {id}: {url} is not fetched"),

@@ -27,6 +27,9 @@ pub(super) struct Made {
     pub(super) logins: Vec<String>,
 }
 
+/// Most functions that are looked for in later steps.
+const MOST_FUNCTIONS: usize = 100;
+
 /// Functions that every script of Wercker had.
 const HELPERS: [(&str, &str); 7] = [
     ("success", "success() { echo \"success: $*\"; }"),
@@ -88,8 +91,10 @@ pub(super) fn to_export(codes: &[&str], texts: &[Vec<&str>]) -> Vec<Vec<String>>
 /// Functions that a later step calls: they do not outlive their step here.
 pub(super) fn shared_functions(converter: &mut Converter<'_>, made: &[Made]) -> Vec<String> {
     let mut notes = Vec::new();
+    let mut left = MOST_FUNCTIONS;
     for (index, step) in made.iter().enumerate() {
-        for name in shell::functions(&step.code) {
+        for name in shell::functions(&step.code).into_iter().take(left) {
+            left -= 1;
             let own = |later: &&Made| !shell::functions(&later.code).contains(name);
             let user = made.iter().skip(index + 1).filter(own).find(|later| shell::calls(&later.code, name));
             if let Some(user) = user {

@@ -15,6 +15,8 @@ use crate::{
     yaml::{Entry, Node, nearest, reason},
 };
 
+/// Most services: as many as a Pipeline takes.
+const MOST_SERVICES: usize = 10;
 const KEYS: [&str; 9] = ["id", "name", "tag", "cmd", "entrypoint", "env", "ports", "volumes", "url"];
 
 /// A box or a service.
@@ -44,7 +46,15 @@ pub(super) fn services(finder: &mut Finder, what: &str, node: &Node) -> Vec<Cont
         return Vec::new();
     }
     let Some(items) = finder.list(what, node) else { return Vec::new() };
-    items.iter().enumerate().filter_map(|(i, item)| container(finder, &format!("{what}[{i}]"), item)).collect()
+    if let Some(beyond) = items.get(MOST_SERVICES) {
+        finder.error(reason::WRONG_TYPE, beyond.at, &format!("{what}: more than {MOST_SERVICES}"), "", None);
+    }
+    items
+        .iter()
+        .take(MOST_SERVICES)
+        .enumerate()
+        .filter_map(|(i, item)| container(finder, &format!("{what}[{i}]"), item))
+        .collect()
 }
 
 fn field(finder: &mut Finder, what: &str, entry: &Entry, container: &mut Container) {

@@ -239,6 +239,32 @@ fn convert_writes_a_new_file_that_passes_the_check() {
 }
 
 #[test]
+fn what_a_pipeline_cannot_hold_is_not_written() {
+    let long = format!("box: debian:12\nbuild:\n  - script:\n      code: {}\n", "x".repeat(65_537));
+    let (code, out, err) = Place::with(&[("wercker.yml", &long)]).say(&["convert"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(
+        err.contains("the Pipeline made of it: spec.steps[0].script is text, expected at most 65536 characters"),
+        "{err}"
+    );
+    let many = format!("box: debian:12\nservices: [{}]\nbuild: [npm-test]\n", ["redis"; 11].join(", "));
+    let (code, _, err) = Place::with(&[("wercker.yml", &many)]).say(&["check"]);
+    assert!(code == 1 && err.contains("services: more than 10\n  --> wercker.yml:2:82\n"), "{err}");
+}
+
+#[test]
+fn examples_pass_the_check() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let all = fs::read_dir(root.join("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
+    paths.push(root.join("examples/hello/run.yaml"));
+    let names: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+    let (code, _, err) = Place::with(&[]).say(&[&["check"], names.as_slice()].concat());
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(err.lines().filter(|line| line.starts_with("ok ")).count(), paths.len(), "{err}");
+}
+
+#[test]
 fn steps_that_are_there_as_files_are_put_in() {
     let yaml = "box: debian:12\nbuild:\n  - team/greet:\n      who: $NAME\n  - plain\n  - reader\n";
     let place = Place::with(&[
@@ -294,7 +320,19 @@ fn a_hostile_file_is_refused_in_time() {
     let steps = format!("box: a\nbuild: [{}]\n", "x, ".repeat(90_000));
     let nodes: String = (0..20_000).map(|i| format!("      - {{name: n{i}, requires: [n{}]}}\n", i + 1)).collect();
     let flow = format!("box: a\nbuild: [x]\nworkflows:\n  - name: w\n    pipelines:\n{nodes}");
-    for text in [many, steps, flow, "{".repeat(500_000), "- ".repeat(400_000), "&a *a".into(), "\u{feff}\u{0}".into()] {
+    let script: String = (0..30_000).map(|i| format!("        f{i}() {{ :; }}\n")).collect();
+    let functions =
+        format!("box: a\nbuild:\n  - script:\n      code: |\n{script}  - internal/docker-kill: {{name: x}}\n");
+    for text in [
+        many,
+        steps,
+        flow,
+        "{".repeat(100_000),
+        "- ".repeat(100_000),
+        functions,
+        "&a *a".into(),
+        "\u{feff}\u{0}".into(),
+    ] {
         let (said, yaml) = converted(&text);
         assert!(yaml.is_none() && !said.is_empty());
         assert!(said.len() < 100_000, "{}", said.len());
