@@ -47,6 +47,7 @@ const ONLY_THE_SERVER: [&str; 36] = [
     "source-and-revision",
     "source-image-directory",
     "step-name-bad",
+    "step-retries-push",
     "timeout-long",
     "timeout-zero",
     "ttl-long",

@@ -134,9 +134,7 @@ fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
         "watch" => watch(converter, step),
         "shell" => shell(step),
         "store-container" => {
-            let said =
-                "internal/store-container is left out: containers cannot be stored yet. Push it with dockerPush.";
-            Body { notes: vec![converter.lost(step.at, said)], ..Body::default() }
+            Body { kind: Some(("storeContainer", Out::Map(Map::default()))), ..Body::default() }
         }
         id => {
             refuse(converter, step, id);
