@@ -45,10 +45,18 @@ pub(super) fn not_both(session: &Session, output: Option<RunOutput>) -> Result<(
 
 /// What came of asking the cluster for a run.
 enum Making {
-    /// It is made. Who asked us to end meanwhile is not answered yet.
-    Made(Box<DynamicObject>, Option<Exit>),
+    /// It is made.
+    Made(Box<DynamicObject>),
     /// Somebody asked twice, and did not wait for it.
     Left(Exit),
+}
+
+/// Who may ask us to end while runs are made.
+struct Interrupts {
+    signals: Signals,
+    on_interrupt: OnInterrupt,
+    /// How to end, if somebody asked; whatever comes of the runs, that is answered.
+    asked: Option<Exit>,
 }
 
 pub(super) async fn start(
@@ -59,14 +67,13 @@ pub(super) async fn start(
     shown: Shown,
 ) -> Result<Exit, Stop> {
     // What is made is ours from here on: no signal ends us between a request and its answer.
-    let mut signals = Signals::catch()?;
-    if let Some(exit) = objects(session, &cluster, manifest, file, &mut signals).await? {
+    let mut interrupts = Interrupts { signals: Signals::catch()?, on_interrupt: shown.on_interrupt, asked: None };
+    if let Some(exit) = objects(session, &cluster, manifest, file, &mut interrupts.signals).await? {
         return Ok(exit);
     }
     let began = Instant::now();
-    let making = make(session, &cluster, &manifest.run, file, (&mut signals, shown.on_interrupt)).await?;
-    let (mut created, mut asked) = match making {
-        Making::Made(created, asked) => (*created, asked),
+    let mut created = match make(session, &cluster, &manifest.run, file, &mut interrupts).await? {
+        Making::Made(created) => *created,
         Making::Left(exit) => return Ok(exit),
     };
     let took = began.elapsed();
@@ -74,22 +81,20 @@ pub(super) async fn start(
         cluster.go_to(namespace);
         session.program.clone_from(&cluster.program);
     }
-    let name = created.metadata.name.clone().unwrap_or_default();
-    if shown.output == Some(RunOutput::Name) {
-        session.screen.data(&format!("pipelinerun.windlass.dev/{name}\n"))?;
-    }
     let mut made = vec![created.clone()];
-    if asked.is_none() {
-        asked = more(session, &cluster, (manifest, file), &shown, (&mut made, &mut signals)).await?;
-    }
-    if let Some(exit) = asked {
-        let left = manifest.others.len() + 1 - made.len();
-        if left > 0 {
-            session.screen.message(&format!("{left} other runs of {file} are not started"))?;
-        }
-        match give_up(session, &cluster, &made, shown.on_interrupt, &mut signals).await? {
-            Some(cancelled) if !shown.detach => created = cancelled,
-            Some(_) | None => return Ok(exit),
+    let all = rest(session, &cluster, (manifest, file), &shown, (&mut made, &mut interrupts)).await;
+    match interrupts.asked {
+        None => all?,
+        Some(exit) => {
+            // One that was refused is told by its own error.
+            let left = (manifest.others.len() + 1).saturating_sub(made.len() + usize::from(all.is_err()));
+            if left > 0 {
+                session.screen.message(&format!("{left} other runs of {file} are not started"))?;
+            }
+            match with(all, give_up(session, &cluster, &made, &mut interrupts).await)? {
+                Some(cancelled) if !shown.detach => created = cancelled,
+                Some(_) | None => return Ok(exit),
+            }
         }
     }
     if shown.detach {
@@ -111,7 +116,7 @@ pub(super) async fn start(
     };
     // With -o stdout is for what was asked; step output is shown beside it.
     let mut screen = Screen::new(&session.look, shown.output.is_some(), false);
-    let followed = follow::follow(&cluster, &created, &mut screen, setting, options, signals).await?;
+    let followed = follow::follow(&cluster, &created, &mut screen, setting, options, interrupts.signals).await?;
     at_the_end(session, &cluster, &followed.view, shown.output).await?;
     Ok(followed.exit)
 }
@@ -148,22 +153,20 @@ async fn make(
     cluster: &Cluster,
     run: &Value,
     file: &str,
-    (signals, on_interrupt): (&mut Signals, OnInterrupt),
+    interrupts: &mut Interrupts,
 ) -> Result<Making, Stop> {
     let mut making = std::pin::pin!(create(cluster, run, file, false));
-    let mut asked = None;
     loop {
         tokio::select! {
-            made = &mut making => return Ok(Making::Made(Box::new(made?), asked)),
-            exit = signals.asked_to_end() => {
-                if asked.is_some() {
+            made = &mut making => return Ok(Making::Made(Box::new(made?))),
+            exit = interrupts.signals.asked_to_end() => {
+                if interrupts.asked.replace(exit).is_some() {
                     let program = cluster.called_in(run.pointer("/metadata/namespace").and_then(Value::as_str));
                     let message = format!("left; the run may have been made all the same: {program} list");
                     session.screen.message(&message)?;
                     return Ok(Making::Left(exit));
                 }
-                asked = Some(exit);
-                session.screen.message(match on_interrupt {
+                session.screen.message(match interrupts.on_interrupt {
                     OnInterrupt::Cancel => "the run is cancelled once it is made (Ctrl-C again to leave now)",
                     OnInterrupt::Detach => "leaving once the run is made (Ctrl-C again to leave now)",
                 })?;
@@ -173,67 +176,97 @@ async fn make(
 }
 
 /// Answers who asked us to end while runs were made: they are cancelled, and the first of them is returned, or left
-/// alone.
+/// alone. One that cannot be cancelled is no reason to let the others go on.
 async fn give_up(
     session: &mut Session,
     cluster: &Cluster,
     made: &[DynamicObject],
-    on_interrupt: OnInterrupt,
-    signals: &mut Signals,
+    interrupts: &mut Interrupts,
 ) -> Result<Option<DynamicObject>, Stop> {
     let mut first = None;
+    let mut wrong = Vec::new();
+    let mut left = false;
     for run in made {
         let mut cluster = cluster.clone();
         cluster.go_to(run.metadata.namespace.as_deref().unwrap_or(&cluster.namespace.clone()));
         let (name, program) = (run.metadata.name.as_deref().unwrap_or_default(), &cluster.program);
-        if on_interrupt == OnInterrupt::Detach {
+        if interrupts.on_interrupt == OnInterrupt::Detach {
             session.screen.message(&format!("left; {name} goes on: {program} logs -f {name}"))?;
             continue;
         }
-        tokio::select! {
-            cancelled = cancel::request(&cluster, name, false) => {
-                let cancelled = cancelled?;
+        if left {
+            session.screen.message(&format!("left; {name} goes on: {program} cancel {name}"))?;
+            continue;
+        }
+        let cancelled = tokio::select! {
+            cancelled = cancel::request(&cluster, name, false) => cancelled,
+            _ = interrupts.signals.asked_to_end() => {
+                session.screen.message(&format!("left; {name} may not have heard it: {program} cancel {name}"))?;
+                left = true;
+                continue;
+            }
+        };
+        match cancelled {
+            Ok(cancelled) => {
+                session.screen.message(&format!("run {name} is being cancelled: {program} status {name}"))?;
                 first.get_or_insert(cancelled);
             }
-            _ = signals.asked_to_end() => {
-                session.screen.message(&format!("left; {name} may not have heard it: {program} cancel {name}"))?;
-                return Ok(None);
-            }
+            Err(Stop::Faults(faults)) => wrong.extend(
+                faults.into_iter().map(|fault| fault.note(format!("run {name} goes on: {program} cancel {name}"))),
+            ),
+            Err(Stop::ClosedPipe) => return Err(Stop::ClosedPipe),
         }
-        session.screen.message(&format!("run {name} is being cancelled: {program} status {name}"))?;
     }
-    Ok(first)
+    if !wrong.is_empty() {
+        return Err(Stop::Faults(wrong));
+    }
+    Ok(first.filter(|_| !left))
 }
 
-/// Makes the other runs of the file, and says which one is followed. The answer is how to end, if somebody asks for
-/// it meanwhile; `made` has those that are there.
-async fn more(
+/// What went wrong first, and then; that nobody reads our output is no reason to stop.
+fn with<T>(first: Result<(), Stop>, then: Result<T, Stop>) -> Result<T, Stop> {
+    let Err(Stop::Faults(mut wrong)) = first else { return then };
+    if let Err(Stop::Faults(more)) = then {
+        wrong.extend(more);
+    }
+    Err(Stop::Faults(wrong))
+}
+
+/// Tells the name of the run that is made, makes the other runs of the file, and says which one is followed. Ends early
+/// if somebody asks to end; `made` has those that are there.
+async fn rest(
     session: &mut Session,
     cluster: &Cluster,
     (manifest, file): (&Manifest, &str),
     shown: &Shown,
-    (made, signals): (&mut Vec<DynamicObject>, &mut Signals),
-) -> Result<Option<Exit>, Stop> {
+    (made, interrupts): (&mut Vec<DynamicObject>, &mut Interrupts),
+) -> Result<(), Stop> {
     let followed = made.first().and_then(|run| run.metadata.name.clone()).unwrap_or_default();
+    tell_name(session, shown.output, &followed)?;
     for run in &manifest.others {
-        let making = make(session, cluster, run, file, (&mut *signals, shown.on_interrupt)).await;
-        let (run, asked) = match making.map_err(|stop| already_started(stop, &followed))? {
-            Making::Made(run, asked) => (*run, asked),
-            Making::Left(exit) => return Ok(Some(exit)),
+        if interrupts.asked.is_some() {
+            break;
+        }
+        let making = make(session, cluster, run, file, interrupts).await;
+        let run = match making.map_err(|stop| already_started(stop, &followed))? {
+            Making::Made(run) => *run,
+            Making::Left(_) => break,
         };
+        made.push(run.clone());
         let program = cluster.called_in(run.metadata.namespace.as_deref());
         let name = run.metadata.name.as_deref().unwrap_or_default();
-        if shown.output == Some(RunOutput::Name) {
-            session.screen.data(&format!("pipelinerun.windlass.dev/{name}\n"))?;
-        }
+        tell_name(session, shown.output, name)?;
         let what = if shown.detach { String::new() } else { format!("; {followed} is followed") };
         session.screen.message(&format!("run {name} started{what}: {program} logs -f {name}"))?;
-        made.push(run);
-        if asked.is_some() {
-            return Ok(asked);
-        }
     }
-    Ok(None)
+    Ok(())
+}
+
+fn tell_name(session: &mut Session, output: Option<RunOutput>, name: &str) -> Result<(), Stop> {
+    if output == Some(RunOutput::Name) {
+        session.screen.data(&format!("pipelinerun.windlass.dev/{name}\n"))?;
+    }
+    Ok(())
 }
 
 /// One run of the file was refused, another had been started.
