@@ -192,6 +192,33 @@ fn a_signal_is_answered_for_the_runs_that_are_made_though_the_next_is_refused(
     assert_eq!(server.was_asked(&format!("PATCH {RUNS}/y")), flags.is_empty(), "{said}");
 }
 
+/// Who leaves while one run is waited for knows that the other was never cancelled.
+#[test]
+fn a_cancel_that_is_refused_is_told_before_the_others_are_waited_for() {
+    let list =
+        format!(r#"{{"kind": "List", "apiVersion": "v1", "metadata": {{"resourceVersion": "1"}}, "items": [{RUN}]}}"#);
+    let server = Server::start(move |request| match request.split_once(' ') {
+        Some(("PATCH", path)) if path.contains("/y?") => Answer::Json(500, refusal(500, "too busy for y")),
+        Some(("GET", path)) if path.contains("watch=true") => Answer::Silence,
+        Some(("GET", path)) if path.contains("/pipelineruns/y") => {
+            Answer::Json(200, RUN.replace(r#""name": "x""#, r#""name": "y""#))
+        }
+        Some(("GET", path)) if path.starts_with(RUNS) && !path.starts_with(&format!("{RUNS}/")) => {
+            Answer::Json(200, list.clone())
+        }
+        _ => Answer::Json(200, RUN.into()),
+    });
+    let place = Place::new(&server, RUN);
+    let child = place.start(&["cancel", "y", "x", "--wait"]);
+    server.until_asked(&format!("GET {RUNS}?&watch=true"));
+    send(&child, Signal::SIGINT);
+    let (ended, said) = end(child);
+    assert_eq!(ended, Some(130), "{said}");
+    assert_eq!(said.matches("too busy for y").count(), 1, "{said}");
+    let (ended, said) = end(place.start(&["cancel", "y", "x"]));
+    assert_eq!((ended, said.matches("too busy for y").count()), (Some(6), 1), "{said}");
+}
+
 /// As under `make`: a process group gets the signal, once each.
 #[test]
 fn a_signal_to_the_process_group_ends_the_view_only() {
