@@ -40,8 +40,21 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(300);
 /// An attempt of a script that runs.
 struct Attempt {
     pid: Pid,
+    /// The session of the shell that it holds, if it is the host of a terminal that was told to end.
+    shell: Option<Pid>,
     given: Vars,
     exit: Option<Exit>,
+}
+
+impl Attempt {
+    fn new(pid: Pid, given: Vars) -> Self {
+        Self { pid, shell: None, given, exit: None }
+    }
+
+    /// Whether nobody is left of it.
+    fn is_gone(&self) -> bool {
+        child::is_gone(self.pid) && self.shell.is_none_or(child::is_gone)
+    }
 }
 
 /// Everything.
@@ -293,7 +306,7 @@ impl Supervisor<'_> {
             let out_of_memory = exit.code != 0 && memory::kills() > self.memory_kills;
             self.tell(Event::Exited(Exit { out_of_memory, ..exit }))?;
         }
-        if self.schedule.awaits_session() && self.attempt.as_ref().is_none_or(|attempt| child::is_gone(attempt.pid)) {
+        if self.schedule.awaits_session() && self.attempt.as_ref().is_none_or(Attempt::is_gone) {
             self.read_steps(usize::MAX)?;
             self.tell(Event::SessionGone)?;
         }
