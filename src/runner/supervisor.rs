@@ -261,6 +261,7 @@ impl Supervisor<'_> {
 
     /// Takes signals: children that ended, and orders to end.
     fn take_signals(&mut self) -> Result<(), Error> {
+        let mut reaped = false;
         while let Some(signal) = self.signals.read() {
             if signal == Signal::SIGCHLD {
                 let (attempt, terminals) = (&mut self.attempt, &mut self.terminals);
@@ -268,11 +269,16 @@ impl Supervisor<'_> {
                     Some(attempt) if attempt.pid == pid => attempt.exit = Some(exit),
                     _ => terminals.ended(pid),
                 });
+                reaped = true;
             } else {
                 self.stopped = true;
                 self.output.say(&format!("stop  [{}] {signal}", words::took(self.now())));
                 self.tell(Event::Stop(signal as i32))?;
             }
+        }
+        if reaped {
+            // What it left running may have ended, too.
+            self.forget_gone();
         }
         Ok(())
     }
