@@ -112,13 +112,7 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
     let mut output = Output::new(mask);
     output.say(&format!("run   {} in namespace {}", plan.run.name, plan.run.namespace));
 
-    let facts = BoxFacts {
-        pipeline: &settings.pipeline,
-        working_dir: plan.working_dir.as_deref(),
-        workdir: std::env::current_dir().ok(),
-        home: std::env::var_os("HOME").map(PathBuf::from),
-    };
-    let chosen = source::choose(&facts);
+    let chosen = source::choose(&facts(settings, &plan));
     let (from_steps, to_us) = pipe().map_err(|errno| Error::new("make a pipe", errno.into()))?;
     let left_ms = plan.deadline_ms.saturating_sub(epoch_ms());
     let places = chosen.clone().unwrap_or(Places { source: "/".into(), pipeline: "/".into() });
@@ -166,6 +160,16 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
         supervisor.await_record();
     }
     Ok(code)
+}
+
+/// What decides where the source goes.
+fn facts<'a>(settings: &'a Settings, plan: &'a Plan) -> BoxFacts<'a> {
+    BoxFacts {
+        pipeline: &settings.pipeline,
+        working_dir: plan.working_dir.as_deref(),
+        workdir: std::env::current_dir().ok(),
+        home: std::env::var_os("HOME").map(PathBuf::from),
+    }
 }
 
 impl Supervisor<'_> {
