@@ -179,9 +179,26 @@ fn one_step(
     work: Option<&Work>,
     pod_ip: Option<IpAddr>,
 ) -> StepStatus {
+    let told =
+        StepStatus { images: known.map(|known| known.images.clone()).unwrap_or_default(), ..told(step, state, pod_ip) };
+    if step.internal {
+        return worked(told, work);
+    }
+    match state.waits {
+        Some((why, code)) => StepStatus {
+            reason: Some(reason::ATTACH.into()),
+            message: Some(how_to_attach(run, &step.name, why, code)),
+            ..told
+        },
+        None => told,
+    }
+}
+
+/// One step as the journal has it.
+fn told(step: &StepOutline, state: &StepState, pod_ip: Option<IpAddr>) -> StepStatus {
     let runs = state.phase == StepPhase::Running;
     let note = state.note.as_ref().filter(|_| runs);
-    let told = StepStatus {
+    StepStatus {
         name: step.name.clone(),
         phase: state.phase,
         reason: match (state.ended, note) {
@@ -194,20 +211,13 @@ fn one_step(
         attempts: (state.attempts > 1).then_some(state.attempts),
         started_at: state.started_ms.and_then(time),
         finished_at: state.finished_ms.and_then(time),
-        images: known.map(|known| known.images.clone()).unwrap_or_default(),
         addresses: pod_ip.filter(|_| runs).map(|ip| addresses(ip, &step.ports)).unwrap_or_default(),
         ..StepStatus::default()
-    };
-    if !step.internal {
-        return match state.waits {
-            Some((why, code)) => StepStatus {
-                reason: Some(reason::ATTACH.into()),
-                message: Some(how_to_attach(run, &step.name, why, code)),
-                ..told
-            },
-            None => told,
-        };
     }
+}
+
+/// An internal step: what the agent did has the last word.
+fn worked(told: StepStatus, work: Option<&Work>) -> StepStatus {
     let open = StepStatus {
         phase: StepPhase::Running,
         reason: None,

@@ -32,7 +32,8 @@ pub(super) async fn request(cluster: &Cluster, name: &str, now: bool) -> Result<
 /// `cancel`.
 ///
 /// # Errors
-/// The first that could not be cancelled; the others are tried too.
+/// When no cluster is reached or the output goes away. A run that cannot be cancelled is told, and the exit code is of
+/// the first of them; the others are tried too.
 pub(super) async fn cancel(session: &mut Session, args: &CancelArgs) -> Result<Exit, Stop> {
     let cluster = session.cluster().await?;
     let mut wrong = Vec::new();
@@ -45,6 +46,8 @@ pub(super) async fn cancel(session: &mut Session, args: &CancelArgs) -> Result<E
             Err(Stop::ClosedPipe) => return Err(Stop::ClosedPipe),
         }
     }
+    // Now, as whoever waits may leave, and should know what goes on.
+    session.tell(&wrong)?;
     if args.wait {
         for run in &waiting {
             let options = Options { timeout: args.timeout, with_output: false, ..Options::watching() };
@@ -56,7 +59,7 @@ pub(super) async fn cancel(session: &mut Session, args: &CancelArgs) -> Result<E
             }
         }
     }
-    if wrong.is_empty() { Ok(Exit::Success) } else { Err(Stop::Faults(wrong)) }
+    Ok(wrong.first().map_or(Exit::Success, |fault| fault.exit))
 }
 
 async fn one(session: &mut Session, cluster: &Cluster, wanted: &str, now: bool) -> Result<Option<DynamicObject>, Stop> {

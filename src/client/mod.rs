@@ -96,6 +96,15 @@ impl Session {
         Ok(())
     }
 
+    /// Says what went wrong while there is more to do.
+    fn tell(&mut self, faults: &[Fault]) -> Result<(), Stop> {
+        self.screen.clear()?;
+        if self.look.quiet < 2 {
+            tell(faults, &self.look);
+        }
+        Ok(())
+    }
+
     /// Says which run it is, unless its name was written.
     fn name_run(&mut self, written: Option<&str>, name: &str, namespace: &str) -> Result<(), Stop> {
         if written != Some(name) {

@@ -212,10 +212,9 @@ async fn connection(
         since_time: decoder.since(),
         ..LogParams::default()
     };
-    let Ok(stream) = tokio::time::timeout(ANSWER, source.pods.log_stream(&source.pod, &params)).await else {
-        return Ok(());
-    };
-    let mut stream = pin!(stream?);
+    let answer = tokio::time::timeout(ANSWER, source.pods.log_stream(&source.pod, &params)).await;
+    // Without an answer nothing is known of what there is.
+    let mut stream = pin!(answer.map_err(|late| kube::Error::Service(late.into()))??);
     loop {
         let chunk = stream.fill_buf().await.map_err(kube::Error::ReadEvents)?;
         if chunk.is_empty() {

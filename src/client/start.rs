@@ -22,7 +22,7 @@ use super::{
 };
 use crate::api::manager;
 use kube::api::{DynamicObject, PostParams};
-use making::{Making, give_up, make, more, objects};
+use making::{Interrupts, Making, give_up, make, objects, rest, with};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -55,14 +55,13 @@ pub(super) async fn start(
     shown: Shown,
 ) -> Result<Exit, Stop> {
     // What is made is ours from here on: no signal ends us between a request and its answer.
-    let mut signals = Signals::catch()?;
-    if let Some(exit) = objects(session, &cluster, manifest, file, &mut signals).await? {
+    let mut interrupts = Interrupts { signals: Signals::catch()?, on_interrupt: shown.on_interrupt, asked: None };
+    if let Some(exit) = objects(session, &cluster, manifest, file, &mut interrupts.signals).await? {
         return Ok(exit);
     }
     let began = Instant::now();
-    let making = make(session, &cluster, &manifest.run, file, (&mut signals, shown.on_interrupt)).await?;
-    let (mut created, mut asked) = match making {
-        Making::Made(created, asked) => (*created, asked),
+    let mut created = match make(session, &cluster, &manifest.run, file, &mut interrupts).await? {
+        Making::Made(created) => *created,
         Making::Left(exit) => return Ok(exit),
     };
     let took = began.elapsed();
@@ -70,22 +69,20 @@ pub(super) async fn start(
         cluster.go_to(namespace);
         session.program.clone_from(&cluster.program);
     }
-    let name = created.metadata.name.clone().unwrap_or_default();
-    if shown.output == Some(RunOutput::Name) {
-        session.screen.data(&format!("pipelinerun.windlass.dev/{name}\n"))?;
-    }
     let mut made = vec![created.clone()];
-    if asked.is_none() {
-        asked = more(session, &cluster, (manifest, file), &shown, (&mut made, &mut signals)).await?;
-    }
-    if let Some(exit) = asked {
-        let left = manifest.others.len() + 1 - made.len();
-        if left > 0 {
-            session.screen.message(&format!("{left} other runs of {file} are not started"))?;
-        }
-        match give_up(session, &cluster, &made, shown.on_interrupt, &mut signals).await? {
-            Some(cancelled) if !shown.detach => created = cancelled,
-            Some(_) | None => return Ok(exit),
+    let all = rest(session, &cluster, (manifest, file), &shown, (&mut made, &mut interrupts)).await;
+    match interrupts.asked {
+        None => all?,
+        Some(exit) => {
+            // One that was refused is told by its own error.
+            let left = (manifest.others.len() + 1).saturating_sub(made.len() + usize::from(all.is_err()));
+            if left > 0 {
+                session.screen.message(&format!("{left} other runs of {file} are not started"))?;
+            }
+            match with(all, give_up(session, &cluster, &made, &mut interrupts).await)? {
+                Some(cancelled) if !shown.detach => created = cancelled,
+                Some(_) | None => return Ok(exit),
+            }
         }
     }
     if shown.detach {
@@ -115,7 +112,7 @@ pub(super) async fn start(
     }
     // With -o stdout is for what was asked; step output is shown beside it.
     let mut screen = Screen::new(&session.look, shown.output.is_some(), false);
-    let followed = follow::follow(&cluster, &created, &mut screen, setting, options, signals).await?;
+    let followed = follow::follow(&cluster, &created, &mut screen, setting, options, interrupts.signals).await?;
     at_the_end(session, &cluster, &followed.view, shown.output).await?;
     Ok(followed.exit)
 }

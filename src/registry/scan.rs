@@ -9,8 +9,8 @@
 //! A layer is searched as a plain tar and inside gzip and zstd. One that unpacks to far more than it is costs time, not
 //! memory; the upload waits, and the time limit of the step ends both.
 //!
-//! **Invariant:** memory is bounded by [`MAX_PATTERNS`], the values themselves and fixed buffers; no value is in a verdict. A layer is
-//! `Clean` only if it was read to its end.
+//! **Invariant:** memory is bounded by [`MAX_PATTERNS`], the values themselves and fixed buffers; no value is in a
+//! verdict. A layer is `Clean` only if it was read to its end.
 
 use super::{
     credentials::Secret,

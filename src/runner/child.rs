@@ -113,24 +113,43 @@ pub(super) fn is_gone(session: Pid) -> bool {
     killpg(session, None) == Err(Errno::ESRCH) && members(session).next().is_none()
 }
 
+/// The session that a child of this process leads, or led, if it is not reaped.
+pub(super) fn session_of_child(parent: Pid) -> Option<Pid> {
+    processes().find(|(pid, process)| process.parent == parent && process.session == *pid).map(|(pid, _)| pid)
+}
+
 /// Who is in a session, each with its group.
 fn members(session: Pid) -> impl Iterator<Item = (Pid, Pid)> {
-    fs::read_dir(PROCESSES).into_iter().flatten().flatten().filter_map(move |entry| {
+    let lives = move |process: &Process| process.session == session && !process.ended;
+    processes().filter(move |(_, process)| lives(process)).map(|(pid, process)| (pid, process.group))
+}
+
+fn processes() -> impl Iterator<Item = (Pid, Process)> {
+    fs::read_dir(PROCESSES).into_iter().flatten().flatten().filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        let (group, of) = group_and_session(&fs::read(entry.path().join("stat")).ok()?)?;
-        (of == session).then_some((Pid::from_raw(pid), group))
+        Some((Pid::from_raw(pid), process(&fs::read(entry.path().join("stat")).ok()?)?))
     })
 }
 
-/// Group and session by `/proc/PID/stat` (proc_pid_stat(5)); `None` for who has ended.
-fn group_and_session(stat: &[u8]) -> Option<(Pid, Pid)> {
+/// What the kernel says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Process {
+    /// It is not reaped yet.
+    ended: bool,
+    parent: Pid,
+    group: Pid,
+    session: Pid,
+}
+
+/// A process by `/proc/PID/stat` (proc_pid_stat(5)).
+fn process(stat: &[u8]) -> Option<Process> {
     // The name may hold anything; it ends at the last parenthesis.
     let stat = String::from_utf8_lossy(stat);
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
-    let [_parent, group, session] = [fields.next()?, fields.next()?, fields.next()?];
-    let number = |text: &str| text.parse().ok().map(Pid::from_raw);
-    if matches!(state, "Z" | "X") { None } else { Some((number(group)?, number(session)?)) }
+    let mut number = || fields.next()?.parse().ok().map(Pid::from_raw);
+    let (parent, group, session) = (number()?, number()?, number()?);
+    Some(Process { ended: matches!(state, "Z" | "X"), parent, group, session })
 }
 
 /// Reaps every child that ended.
@@ -154,16 +173,17 @@ mod tests {
 
     #[test]
     fn reads_what_the_kernel_says_of_a_process() {
-        let pids = |group, session| Some((Pid::from_raw(group), Pid::from_raw(session)));
+        let [parent, group, session] = [1, 6, 5].map(Pid::from_raw);
+        let is = |ended| Some(Process { ended, parent, group, session });
         for (stat, want) in [
-            ("7 (sleep) S 1 6 5 0 -1 4194304", pids(6, 5)),
-            ("7 (a) R 9 9 9) R 1 6 5 0", pids(6, 5)),
-            ("7 (sleep) Z 1 6 5 0", None),
+            ("7 (sleep) S 1 6 5 0 -1 4194304", is(false)),
+            ("7 (a) R 9 9 9) R 1 6 5 0", is(false)),
+            ("7 (sleep) Z 1 6 5 0", is(true)),
             ("7 (sleep) S 1 6", None),
             ("", None),
         ] {
-            assert_eq!(group_and_session(stat.as_bytes()), want, "{stat}");
+            assert_eq!(process(stat.as_bytes()), want, "{stat}");
         }
-        assert_eq!(group_and_session(b"7 (\xff) S 1 6 5 0"), pids(6, 5));
+        assert_eq!(process(b"7 (\xff) S 1 6 5 0"), is(false));
     }
 }

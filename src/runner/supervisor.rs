@@ -40,8 +40,21 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(300);
 /// An attempt of a script that runs.
 struct Attempt {
     pid: Pid,
+    /// The session of the shell that it holds, if it is the host of a terminal that was told to end.
+    shell: Option<Pid>,
     given: Vars,
     exit: Option<Exit>,
+}
+
+impl Attempt {
+    fn new(pid: Pid, given: Vars) -> Self {
+        Self { pid, shell: None, given, exit: None }
+    }
+
+    /// Whether nobody is left of it.
+    fn is_gone(&self) -> bool {
+        child::is_gone(self.pid) && self.shell.is_none_or(child::is_gone)
+    }
 }
 
 /// Everything.
@@ -99,13 +112,7 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
     let mut output = Output::new(mask);
     output.say(&format!("run   {} in namespace {}", plan.run.name, plan.run.namespace));
 
-    let facts = BoxFacts {
-        pipeline: &settings.pipeline,
-        working_dir: plan.working_dir.as_deref(),
-        workdir: std::env::current_dir().ok(),
-        home: std::env::var_os("HOME").map(PathBuf::from),
-    };
-    let chosen = source::choose(&facts);
+    let chosen = source::choose(&facts(settings, &plan));
     let (from_steps, to_us) = pipe().map_err(|errno| Error::new("make a pipe", errno.into()))?;
     let left_ms = plan.deadline_ms.saturating_sub(epoch_ms());
     let places = chosen.clone().unwrap_or(Places { source: "/".into(), pipeline: "/".into() });
@@ -153,6 +160,16 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
         supervisor.await_record();
     }
     Ok(code)
+}
+
+/// What decides where the source goes.
+fn facts<'a>(settings: &'a Settings, plan: &'a Plan) -> BoxFacts<'a> {
+    BoxFacts {
+        pipeline: &settings.pipeline,
+        working_dir: plan.working_dir.as_deref(),
+        workdir: std::env::current_dir().ok(),
+        home: std::env::var_os("HOME").map(PathBuf::from),
+    }
 }
 
 impl Supervisor<'_> {
@@ -248,6 +265,7 @@ impl Supervisor<'_> {
 
     /// Takes signals: children that ended, and orders to end.
     fn take_signals(&mut self) -> Result<(), Error> {
+        let mut reaped = false;
         while let Some(signal) = self.signals.read() {
             if signal == Signal::SIGCHLD {
                 let (attempt, terminals) = (&mut self.attempt, &mut self.terminals);
@@ -255,11 +273,16 @@ impl Supervisor<'_> {
                     Some(attempt) if attempt.pid == pid => attempt.exit = Some(exit),
                     _ => terminals.ended(pid),
                 });
+                reaped = true;
             } else {
                 self.stopped = true;
                 self.output.say(&format!("stop  [{}] {signal}", words::took(self.now())));
                 self.tell(Event::Stop(signal as i32))?;
             }
+        }
+        if reaped {
+            // What it left running may have ended, too.
+            self.forget_gone();
         }
         Ok(())
     }
@@ -293,7 +316,7 @@ impl Supervisor<'_> {
             let out_of_memory = exit.code != 0 && memory::kills() > self.memory_kills;
             self.tell(Event::Exited(Exit { out_of_memory, ..exit }))?;
         }
-        if self.schedule.awaits_session() && self.attempt.as_ref().is_none_or(|attempt| child::is_gone(attempt.pid)) {
+        if self.schedule.awaits_session() && self.attempt.as_ref().is_none_or(Attempt::is_gone) {
             self.read_steps(usize::MAX)?;
             self.tell(Event::SessionGone)?;
         }

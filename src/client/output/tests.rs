@@ -23,6 +23,8 @@ enum Log {
     UpTo(usize, bool),
     /// This code.
     Refused(u16),
+    /// Nothing.
+    Silent,
 }
 
 struct World {
@@ -42,23 +44,24 @@ fn body(code: u16, bytes: &[u8], breaks: bool) -> Response<StreamBody<Frames>> {
     Response::builder().status(code).body(StreamBody::new(futures::stream::iter(frames))).expect("a response")
 }
 
-fn answer(world: &Mutex<World>, uri: &http::Uri) -> Response<StreamBody<Frames>> {
+/// `None`: it never comes.
+fn answer(world: &Mutex<World>, uri: &http::Uri) -> Option<Response<StreamBody<Frames>>> {
     let mut world = world.lock().expect("no panic");
     world.asked.push(uri.to_string());
     let refusal =
         |code: u16| json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}).to_string();
     if !uri.path().ends_with("/log") {
         let state = if world.states.len() > 1 { world.states.pop_front() } else { world.states.front().cloned() };
-        return match state.flatten() {
+        return Some(match state.flatten() {
             Some(state) => {
                 let pod = json!({"metadata": {"name": "x-1"}, "status": {"containerStatuses": [{"name": "box",
                     "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": state}]}});
                 body(200, pod.to_string().as_bytes(), false)
             }
             None => body(404, refusal(404).as_bytes(), false),
-        };
+        });
     }
-    match world.logs.pop_front() {
+    Some(match world.logs.pop_front() {
         Some(Log::Refused(code)) => body(code, refusal(code).as_bytes(), false),
         Some(Log::UpTo(end, breaks)) => {
             let since = uri.query().and_then(|q| q.split('&').find_map(|p| p.strip_prefix("sinceTime=")));
@@ -70,8 +73,9 @@ fn answer(world: &Mutex<World>, uri: &http::Uri) -> Response<StreamBody<Frames>>
             let start: usize = LOG.split_inclusive('\n').take_while(is_older).map(str::len).sum();
             body(200, LOG.get(start..end).unwrap_or_default().as_bytes(), breaks)
         }
+        Some(Log::Silent) => return None,
         None => body(200, b"", false),
-    }
+    })
 }
 
 /// What is heard, and what was asked.
@@ -92,7 +96,12 @@ async fn heard_from(
     let server = world.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
         let response = answer(&server, request.uri());
-        async move { Ok::<_, std::io::Error>(response) }
+        async move {
+            match response {
+                Some(response) => Ok::<_, std::io::Error>(response),
+                None => std::future::pending().await,
+            }
+        }
     });
     let pods = Api::namespaced(Client::new(service, "team-a"), "team-a");
     let (speak, mut listen) = mpsc::channel(16);
@@ -167,6 +176,9 @@ async fn a_log_that_cannot_be_read_is_given_up() {
 async fn without_follow_it_is_read_once() {
     let (text, end, asked) = heard(vec![Log::UpTo(LOG.len(), false)], vec![running()], false, Over::No).await;
     assert_eq!((text.as_str(), end, asked.len()), (TEXT, Heard::Ended(None), 1));
+    let slow = vec![Log::Silent, Log::UpTo(LOG.len(), false)];
+    let (text, end, _) = heard(slow, vec![running()], false, Over::No).await;
+    assert_eq!((text.as_str(), end), (TEXT, Heard::Ended(None)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,6 +203,8 @@ async fn that_all_that_was_there_has_come_is_said_once() {
     for logs in [
         vec![Log::UpTo(third, false), Log::UpTo(LOG.len(), false)],
         vec![Log::UpTo(5, true), Log::UpTo(third, false), Log::UpTo(LOG.len(), false)],
+        // No answer is no end of what is there.
+        vec![Log::Silent, Log::UpTo(third, false), Log::Silent, Log::UpTo(LOG.len(), false)],
         // Nothing was there.
         vec![Log::Refused(400), Log::UpTo(LOG.len(), false)],
     ] {

@@ -79,6 +79,11 @@ impl Schedule {
         self.reload.as_ref().and_then(Reload::due)
     }
 
+    /// Whether watched code has ended and did not start again.
+    pub(in crate::runner) fn is_at_rest(&self) -> bool {
+        self.reload.as_ref().is_some_and(|reload| reload.ended.is_some())
+    }
+
     /// Files changed, this one first.
     pub(super) fn changed(&mut self, now: u64, file: PathBuf) {
         if let Some(reload) = &mut self.reload {

@@ -110,7 +110,7 @@ impl Supervisor<'_> {
                 output: Some(self.to_us.as_fd()),
             })
         });
-        Ok(begun.map(|pid| self.attempt = Some(Attempt { pid, given, exit: None })))
+        Ok(begun.map(|pid| self.attempt = Some(Attempt::new(pid, given))))
     }
 
     /// Starts the packing of a step's files: another process, as the loop must not wait for a disk.
@@ -146,7 +146,7 @@ impl Supervisor<'_> {
             input: None,
             output: Some(self.to_us.as_fd()),
         })?;
-        Ok(Attempt { pid, given, exit: None })
+        Ok(Attempt::new(pid, given))
     }
 
     /// Where a step begins. Steps may take the source away; those after it still run.
@@ -197,9 +197,15 @@ impl Supervisor<'_> {
         self.session.of_request(&plan.env, &plan.name, &self.step_id(step), self.verdict(plan).as_ref())
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(attempt) = &self.attempt {
-            child::signal(attempt.pid, signal);
+    fn signal(&mut self, signal: Signal) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if self.terminals.is_of_step() {
+            // A host ends its shell itself. When it is killed it cannot, and the shell is nobody's child that we know.
+            attempt.shell = attempt.shell.or_else(|| child::session_of_child(attempt.pid));
+        }
+        child::signal(attempt.pid, signal);
+        if let Some(shell) = attempt.shell.filter(|_| signal == Signal::SIGKILL) {
+            child::signal(shell, signal);
         }
     }
 

@@ -7,7 +7,7 @@ use super::acts::EXPORTS_FILE;
 use super::{Supervisor, epoch_ms};
 use crate::bounded;
 use crate::runner::schedule::{End, Event};
-use crate::runner::{Error, child, journal, script, words};
+use crate::runner::{Error, journal, script, words};
 use crate::watcher::{Size, Watcher};
 use crate::wire::{Note, POD_IP_FILE, Record, StepWork};
 use std::net::{IpAddr, SocketAddr};
@@ -55,9 +55,11 @@ impl Supervisor<'_> {
         let Some(watcher) = &mut self.watcher else { return Ok(()) };
         let limit = watcher.limit();
         let changed = watcher.look(now);
-        if watcher.limit() != limit
-            && let Some(step) = self.schedule.current()
-        {
+        let is_other_limit = watcher.limit() != limit;
+        if changed.is_some() {
+            self.forget_gone();
+        }
+        if is_other_limit && let Some(step) = self.schedule.current() {
             self.note_limit(step)?;
         }
         changed.map_or(Ok(()), |file| self.tell(Event::Changed(file)))
@@ -91,10 +93,17 @@ impl Supervisor<'_> {
     pub(super) fn rest(&mut self, step: usize, end: &End) -> Result<(), Error> {
         self.output.flush()?;
         let _ = script::take_exports(&self.settings.outbox.join(EXPORTS_FILE));
-        // The number of a session that is gone may come to belong to another.
-        self.attempt.take_if(|attempt| child::is_gone(attempt.pid));
+        self.forget_gone();
         self.say_watch(step, &format!("{}; waits for the next change", words::ended(end)));
         Ok(())
+    }
+
+    /// Forgets watched code that has ended once nobody is left of it: the number of its session may come to
+    /// belong to another.
+    pub(super) fn forget_gone(&mut self) {
+        if self.schedule.is_at_rest() {
+            self.attempt.take_if(|attempt| attempt.is_gone());
+        }
     }
 
     fn say_watch(&mut self, step: usize, text: &str) {

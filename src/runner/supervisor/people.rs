@@ -48,6 +48,11 @@ impl Terminals {
         self.beside.take_if(|beside| beside.host == pid);
     }
 
+    /// Whether the attempt is the host of a terminal.
+    pub(super) fn is_of_step(&self) -> bool {
+        self.of_step.is_some()
+    }
+
     /// Takes note that an attempt ended.
     pub(super) fn attempt_ended(&mut self) {
         self.of_step = None;
@@ -134,7 +139,7 @@ impl Supervisor<'_> {
             Ok(opened) => opened,
             Err(why) => return Ok(Err(why)),
         };
-        self.attempt = Some(Attempt { pid, given, exit: None });
+        self.attempt = Some(Attempt::new(pid, given));
         self.terminals.of_step = Some(opened);
         self.journal.append(&Record::Waiting { at: epoch_ms(), step, why: Wait::Shell, code: None })?;
         let line = format!("attach with: windlass shell {}", self.plan.run.name);

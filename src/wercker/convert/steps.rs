@@ -133,9 +133,7 @@ fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
         "docker-push" | "docker-scratch-push" => push::body(converter, step),
         "watch" => watch(converter, step),
         "shell" => shell(step),
-        "store-container" => {
-            Body { kind: Some(("storeContainer", Out::Map(Map::default()))), ..Body::default() }
-        }
+        "store-container" => Body { kind: Some(("storeContainer", Out::Map(Map::default()))), ..Body::default() },
         id => {
             refuse(converter, step, id);
             Body::default()

@@ -158,7 +158,7 @@ async fn in_the_middle_of_a_push() {
 async fn before_the_final_status() {
     let world = World::alone().await;
     let repository = repository(&world, "r");
-    world.start("r", &pipeline(&repository, ":", "sleep 1"));
+    world.start("r", &pipeline(&repository, ":", "sleep 3"));
     running(&world, "r", "last").await;
     kill(AGENT);
     kill(CONTROLLER);

@@ -11,6 +11,7 @@ use std::{
     fs,
     os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -144,6 +145,78 @@ fn a_signal_while_the_run_is_made_is_answered_as_asked_for(
     assert_eq!(ended, Some(code), "{said}");
     assert_eq!(server.was_asked("PATCH "), cancelled, "{said}");
     assert!(said.contains(told), "{said}");
+}
+
+/// A refusal in the words of an API server.
+fn refusal(code: u16, message: &str) -> String {
+    format!(
+        r#"{{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "X", "code": {code}, "message": "{message}"}}"#
+    )
+}
+
+/// A cluster that makes x, then y, and refuses the creation of z after a moment; x cannot be cancelled perhaps.
+fn cluster_that_refuses_z(refuses_a_cancel: bool) -> Server {
+    let made = Mutex::new(["x", "y"].into_iter());
+    Server::start(move |request| match request.split_once(' ') {
+        Some(("POST", _)) => match made.lock().expect("names").next() {
+            Some(name) => Answer::Json(201, RUN.replace(r#""name": "x""#, &format!(r#""name": "{name}""#))),
+            None => Answer::Late(Duration::from_millis(500), 503, refusal(503, "too busy for z")),
+        },
+        Some(("PATCH", path)) if refuses_a_cancel && path.contains("/x?") => {
+            Answer::Json(500, refusal(500, "too busy for x"))
+        }
+        _ => Answer::Json(200, RUN.into()),
+    })
+}
+
+#[rstest]
+#[case(&[], false, "run x is being cancelled")]
+#[case(&[], true, "run x goes on: windlass cancel x")]
+#[case(&["--on-interrupt", "detach"], false, "left; x goes on: windlass logs -f x")]
+fn a_signal_is_answered_for_the_runs_that_are_made_though_the_next_is_refused(
+    #[case] flags: &[&str],
+    #[case] refuses_a_cancel: bool,
+    #[case] told: &str,
+) {
+    let server = cluster_that_refuses_z(refuses_a_cancel);
+    let run = |name: &str| RUN.replace(r#""name": "x""#, &format!(r#""name": "{name}""#));
+    let place = Place::new(&server, &[run("x"), run("y"), run("z")].join("\n---\n"));
+    let child = place.start(&[&["run", "-f", "run.yaml"], flags].concat());
+    server.until_asked_times("POST ", 3);
+    send(&child, Signal::SIGINT);
+    let (ended, said) = end(child);
+    assert_eq!(ended, Some(6), "{said}");
+    assert!(said.contains("too busy for z") && said.contains(told), "{said}");
+    assert_eq!(said.contains("too busy for x"), refuses_a_cancel, "{said}");
+    assert_eq!(said.contains("run y is being cancelled"), flags.is_empty(), "{said}");
+    assert_eq!(server.was_asked(&format!("PATCH {RUNS}/y")), flags.is_empty(), "{said}");
+}
+
+/// Who leaves while one run is waited for knows that the other was never cancelled.
+#[test]
+fn a_cancel_that_is_refused_is_told_before_the_others_are_waited_for() {
+    let list =
+        format!(r#"{{"kind": "List", "apiVersion": "v1", "metadata": {{"resourceVersion": "1"}}, "items": [{RUN}]}}"#);
+    let server = Server::start(move |request| match request.split_once(' ') {
+        Some(("PATCH", path)) if path.contains("/y?") => Answer::Json(500, refusal(500, "too busy for y")),
+        Some(("GET", path)) if path.contains("watch=true") => Answer::Silence,
+        Some(("GET", path)) if path.contains("/pipelineruns/y") => {
+            Answer::Json(200, RUN.replace(r#""name": "x""#, r#""name": "y""#))
+        }
+        Some(("GET", path)) if path.starts_with(RUNS) && !path.starts_with(&format!("{RUNS}/")) => {
+            Answer::Json(200, list.clone())
+        }
+        _ => Answer::Json(200, RUN.into()),
+    });
+    let place = Place::new(&server, RUN);
+    let child = place.start(&["cancel", "y", "x", "--wait"]);
+    server.until_asked(&format!("GET {RUNS}?&watch=true"));
+    send(&child, Signal::SIGINT);
+    let (ended, said) = end(child);
+    assert_eq!(ended, Some(130), "{said}");
+    assert_eq!(said.matches("too busy for y").count(), 1, "{said}");
+    let (ended, said) = end(place.start(&["cancel", "y", "x"]));
+    assert_eq!((ended, said.matches("too busy for y").count()), (Some(6), 1), "{said}");
 }
 
 /// As under `make`: a process group gets the signal, once each.

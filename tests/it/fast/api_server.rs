@@ -43,13 +43,22 @@ impl Server {
 
     /// Whether something like this was asked.
     pub(super) fn was_asked(&self, what: &str) -> bool {
-        self.heard.lock().expect("a list").iter().any(|request| request.starts_with(what))
+        self.asked(what) > 0
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        self.heard.lock().expect("a list").iter().filter(|request| request.starts_with(what)).count()
     }
 
     /// Waits until something like this is asked.
     pub(super) fn until_asked(&self, what: &str) {
+        self.until_asked_times(what, 1);
+    }
+
+    /// Waits until something like this was asked so often.
+    pub(super) fn until_asked_times(&self, what: &str, times: usize) {
         let began = Instant::now();
-        while !self.was_asked(what) {
+        while self.asked(what) < times {
             assert!(began.elapsed() < Duration::from_secs(20), "{what} was not asked: {:?}", self.heard.lock());
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -250,8 +250,8 @@ fn a_shell_ends_with_its_time_and_with_a_cancel() {
 
 #[test]
 fn what_runs_on_a_terminal_ends_before_its_step_has_ended() {
-    let stubborn = "sh -c 'trap \"\" HUP TERM; echo $$ > pid; while :; do sleep 0.1; done' &\n";
-    for how in ["finish", "leave", "cancel", "time"] {
+    let stubborn = "echo $PPID > host; sh -c 'trap \"\" HUP TERM; echo $$ > pid; while :; do sleep 0.1; done' &\n";
+    for how in ["finish", "leave", "cancel", "time", "hang"] {
         let look = PlanStep { timeout_s: (how == "time").then_some(2), ..shell("look") };
         let mut test = a_box(&[look, after("x", "if kill -0 $(cat pid); then exit 1; fi")]);
         test.grace_ms = 300;
@@ -265,11 +265,38 @@ fn what_runs_on_a_terminal_ends_before_its_step_has_ended() {
             "finish" => assert_eq!(say(&running, &["finish"]).0, Some(0)),
             "leave" => person.types("exit\n"),
             "cancel" => running.cancel(),
+            // Who holds the terminal hears no order, and is killed.
+            "hang" => {
+                let host = fs::read_to_string(source(&running, "host")).unwrap();
+                assert!(Command::new("kill").args(["-STOP", host.trim()]).status().unwrap().success());
+                running.cancel();
+            }
             _ => {}
         }
         let ran = running.end();
         assert_eq!(ran.ends()[1], (EXIT, Some(0)), "{how}: {}", ran.stdout);
     }
+}
+
+#[test]
+fn a_shell_waits_for_nobody_who_reads_the_output() {
+    // What the first step leaves running prints until nobody takes more.
+    let steps = [script("a", "yes & echo $! > pid"), shell("look")];
+    let mut running = a_box(&steps).start_with_reader();
+    waits(&mut running, 1, Wait::Shell);
+    let pid = fs::read_to_string(source(&running, "pid")).unwrap();
+    let written = || fs::read_to_string(format!("/proc/{}/io", pid.trim())).unwrap();
+    let mut before = String::new();
+    running.wait_for("full pipe", |_| {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = written();
+        (std::mem::replace(&mut before, now.clone()) == now).then_some(())
+    });
+    let mut person = attach(&running);
+    person.prompts();
+    person.types("exit\n");
+    assert_eq!(person.leaves(), Some(0));
+    running.end_reading().0.passed();
 }
 
 #[test]

@@ -211,6 +211,37 @@ fn code_that_ends_waits_for_a_change_and_what_it_left_running_goes_then() {
 }
 
 #[test]
+fn the_number_of_a_session_that_is_gone_is_nobodys_when_files_change() {
+    // Who is no part of the watched code comes to have the number of its session, once what it left has ended.
+    let keeper = r#"echo 'trap "touch ../told" TERM; echo $$ > ../person; while :; do sleep 0.1; done' > ../person.sh
+        setsid sh -c '
+            until test -e ../stop; do sleep 0.05; done
+            while kill -0 "$(cat ../left)" 2> ../gone; do sleep 0.05; done
+            sleep 0.2
+            echo $(($(cat ../session) - 1)) > /proc/sys/kernel/ns_last_pid
+            setsid sh ../person.sh &
+            wait' &"#;
+    let code = "echo on; if test -e ../stop; then exec sleep 1000; fi; echo $$ > ../session
+        (until test -e ../stop; do sleep 0.05; done) & echo $! > ../left; exit 3";
+    let mut test = a_box(&[script("keep", keeper), watch(code, &[])]);
+    test.grace_ms = 200;
+    // In numbers of its own, the next one can be chosen.
+    let own = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let mut running = test.start_by(&own);
+    running.wait_for_stdout("2/2 serve: exit code 3; waits for the next change\n");
+    fs::write(in_source(&running, "../stop"), "").unwrap();
+    let read = |running: &Running, path| fs::read_to_string(in_source(running, path)).unwrap_or_default();
+    let person =
+        running.wait_for("person", |running| Some(read(running, "../person")).filter(|number| number.ends_with('\n')));
+    assert_eq!(person, read(&running, "../session"), "the number is not taken again");
+    fs::write(in_source(&running, "x"), "").unwrap();
+    restarted(&mut running, "x", 2);
+    assert!(!in_source(&running, "../told").exists(), "somebody else was told to end");
+    running.cancel();
+    running.end();
+}
+
+#[test]
 fn without_reload_it_runs_once_and_its_end_is_the_steps() {
     let step = |code: &str| {
         let work = WatchWork { code: code.into(), ports: vec![5000, 80], ..WatchWork::default() };
