@@ -30,6 +30,17 @@ pub fn yaml() -> String {
     format!("{HEAD}{}", documents().map(|(_, body)| body).join("---\n"))
 }
 
+/// The schema of the `spec` of a kind, as the API server has it; null for a kind that is not ours.
+#[must_use]
+pub fn spec_schema(kind: &str) -> Value {
+    let crd = match kind {
+        "Pipeline" => definition::<Pipeline>(),
+        "PipelineRun" => definition::<PipelineRun>(),
+        _ => return Value::Null,
+    };
+    crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned().unwrap_or_default()
+}
+
 #[expect(clippy::expect_used, reason = "made of our own types only; a test prints it")]
 fn documents() -> [(&'static str, String); 2] {
     [("pipelines.yaml", definition::<Pipeline>()), ("pipelineruns.yaml", definition::<PipelineRun>())]

@@ -31,6 +31,8 @@ pub(super) mod reason {
     pub(crate) const FIELD_CONFLICT: &str = "FieldConflict";
     /// Nobody answers.
     pub(crate) const CLUSTER_UNREACHABLE: &str = "ClusterUnreachable";
+    /// The engine of this machine cannot be used.
+    pub(crate) const ENGINE_UNREACHABLE: &str = "EngineUnreachable";
     /// The cluster answered with an error of its own.
     pub(crate) const CLUSTER_ERROR: &str = "ClusterError";
     /// The kubeconfig cannot be used.
@@ -58,7 +60,7 @@ pub(super) mod reason {
 
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [&str; 22] = [
+    pub(crate) const ALL: [&str; 23] = [
         USAGE,
         YAML_SYNTAX,
         UNKNOWN_KEY,
@@ -69,6 +71,7 @@ pub(super) mod reason {
         ALREADY_EXISTS,
         FIELD_CONFLICT,
         CLUSTER_UNREACHABLE,
+        ENGINE_UNREACHABLE,
         CLUSTER_ERROR,
         INVALID_KUBECONFIG,
         UNAUTHORIZED,

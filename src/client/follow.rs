@@ -1,35 +1,28 @@
 //! Follows a run to its end: its status, its output, signals and the clock go in, a renderer's text
 //! comes out.
 //!
-//! `run`, `retry`, `logs -f` and `status --wait` use it. **Invariant:** ending the view never ends the
-//! run; only the first Ctrl-C of who started it asks for a cancel.
+//! `run`, `retry`, `logs -f` and `status --wait` use it, with a [`Feed`] of the cluster or of this machine. **Invariant:**
+//! ending the view never ends the run; only a Ctrl-C of who started it does.
 
 mod leave;
 mod tell;
 
 use super::{
     args::{ExitCodeOf, OnInterrupt},
-    away::Away,
-    connect::{Cluster, run_resource},
+    connect::Cluster,
     event::Event,
     exit::Exit,
     fault::{Fault, Stop, reason},
-    happenings,
-    output::{self, Heard, Over, Source},
-    refusal::Ask,
+    feed::{Fed, Feed, OfCluster},
+    output::{self, Heard, Over},
     render::{Renderer, Setting, Text},
     screen::Screen,
     signals::{Asked, Signals},
     track::{Tail, Tracker},
     view::{Outcome, RunView},
 };
-use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
-use kube::{
-    Api,
-    api::DynamicObject,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::api::DynamicObject;
 use std::time::{Duration, Instant};
 use tell::cluster_time;
 use tokio::sync::{mpsc, watch};
@@ -69,6 +62,17 @@ impl Options {
     }
 }
 
+/// How somebody leaves a run that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Before the cancel was heard.
+    Unheard,
+    /// While it is being cancelled.
+    Cancelled,
+    /// It is left as it is.
+    Detached,
+}
+
 /// How following ended.
 #[derive(Debug)]
 pub(super) struct Followed {
@@ -78,8 +82,8 @@ pub(super) struct Followed {
     pub view: RunView,
 }
 
-struct Follow<'a> {
-    cluster: &'a Cluster,
+struct Follow<'a, F: Feed> {
+    feed: F,
     screen: &'a mut Screen,
     renderer: Renderer,
     tracker: Tracker,
@@ -95,13 +99,9 @@ struct Follow<'a> {
     hearing: Option<String>,
     heard: mpsc::Receiver<Heard>,
     speak: mpsc::Sender<Heard>,
-    /// What the cluster says of the run, with -v.
-    reports: mpsc::Receiver<String>,
-    report: mpsc::Sender<String>,
     signals: Signals,
     over: watch::Sender<Over>,
     cancelled: bool,
-    away: Away,
     flushed: Instant,
     /// Text that waits for the next frame, and when the last one was.
     pending: Vec<Text>,
@@ -110,14 +110,13 @@ struct Follow<'a> {
 
 /// What woke the loop.
 enum Wake {
-    Status(Option<Box<watcher::Result<watcher::Event<DynamicObject>>>>),
+    Fed(Fed),
     Heard(Option<Heard>),
-    Reported(String),
     Asked(Asked),
     Tick,
 }
 
-/// Follows `run` to its end.
+/// Follows a run of the cluster to its end.
 ///
 /// # Errors
 /// When the cluster or the output goes away, or the run is deleted.
@@ -126,18 +125,33 @@ pub(super) async fn follow(
     run: &DynamicObject,
     screen: &mut Screen,
     setting: Setting,
-    mut options: Options,
+    options: Options,
     signals: Signals,
 ) -> Result<Followed, Stop> {
     let view = RunView::read(run);
+    // The screen has a footer from here on.
+    cluster.say_no_more_of_waiting();
+    let feed = OfCluster::new(cluster, &view, screen.look().verbose > 0);
+    follow_feed(feed, view, screen, setting, options, signals).await
+}
+
+/// Follows a run to its end, as its feed tells it.
+///
+/// # Errors
+/// When the feed or the output goes away, or the run is deleted.
+pub(super) async fn follow_feed(
+    feed: impl Feed,
+    view: RunView,
+    screen: &mut Screen,
+    setting: Setting,
+    mut options: Options,
+    signals: Signals,
+) -> Result<Followed, Stop> {
     let began_at = cluster_time(Timestamp::now(), view.created.zip(options.made));
     let origin = view.created.unwrap_or(began_at);
     let (speak, heard) = mpsc::channel(256);
-    let (report, reports) = mpsc::channel(64);
-    // The screen has a footer from here on.
-    cluster.say_no_more_of_waiting();
     let mut follow = Follow {
-        cluster,
+        feed,
         screen,
         renderer: Renderer::new(setting),
         tracker: Tracker::new(options.made.is_some(), origin, options.since).with_tail(options.tail.take()),
@@ -150,12 +164,9 @@ pub(super) async fn follow(
         hearing: None,
         heard,
         speak,
-        reports,
-        report,
         signals,
         over: watch::Sender::new(Over::No),
         cancelled: view.cancel.is_some(),
-        away: Away::default(),
         flushed: Instant::now(),
         pending: Vec::new(),
         framed: None,
@@ -177,13 +188,13 @@ pub(super) async fn follow(
     Ok(followed)
 }
 
-impl Follow<'_> {
+impl<F: Feed> Follow<'_, F> {
     async fn run(&mut self, view: RunView) -> Result<Followed, Stop> {
-        let begin = self.renderer.begin(self.now(), &self.cluster.context);
+        let begin = self.renderer.begin(self.now(), self.feed.place());
         let created = Event::RunCreated {
             run: view.name.clone(),
             namespace: view.namespace.clone(),
-            cluster: self.cluster.context.clone(),
+            cluster: self.feed.place().to_owned(),
             pipeline: view.pipeline.clone(),
             steps: view.steps.clone(),
         };
@@ -191,14 +202,6 @@ impl Follow<'_> {
         self.tell(&[created])?;
         self.status(view);
         self.advance()?;
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.cluster.client.clone(), &self.tracker.view().namespace, &run_resource());
-        let select = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-        let mut changes = watcher(api, select).default_backoff().boxed();
-        if self.screen.look().verbose > 0 {
-            let run = self.tracker.view().clone();
-            tokio::spawn(happenings::watch(self.cluster.client.clone(), run, self.report.clone()));
-        }
         let mut clock = tokio::time::interval(Duration::from_millis(100));
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -207,29 +210,25 @@ impl Follow<'_> {
             }
             let wake = tokio::select! {
                 asked = self.signals.next() => Wake::Asked(asked),
-                change = changes.next() => Wake::Status(change.map(Box::new)),
+                fed = self.feed.next() => Wake::Fed(fed),
                 heard = self.heard.recv() => Wake::Heard(heard),
-                Some(report) = self.reports.recv() => Wake::Reported(report),
                 _ = clock.tick() => Wake::Tick,
             };
-            if let Some(exit) = self.wake(wake, &mut changes).await? {
+            if let Some(exit) = self.wake(wake).await? {
                 return Ok(Followed { exit, view: self.tracker.view().clone() });
             }
             self.advance()?;
         }
     }
 
-    async fn wake(
-        &mut self,
-        wake: Wake,
-        changes: &mut BoxStream<'_, watcher::Result<watcher::Event<DynamicObject>>>,
-    ) -> Result<Option<Exit>, Stop> {
+    async fn wake(&mut self, wake: Wake) -> Result<Option<Exit>, Stop> {
         match wake {
             Wake::Asked(Asked::End(exit)) => return self.signal(exit).await,
             Wake::Asked(Asked::Suspend) => self.suspend()?,
-            Wake::Status(Some(change)) => self.change(*change)?,
-            Wake::Reported(message) => self.tell(&[Event::Notice { message }])?,
-            Wake::Status(None) => *changes = futures::stream::pending().boxed(),
+            Wake::Fed(Fed::Run(view)) => self.status(*view),
+            Wake::Fed(Fed::Deleted) => return Err(self.deleted().into()),
+            Wake::Fed(Fed::Refused(stop)) => return Err(stop),
+            Wake::Fed(Fed::Report(message)) => self.tell(&[Event::Notice { message }])?,
             Wake::Heard(first) => {
                 // What is there already goes into one frame.
                 let mut next = first;
@@ -254,8 +253,7 @@ impl Follow<'_> {
     }
 
     fn tick(&mut self) -> Result<(), Stop> {
-        let hint = || format!("the run goes on; later: {} logs -f {}", self.cluster.program, self.name);
-        if let Some(message) = self.away.check(self.cluster).map_err(|fault| fault.hint(hint()))? {
+        if let Some(message) = self.feed.check()? {
             self.tell(&[Event::Notice { message }])?;
         }
         if self.flushed.elapsed() >= Duration::from_secs(1) {
@@ -264,19 +262,6 @@ impl Follow<'_> {
         }
         let texts = self.renderer.tick(self.now());
         self.paint(texts)
-    }
-
-    fn change(&mut self, change: watcher::Result<watcher::Event<DynamicObject>>) -> Result<(), Stop> {
-        match change {
-            Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => {
-                self.away.is_back();
-                self.status(RunView::read(&run));
-            }
-            Ok(watcher::Event::Delete(_)) => return Err(self.deleted().into()),
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
-            Err(error) => self.away.failed(&error, &Ask::run("watch", &self.name), self.cluster)?,
-        }
-        Ok(())
     }
 
     /// Takes a state of the run in; begins to hear its pod.
@@ -299,12 +284,9 @@ impl Follow<'_> {
         let (speak, heard) = mpsc::channel(256);
         self.heard = heard;
         self.speak = speak.clone();
-        let namespace = self.tracker.view().namespace.clone();
-        let pods = Api::namespaced(self.cluster.client.clone(), &namespace);
-        self.hearing = Some(pod.clone());
         let tell_caught_up = self.tracker.is_catching_up();
-        let source = Source { pods, pod, container: output::BOX.into(), follow: true, tell_caught_up };
-        tokio::spawn(output::read(source, speak, self.over.subscribe()));
+        self.feed.hear(&pod, tell_caught_up, speak, self.over.subscribe());
+        self.hearing = Some(pod);
     }
 
     fn output_ended(&mut self, missing: Option<output::Missing>) -> Result<(), Stop> {
@@ -330,8 +312,8 @@ impl Follow<'_> {
         let limit = self.options.timeout.unwrap_or_default();
         let (why, message) = self.tracker.view().why();
         let state = if why.is_empty() { String::new() } else { format!(": {why}: {message}") };
-        Fault::new(reason::TIMED_OUT, Exit::TimedOut, format!("{} has not ended in {limit:?}{state}", self.name))
-            .hint(format!("the run goes on: {} logs -f {}", self.cluster.program, self.name))
+        let fault = format!("{} has not ended in {limit:?}{state}", self.name);
+        Fault::new(reason::TIMED_OUT, Exit::TimedOut, fault).hint(self.feed.goes_on(&self.name))
     }
 
     fn deleted(&self) -> Fault {

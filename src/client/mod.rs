@@ -23,9 +23,11 @@ mod examples;
 mod exit;
 mod explain;
 mod fault;
+mod feed;
 mod follow;
 mod happenings;
 mod header;
+mod here;
 mod hint;
 mod in_box;
 mod jsonpath;
@@ -34,8 +36,10 @@ mod logs;
 mod logtext;
 mod manifest;
 mod output;
+mod project;
 mod refusal;
 mod render;
+mod request;
 mod retry;
 mod run;
 mod screen;
@@ -124,6 +128,7 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
         Verb::Version(_) => topics::version(&mut session),
         Verb::Help(args) => topics::help(&mut session, args, command),
         Verb::Run(_)
+        | Verb::Build(_)
         | Verb::Status(_)
         | Verb::List(_)
         | Verb::Logs(_)
@@ -175,7 +180,9 @@ fn called(program: &str, place: &args::Place) -> String {
 
 async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
     match verb {
+        Verb::Run(args) if here::is_meant(args) => here::run(session, args).await,
         Verb::Run(args) => run::run(session, args).await,
+        Verb::Build(args) => here::build(session, args).await,
         Verb::Status(args) => status::status(session, args).await,
         Verb::List(args) => list::list(session, args).await,
         Verb::Logs(args) => logs::logs(session, args).await,

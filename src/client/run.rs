@@ -10,9 +10,11 @@ use super::{
     exit::Exit,
     fault::{Fault, Stop},
     manifest::{self, Manifest},
+    project,
     start::{Shown, as_value, create, internal, not_both, start},
 };
 use serde_json::Value;
+use std::path::Path;
 
 /// `run`.
 ///
@@ -22,7 +24,12 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
     let program = session.program.clone();
     // Before the cluster is asked: a mistake in the file is told at once.
     let (file, documents) = match (&args.file, &args.from, &args.pipeline) {
-        (Some(path), _, _) => {
+        (Some(_), _, Some(name)) => {
+            let fault =
+                Fault::usage(format!("{name:?}: which pipeline of a file runs in a cluster is the file's to say"));
+            return Err(fault.hint(format!("on Docker: {program} run -f FILE --local {name}")).into());
+        }
+        (Some(path), _, None) => {
             let file = if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
             let documents = manifest::parse(&file, &manifest::read(path)?)?;
             (file, Some(documents))
@@ -34,7 +41,11 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
         }
         (None, None, None) => {
             let fault = Fault::usage("nothing to run: give a file with -f, or a Pipeline with --from");
-            return Err(fault.hint(format!("{program} run -f FILE")).into());
+            let hint = match project::find(Path::new(".")) {
+                Some(file) => format!("{program} run PIPELINE   on Docker, with a pipeline of {}", file.display()),
+                None => format!("{program} run -f FILE"),
+            };
+            return Err(fault.hint(hint).into());
         }
     };
     not_both(session, args.output)?;
