@@ -127,8 +127,7 @@ impl Feed for OfCluster<'_> {
 
     fn hear(&mut self, pod: &str, tell_caught_up: bool, speak: mpsc::Sender<Heard>, over: watch::Receiver<Over>) {
         let pods = Api::namespaced(self.cluster.client.clone(), &self.namespace);
-        let source =
-            Source { pods, pod: pod.to_owned(), container: output::BOX.into(), follow: true, tell_caught_up };
+        let source = Source { pods, pod: pod.to_owned(), container: output::BOX.into(), follow: true, tell_caught_up };
         tokio::spawn(output::read(source, speak, over));
     }
 

@@ -256,7 +256,6 @@ impl Feed for OfHere<'_> {
         format!("{run} ends with this program")
     }
 }
-}
 
 /// Reads what the box prints, each line with the time at which it came.
 async fn read(mut output: mpsc::Receiver<Bytes>, speak: mpsc::Sender<Heard>) {
