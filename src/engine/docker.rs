@@ -129,7 +129,7 @@ impl DockerEngine {
 
     /// The UID of the local run that something belongs to, by its labels.
     #[must_use]
-    pub fn local_uid<'a>(labels: &'a HashMap<String, String>) -> Option<&'a str> {
+    pub fn local_uid(labels: &HashMap<String, String>) -> Option<&str> {
         labels.get(OF_LOCAL_RUNS.pod_uid).map(String::as_str)
     }
 

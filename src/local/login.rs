@@ -94,15 +94,15 @@ impl DockerLogins {
         let host = repository.host.as_str();
         let key = if host == "docker.io" { HUB_KEY } else { host };
         let helper = self.helpers.get(key).or_else(|| self.helpers.get(host)).or(self.store.as_ref());
-        if let Some(helper) = helper {
-            if let Some(found) = ask(&program(helper)?, key).await? {
-                let entry = match found.username.as_str() {
-                    TOKEN_USER => json!({"identitytoken": found.secret}),
-                    user => json!({"username": user, "password": found.secret}),
-                };
-                let config = json!({"auths": {host: entry}}).to_string();
-                return Credentials::from_docker_config_json(config.as_bytes(), repository).map_err(|e| e.to_string());
-            }
+        if let Some(helper) = helper
+            && let Some(found) = ask(&program(helper)?, key).await?
+        {
+            let entry = match found.username.as_str() {
+                TOKEN_USER => json!({"identitytoken": found.secret}),
+                user => json!({"username": user, "password": found.secret}),
+            };
+            let config = json!({"auths": {host: entry}}).to_string();
+            return Credentials::from_docker_config_json(config.as_bytes(), repository).map_err(|e| e.to_string());
         }
         if self.text.is_empty() {
             return Ok(None);

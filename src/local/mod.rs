@@ -105,7 +105,6 @@ impl Started {
     }
 
     /// The same, from elsewhere.
-    #[must_use]
     pub fn abandoning(&self) -> impl FnOnce() + Send + 'static {
         let wish = Arc::clone(&self.wish);
         move || {
