@@ -152,6 +152,12 @@ fn program(argv0: Option<&std::ffi::OsStr>) -> &'static str {
 /// The command line, with its help in the long form (all flags, examples) or the short one (a screen).
 fn command(program: &'static str, long: bool) -> clap::Command {
     let command = Cli::command().bin_name(program).display_name("windlass");
+    // What a run on Docker takes stands in the help of `build`, once.
+    let of_build = |flag: clap::Arg| {
+        let hidden = flag.get_help_heading() == Some(client::args::HERE);
+        if hidden { flag.hide(true) } else { flag }
+    };
+    let command = command.mut_subcommand("run", |run| run.mut_args(of_build));
     let command = form(command, program, long);
     // A screen has room for the verbs of a working day.
     let rare = |verb: &clap::Command| !long && RARE.contains(&verb.get_name());
@@ -185,7 +191,8 @@ fn form(command: clap::Command, program: &str, long: bool) -> clap::Command {
         }
         Some(_) => {
             let more = format!("More flags and examples: {program}{verb} --help");
-            command.after_help(after.map_or_else(|| more.clone(), |after| format!("{after}\n{more}")))
+            // What stands after the long form has no room on a screen.
+            command.after_help(more)
         }
         None => command,
     }

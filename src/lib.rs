@@ -31,6 +31,8 @@ pub mod controller;
 #[cfg(feature = "full")]
 pub mod engine;
 #[cfg(feature = "full")]
+pub mod local;
+#[cfg(feature = "full")]
 pub mod prepare;
 #[cfg(feature = "full")]
 pub mod registry;

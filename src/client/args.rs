@@ -5,11 +5,13 @@
 
 mod files;
 mod global;
+mod here;
 mod stored;
 mod values;
 
 pub use files::{CheckArgs, ConvertArgs, InitArgs};
 pub use global::{Color, Display, Global, Place, Progress};
+pub use here::{BuildArgs, HERE, HereArgs};
 pub use stored::{OpenArgs, PullArgs};
 pub(super) use values::PHASES;
 pub use values::{
@@ -32,6 +34,9 @@ pub enum Verb {
     /// Run with this directory as the source, kept up to date
     #[command(before_long_help = examples::DEV)]
     Dev(DevArgs),
+    /// Run the pipeline build of this project on Docker
+    #[command(before_long_help = examples::BUILD)]
+    Build(BuildArgs),
     /// Show one run: steps, images, why it waits
     #[command(before_long_help = examples::STATUS)]
     Status(StatusArgs),
@@ -98,13 +103,13 @@ pub struct RunArgs {
     #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
     pub env: Vec<KeyValue>,
     /// Branch, tag or commit instead of the pipeline's
-    #[arg(long, value_name = "REF", help_heading = TO_RUN)]
+    #[arg(long, value_name = "REF", help_heading = TO_RUN, hide_short_help = true)]
     pub revision: Option<String>,
     /// Wait for you: on-failure, or before:STEP
     #[arg(long, value_name = "WHERE", value_parser = breakpoint, help_heading = TO_RUN)]
     pub breakpoint: Vec<BreakAt>,
-    /// Show what would be made; server: the cluster checks it
-    #[arg(long, value_name = "WHERE", conflicts_with = "detach", help_heading = TO_RUN)]
+    /// client: show what would be made; server: check it
+    #[arg(long, value_name = "WHERE", conflicts_with = "detach", help_heading = TO_RUN, hide_possible_values = true)]
     pub dry_run: Option<DryRun>,
     /// Do not follow the run
     #[arg(short, long, help_heading = TO_FOLLOW)]
@@ -112,8 +117,8 @@ pub struct RunArgs {
     /// Stop following after this time (exit 7); the run goes on
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = TO_FOLLOW)]
     pub timeout: Option<Duration>,
-    /// For stdout; step output then goes to stderr
-    #[arg(short, long, value_name = "WHAT", help_heading = TO_FOLLOW)]
+    /// name, digest or json for stdout; the rest to stderr
+    #[arg(short, long, value_name = "WHAT", help_heading = TO_FOLLOW, hide_possible_values = true)]
     pub output: Option<RunOutput>,
     /// Which step output is shown
     #[arg(long, value_name = "WHICH", default_value = "all", help_heading = TO_FOLLOW, hide_short_help = true)]
@@ -121,15 +126,21 @@ pub struct RunArgs {
     /// Lines repeated of the step that failed
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = TO_FOLLOW, hide_short_help = true)]
     pub tail: usize,
-    /// What the first Ctrl-C does
-    #[arg(long, value_name = "WHAT", default_value = "cancel", help_heading = TO_FOLLOW, hide_short_help = true)]
+    /// What the first Ctrl-C does: cancel, or detach
+    #[arg(long, value_name = "WHAT", default_value = "cancel", help_heading = TO_FOLLOW, hide_short_help = true, hide_possible_values = true, hide_default_value = true)]
     pub on_interrupt: OnInterrupt,
     /// step: exit with the failed step's code
-    #[arg(long, value_name = "WHOSE", default_value = "windlass", help_heading = TO_FOLLOW, hide_short_help = true)]
+    #[arg(long, value_name = "WHOSE", default_value = "windlass", help_heading = TO_FOLLOW, hide_short_help = true, hide_possible_values = true, hide_default_value = true)]
     pub exit_code: ExitCodeOf,
-    /// Name of a pipeline of a project file (not possible here)
-    #[arg(value_name = "PIPELINE", hide = true)]
+    /// On Docker, with the flags of windlass build
+    #[arg(long, help_heading = TO_RUN)]
+    pub local: bool,
+    /// On Docker: a pipeline of windlass.yaml, or of -f --local
+    #[arg(value_name = "PIPELINE", conflicts_with = "from", hide_short_help = true)]
     pub pipeline: Option<String>,
+    /// What only a run on Docker takes.
+    #[command(flatten)]
+    pub here: HereArgs,
 }
 
 /// `dev`.

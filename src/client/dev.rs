@@ -88,8 +88,8 @@ pub(super) fn beside(dev: Dev, cluster: &Cluster, run: &DynamicObject) -> Aside 
     let (say, heard) = mpsc::channel(64);
     let (run, states) = watch::channel(RunView::read(run));
     let lets_begin = dev.first.clone();
-    let failed = keep::start(dev, cluster, states, say.clone());
-    Aside { run, said: (say, heard), failed, lets_begin }
+    let failed = keep::start(dev, cluster, states, say);
+    Aside { run, said: heard, failed, lets_begin }
 }
 
 fn directory(path: &Path) -> Result<std::path::PathBuf, Stop> {

@@ -8,6 +8,7 @@ pub(super) const RUN: &str = "\
 Examples:
   windlass run -f hello.yaml                           start, follow, exit with the result
   windlass run --from pipeline/release -p version=1.4  run a Pipeline of the namespace
+  windlass run test                                    on Docker: pipeline test of windlass.yaml
   DIGEST=$(windlass run -f hello.yaml -o digest)       only the pushed image on stdout";
 
 /// `dev`.
@@ -16,6 +17,13 @@ Examples:
   windlass dev -f dev.yaml --publish 5000      this directory, and localhost:5000
   windlass dev --from pipeline/dev --source app --ignore '*.log'
 Ctrl-C ends the watched step, and the run goes on to its end; the second one cancels it.";
+
+/// `build`.
+pub(super) const BUILD: &str = "\
+Examples:
+  windlass build                               pipeline build of windlass.yaml, with this directory
+  windlass build --secret-env .env.secret      with variables that are masked
+  windlass run -f run.yaml --local             a file for a cluster, as it is";
 
 /// `status`.
 pub(super) const STATUS: &str = "\

@@ -324,6 +324,11 @@ const ENTRIES: &[Entry] = &[
         "apply it with kubectl, or take it out of the file",
     ),
     (reason::CLUSTER_UNREACHABLE, "the cluster does not answer", "check --context and the network"),
+    (
+        reason::ENGINE_UNREACHABLE,
+        "there is no Docker on this machine that could be used, or no runner beside windlass",
+        "start Docker, or set DOCKER_HOST; join the group docker",
+    ),
     (reason::CLUSTER_ERROR, "the cluster answered with an error of its own", "try again; see the API server's log"),
     (reason::INVALID_KUBECONFIG, "the kubeconfig is missing or cannot be used", "set KUBECONFIG or --kubeconfig"),
     (reason::UNAUTHORIZED, "the cluster does not know who you are", "log in again"),

@@ -28,6 +28,8 @@ pub(super) mod reason {
     pub(crate) const FIELD_CONFLICT: &str = "FieldConflict";
     /// Nobody answers.
     pub(crate) const CLUSTER_UNREACHABLE: &str = "ClusterUnreachable";
+    /// The engine of this machine cannot be used.
+    pub(crate) const ENGINE_UNREACHABLE: &str = "EngineUnreachable";
     /// The cluster answered with an error of its own.
     pub(crate) const CLUSTER_ERROR: &str = "ClusterError";
     /// The kubeconfig cannot be used.
@@ -57,7 +59,7 @@ pub(super) mod reason {
 
     /// Those of this module.
     #[cfg(test)]
-    pub(crate) const OURS: [&str; 20] = [
+    pub(crate) const OURS: [&str; 21] = [
         USAGE,
         UNKNOWN_KIND,
         INVALID_RUN,
@@ -65,6 +67,7 @@ pub(super) mod reason {
         ALREADY_EXISTS,
         FIELD_CONFLICT,
         CLUSTER_UNREACHABLE,
+        ENGINE_UNREACHABLE,
         CLUSTER_ERROR,
         INVALID_KUBECONFIG,
         UNAUTHORIZED,

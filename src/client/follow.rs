@@ -1,8 +1,8 @@
 //! Follows a run to its end: its status, its output, signals and the clock go in, a renderer's text
 //! comes out.
 //!
-//! `run`, `retry`, `logs -f` and `status --wait` use it. **Invariant:** ending the view never ends the
-//! run; only the first Ctrl-C of who started it asks for a cancel.
+//! `run`, `retry`, `logs -f` and `status --wait` use it, with a [`Feed`] of the cluster or of this machine. **Invariant:**
+//! ending the view never ends a run of the cluster; only a Ctrl-C of who started it asks for a cancel, or who fails beside it.
 
 mod leave;
 mod options;
@@ -12,30 +12,36 @@ pub(super) use options::{Aside, Interrupt, Options};
 
 use super::{
     args::ExitCodeOf,
-    away::Away,
-    connect::{Cluster, run_resource},
+    connect::Cluster,
     event::Event,
     exit::Exit,
     fault::{Fault, Stop, reason},
-    happenings,
-    output::{self, Heard, Over, Source},
-    refusal::Ask,
+    feed::{Fed, Feed, OfCluster},
+    output::{self, Heard, Over},
     render::{Renderer, Setting, Text},
     screen::Screen,
     signals::{Asked, Signals},
     track::Tracker,
     view::{Outcome, RunView},
 };
-use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
-use kube::{
-    Api,
-    api::DynamicObject,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::api::DynamicObject;
 use std::time::{Duration, Instant};
 use tell::cluster_time;
 use tokio::sync::{mpsc, watch};
+
+/// How somebody leaves a run that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Before the cancel was heard.
+    Unheard,
+    /// Before the cancel without after-steps was heard.
+    UnheardNow,
+    /// While it is being cancelled.
+    Cancelled,
+    /// It is left as it is.
+    Detached,
+}
 
 /// How following ended.
 #[derive(Debug)]
@@ -46,8 +52,8 @@ pub(super) struct Followed {
     pub view: RunView,
 }
 
-struct Follow<'a> {
-    cluster: &'a Cluster,
+struct Follow<'a, F: Feed> {
+    feed: F,
     screen: &'a mut Screen,
     renderer: Renderer,
     tracker: Tracker,
@@ -63,9 +69,8 @@ struct Follow<'a> {
     hearing: Option<String>,
     heard: mpsc::Receiver<Heard>,
     speak: mpsc::Sender<Heard>,
-    /// What the cluster says of the run, with -v, and who does something beside.
-    reports: mpsc::Receiver<Event>,
-    report: mpsc::Sender<Event>,
+    /// Who does something beside: what it tells, why it cannot go on, and where it is told of the run.
+    reports: Option<mpsc::Receiver<Event>>,
     failed: Option<mpsc::Receiver<Stop>>,
     told: Option<watch::Sender<RunView>>,
     signals: Signals,
@@ -73,7 +78,6 @@ struct Follow<'a> {
     cancelled: bool,
     /// How often somebody asked to end, if that finishes a step first.
     asked: usize,
-    away: Away,
     flushed: Instant,
     /// Text that waits for the next frame, and when the last one was.
     pending: Vec<Text>,
@@ -82,7 +86,7 @@ struct Follow<'a> {
 
 /// What woke the loop.
 enum Wake {
-    Status(Option<Box<watcher::Result<watcher::Event<DynamicObject>>>>),
+    Fed(Fed),
     Heard(Option<Heard>),
     Reported(Event),
     Failed(Stop),
@@ -90,7 +94,7 @@ enum Wake {
     Tick,
 }
 
-/// Follows `run` to its end.
+/// Follows a run of the cluster to its end.
 ///
 /// # Errors
 /// When the cluster or the output goes away, or the run is deleted.
@@ -99,24 +103,39 @@ pub(super) async fn follow(
     run: &DynamicObject,
     screen: &mut Screen,
     setting: Setting,
-    mut options: Options,
+    options: Options,
     signals: Signals,
 ) -> Result<Followed, Stop> {
     let view = RunView::read(run);
+    // The screen has a footer from here on.
+    cluster.say_no_more_of_waiting();
+    let feed = OfCluster::new(cluster, &view, screen.look().verbose > 0);
+    follow_feed(feed, view, screen, setting, options, signals).await
+}
+
+/// Follows a run to its end, as its feed tells it.
+///
+/// # Errors
+/// When the feed or the output goes away, or the run is deleted.
+pub(super) async fn follow_feed(
+    feed: impl Feed,
+    view: RunView,
+    screen: &mut Screen,
+    setting: Setting,
+    mut options: Options,
+    signals: Signals,
+) -> Result<Followed, Stop> {
     let began_at = cluster_time(Timestamp::now(), view.created.zip(options.made));
     let origin = view.created.unwrap_or(began_at);
     let (speak, heard) = mpsc::channel(256);
     let mut tracker = Tracker::new(options.made.is_some(), origin, options.since).with_tail(options.tail.take());
-    let (mut said, mut failed, mut told) = (None, None, None);
+    let (mut reports, mut failed, mut told) = (None, None, None);
     if let Some(aside) = options.aside.take() {
         tracker = tracker.without_wait_before(aside.lets_begin);
-        (said, failed, told) = (Some(aside.said), Some(aside.failed), Some(aside.run));
+        (reports, failed, told) = (Some(aside.said), Some(aside.failed), Some(aside.run));
     }
-    let (report, reports) = said.unwrap_or_else(|| mpsc::channel(64));
-    // The screen has a footer from here on.
-    cluster.say_no_more_of_waiting();
     let mut follow = Follow {
-        cluster,
+        feed,
         screen,
         renderer: Renderer::new(setting),
         tracker,
@@ -130,14 +149,12 @@ pub(super) async fn follow(
         heard,
         speak,
         reports,
-        report,
         failed,
         told,
         asked: 0,
         signals,
         over: watch::Sender::new(Over::No),
         cancelled: view.cancel.is_some(),
-        away: Away::default(),
         flushed: Instant::now(),
         pending: Vec::new(),
         framed: None,
@@ -159,13 +176,13 @@ pub(super) async fn follow(
     Ok(followed)
 }
 
-impl Follow<'_> {
+impl<F: Feed> Follow<'_, F> {
     async fn run(&mut self, view: RunView) -> Result<Followed, Stop> {
-        let begin = self.renderer.begin(self.now(), &self.cluster.context);
+        let begin = self.renderer.begin(self.now(), self.feed.place());
         let created = Event::RunCreated {
             run: view.name.clone(),
             namespace: view.namespace.clone(),
-            cluster: self.cluster.context.clone(),
+            cluster: self.feed.place().to_owned(),
             pipeline: view.pipeline.clone(),
             steps: view.steps.clone(),
         };
@@ -173,14 +190,6 @@ impl Follow<'_> {
         self.tell(&[created])?;
         self.status(view);
         self.advance()?;
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.cluster.client.clone(), &self.tracker.view().namespace, &run_resource());
-        let select = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-        let mut changes = watcher(api, select).default_backoff().boxed();
-        if self.screen.look().verbose > 0 {
-            let run = self.tracker.view().clone();
-            tokio::spawn(happenings::watch(self.cluster.client.clone(), run, self.report.clone()));
-        }
         let mut clock = tokio::time::interval(Duration::from_millis(100));
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -189,31 +198,28 @@ impl Follow<'_> {
             }
             let wake = tokio::select! {
                 asked = self.signals.next() => Wake::Asked(asked),
-                change = changes.next() => Wake::Status(change.map(Box::new)),
+                fed = self.feed.next() => Wake::Fed(fed),
                 heard = self.heard.recv() => Wake::Heard(heard),
-                Some(report) = self.reports.recv() => Wake::Reported(report),
-                Some(stop) = failure(&mut self.failed) => Wake::Failed(stop),
+                Some(report) = from_aside(&mut self.reports) => Wake::Reported(report),
+                Some(stop) = from_aside(&mut self.failed) => Wake::Failed(stop),
                 _ = clock.tick() => Wake::Tick,
             };
-            if let Some(exit) = self.wake(wake, &mut changes).await? {
+            if let Some(exit) = self.wake(wake).await? {
                 return Ok(Followed { exit, view: self.tracker.view().clone() });
             }
             self.advance()?;
         }
     }
 
-    async fn wake(
-        &mut self,
-        wake: Wake,
-        changes: &mut BoxStream<'_, watcher::Result<watcher::Event<DynamicObject>>>,
-    ) -> Result<Option<Exit>, Stop> {
+    async fn wake(&mut self, wake: Wake) -> Result<Option<Exit>, Stop> {
         match wake {
             Wake::Asked(Asked::End(exit)) => return self.signal(exit).await,
             Wake::Asked(Asked::Suspend) => self.suspend()?,
-            Wake::Status(Some(change)) => self.change(*change)?,
-            Wake::Reported(event) => self.tell(&[event])?,
+            Wake::Fed(Fed::Run(view)) => self.status(*view),
+            Wake::Fed(Fed::Deleted) => return Err(self.deleted().into()),
+            Wake::Fed(Fed::Refused(stop)) => return Err(stop),
+            Wake::Fed(Fed::Report(event)) | Wake::Reported(event) => self.tell(&[event])?,
             Wake::Failed(stop) => return Err(self.cancelled_by(stop).await),
-            Wake::Status(None) => *changes = futures::stream::pending().boxed(),
             Wake::Heard(first) => {
                 // What is there already goes into one frame.
                 let mut next = first;
@@ -238,8 +244,7 @@ impl Follow<'_> {
     }
 
     fn tick(&mut self) -> Result<(), Stop> {
-        let hint = || format!("the run goes on; later: {} logs -f {}", self.cluster.program, self.name);
-        if let Some(message) = self.away.check(self.cluster).map_err(|fault| fault.hint(hint()))? {
+        if let Some(message) = self.feed.check()? {
             self.tell(&[Event::Notice { message }])?;
         }
         if self.flushed.elapsed() >= Duration::from_secs(1) {
@@ -248,19 +253,6 @@ impl Follow<'_> {
         }
         let texts = self.renderer.tick(self.now());
         self.paint(texts)
-    }
-
-    fn change(&mut self, change: watcher::Result<watcher::Event<DynamicObject>>) -> Result<(), Stop> {
-        match change {
-            Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) => {
-                self.away.is_back();
-                self.status(RunView::read(&run));
-            }
-            Ok(watcher::Event::Delete(_)) => return Err(self.deleted().into()),
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
-            Err(error) => self.away.failed(&error, &Ask::run("watch", &self.name), self.cluster)?,
-        }
-        Ok(())
     }
 
     /// Takes a state of the run in; begins to hear its pod.
@@ -286,12 +278,9 @@ impl Follow<'_> {
         let (speak, heard) = mpsc::channel(256);
         self.heard = heard;
         self.speak = speak.clone();
-        let namespace = self.tracker.view().namespace.clone();
-        let pods = Api::namespaced(self.cluster.client.clone(), &namespace);
-        self.hearing = Some(pod.clone());
         let tell_caught_up = self.tracker.is_catching_up();
-        let source = Source { pods, pod, container: output::BOX.into(), follow: true, tell_caught_up };
-        tokio::spawn(output::read(source, speak, self.over.subscribe()));
+        self.feed.hear(&pod, tell_caught_up, speak, self.over.subscribe());
+        self.hearing = Some(pod);
     }
 
     fn output_ended(&mut self, missing: Option<output::Missing>) -> Result<(), Stop> {
@@ -317,8 +306,8 @@ impl Follow<'_> {
         let limit = self.options.timeout.unwrap_or_default();
         let (why, message) = self.tracker.view().why();
         let state = if why.is_empty() { String::new() } else { format!(": {why}: {message}") };
-        Fault::new(reason::TIMED_OUT, Exit::TimedOut, format!("{} has not ended in {limit:?}{state}", self.name))
-            .hint(format!("the run goes on: {} logs -f {}", self.cluster.program, self.name))
+        let fault = format!("{} has not ended in {limit:?}{state}", self.name);
+        Fault::new(reason::TIMED_OUT, Exit::TimedOut, fault).hint(self.feed.goes_on(&self.name))
     }
 
     fn deleted(&self) -> Fault {
@@ -327,10 +316,10 @@ impl Follow<'_> {
     }
 }
 
-/// What ends the work of who does something beside; never, if nobody does.
-async fn failure(failed: &mut Option<mpsc::Receiver<Stop>>) -> Option<Stop> {
-    match failed {
-        Some(failed) => failed.recv().await,
+/// What comes from who does something beside; nothing ever, if nobody does.
+async fn from_aside<T>(channel: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match channel {
+        Some(channel) => channel.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -4,6 +4,7 @@
 //! cli ─> main ─> run, retry, logs, status, list, cancel      (connect: the cluster; refusal: its errors)
 //!          │      └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
 //!          ├───> dev: a run whose source is a directory here; start + what goes on beside following it
+//!          ├───> build, run --local: here ─> local, with a feed of its own for follow
 //!          ├───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
 //!          ├───> pull, open: stored containers, to this machine
 //!          └───> check, convert, init: files only ─> findings
@@ -29,10 +30,12 @@ mod examples;
 mod exit;
 mod explain;
 mod fault;
+mod feed;
 mod findings;
 mod follow;
 mod happenings;
 mod header;
+mod here;
 mod hint;
 mod in_box;
 mod init;
@@ -43,9 +46,11 @@ mod logtext;
 mod manifest;
 mod open;
 mod output;
+mod project;
 mod pull;
 mod refusal;
 mod render;
+mod request;
 mod retry;
 mod run;
 mod screen;
@@ -147,6 +152,7 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
         Verb::Help(args) => topics::help(&mut session, args, command),
         Verb::Run(_)
         | Verb::Dev(_)
+        | Verb::Build(_)
         | Verb::Status(_)
         | Verb::List(_)
         | Verb::Logs(_)
@@ -200,8 +206,10 @@ fn called(program: &str, place: &args::Place) -> String {
 
 async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
     match verb {
+        Verb::Run(args) if here::is_meant(args) => here::run(session, args).await,
         Verb::Run(args) => run::run(session, args).await,
         Verb::Dev(args) => dev::dev(session, args).await,
+        Verb::Build(args) => here::build(session, args).await,
         Verb::Status(args) => status::status(session, args).await,
         Verb::List(args) => list::list(session, args).await,
         Verb::Logs(args) => logs::logs(session, args).await,

@@ -10,9 +10,11 @@ use super::{
     exit::Exit,
     fault::{Fault, Stop},
     manifest::{self, Manifest},
+    project,
     start::{Shown, as_value, create, internal, not_both, start},
 };
 use serde_json::Value;
+use std::path::Path;
 
 /// `run`.
 ///
@@ -57,7 +59,12 @@ pub(super) type Read = (String, Option<Vec<Value>>);
 /// When there is nothing to run, or the file cannot be read.
 pub(super) fn read(args: &RunArgs, program: &str, verb: &str) -> Result<Read, Stop> {
     match (&args.file, &args.from, &args.pipeline) {
-        (Some(path), _, _) => {
+        (Some(_), _, Some(name)) => {
+            let fault =
+                Fault::usage(format!("{name:?}: which pipeline of a file runs in a cluster is the file's to say"));
+            Err(fault.hint(format!("on Docker: {program} run -f FILE --local {name}")).into())
+        }
+        (Some(path), _, None) => {
             let file = if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() };
             let documents = manifest::parse(&file, &manifest::read(path)?)?;
             Ok((file, Some(documents)))
@@ -69,7 +76,13 @@ pub(super) fn read(args: &RunArgs, program: &str, verb: &str) -> Result<Read, St
         }
         (None, None, None) => {
             let fault = Fault::usage("nothing to run: give a file with -f, or a Pipeline with --from");
-            Err(fault.hint(format!("{program} {verb} -f FILE")).into())
+            let hint = match project::find(Path::new(".")) {
+                Some(file) if verb == "run" => {
+                    format!("{program} run PIPELINE   on Docker, with a pipeline of {}", file.display())
+                }
+                Some(_) | None => format!("{program} {verb} -f FILE"),
+            };
+            Err(fault.hint(hint).into())
         }
     }
 }

@@ -112,9 +112,9 @@ fn metadata(run: &PipelineRun, attempt: u32) -> ObjectMeta {
     }
 }
 
-/// The box: the user's image, its command replaced by a wait for the runner. The image's entry point
-/// is not used; `dockerPush` puts it back into the image it pushes.
-fn box_container(spec: &BoxSpec) -> Container {
+/// What the box runs in place of the image's entry point and command: a wait for the runner.
+#[must_use]
+pub fn box_command() -> Vec<String> {
     let runner = format!("{}/{}", wire::IN_DIR, wire::RUNNER_FILE);
     let failed = format!("{}/{}", wire::IN_DIR, wire::FAILED_FILE);
     // `sleep 0.02` is not POSIX; where it fails, a whole second is waited.
@@ -122,11 +122,17 @@ fn box_container(spec: &BoxSpec) -> Container {
         "until [ -x {runner} ]; do [ -e {failed} ] && exit {}; sleep 0.02 2>/dev/null || sleep 1; done\nexec {runner}",
         wire::EXIT_PREPARE_FAILED
     );
+    vec!["/bin/sh".into(), "-c".into(), wait]
+}
+
+/// The box: the user's image, its command replaced by a wait for the runner. The image's entry point
+/// is not used; `dockerPush` puts it back into the image it pushes.
+fn box_container(spec: &BoxSpec) -> Container {
     Container {
         name: BOX.into(),
         image: Some(spec.image.clone()),
         image_pull_policy: pull_policy(spec.image_pull_policy),
-        command: Some(vec!["/bin/sh".into(), "-c".into(), wait]),
+        command: Some(box_command()),
         resources: resources(spec.resources.as_ref()),
         security_context: Some(box_security(spec)),
         volume_mounts: Some(vec![

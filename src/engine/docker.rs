@@ -8,7 +8,10 @@
 //! `/containers/*/archive` is never called: on a running hostile container it could reach the host's files.
 //!
 //! **Invariant:** containers are found by labels that the kubelet sets and a pod cannot override, and
-//! committed images by a name that cannot be pulled; labels alone prove nothing.
+//! committed images by a name that cannot be pulled; labels alone prove nothing. The boxes of local runs have labels of
+//! their own, so that no kubelet on the same engine takes them for its own, nor an agent.
+
+pub mod containers;
 
 use super::{
     BaseImage, BoxContainer, BoxState, COMMIT_LABEL, COMMIT_REPOSITORY, CONTAINER_LABEL, CommitKey, CommittedImage,
@@ -25,7 +28,10 @@ use bollard::{
     },
 };
 use futures::{FutureExt, StreamExt};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 /// Longest wait for the answer of a call, in seconds.
 const CALL_TIMEOUT_S: u64 = 120;
@@ -38,21 +44,42 @@ const MIN_API_VERSION: (u32, u32) = (1, 41);
 /// Longest text of the engine that an error repeats.
 const MAX_MESSAGE: usize = 500;
 
-/// Labels that the kubelet's Docker adapter sets on every container, after those of the pod.
-mod label {
-    pub(super) const POD_UID: &str = "io.kubernetes.pod.uid";
-    pub(super) const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-    pub(super) const POD_NAME: &str = "io.kubernetes.pod.name";
-    pub(super) const CONTAINER: &str = "io.kubernetes.container.name";
-    pub(super) const TYPE: &str = "io.kubernetes.docker.type";
+/// Labels by which the box of a run is told from everything else.
+#[derive(Clone, Copy)]
+struct Marks {
+    pod_uid: &'static str,
+    namespace: &'static str,
+    pod_name: &'static str,
+    container: &'static str,
+    kind: &'static str,
 }
+
+/// Labels that the kubelet's Docker adapter sets on every container, after those of the pod.
+const OF_THE_KUBELET: Marks = Marks {
+    pod_uid: "io.kubernetes.pod.uid",
+    namespace: "io.kubernetes.pod.namespace",
+    pod_name: "io.kubernetes.pod.name",
+    container: "io.kubernetes.container.name",
+    kind: "io.kubernetes.docker.type",
+};
+/// Labels of local runs.
+const OF_LOCAL_RUNS: Marks = Marks {
+    pod_uid: "windlass.dev/local-uid",
+    namespace: "windlass.dev/local-namespace",
+    pod_name: "windlass.dev/local-run",
+    container: "windlass.dev/local-container",
+    kind: "windlass.dev/local-type",
+};
 /// Name of the box in its pod.
 const BOX: &str = "box";
+/// Scheme of an engine that is reached over TCP.
+const TCP: &str = "tcp://";
 
 /// A Docker Engine behind a Unix socket.
 #[derive(Clone)]
 pub struct DockerEngine {
     address: String,
+    marks: Marks,
     calls: Docker,
     long_calls: Docker,
 }
@@ -63,11 +90,47 @@ impl DockerEngine {
     /// # Errors
     /// [`EngineError::Unreachable`] when there is no such socket.
     pub fn new(socket: &str) -> Result<Self, EngineError> {
+        Self::connect(socket, OF_THE_KUBELET)
+    }
+
+    /// The same for local runs: `host` is a socket, or `tcp://ADDRESS` of this machine.
+    ///
+    /// # Errors
+    /// [`EngineError::Unreachable`] when there is no such socket.
+    pub fn of_local_runs(host: &str) -> Result<Self, EngineError> {
+        Self::connect(host, OF_LOCAL_RUNS)
+    }
+
+    fn connect(host: &str, marks: Marks) -> Result<Self, EngineError> {
         let connect = |timeout_s| {
-            Docker::connect_with_unix(socket, timeout_s, API_DEFAULT_VERSION)
-                .map_err(|error| EngineError::Unreachable { address: socket.to_owned(), problem: error.to_string() })
+            let made = match host.strip_prefix(TCP) {
+                Some(_) => Docker::connect_with_http(host, timeout_s, API_DEFAULT_VERSION),
+                None => Docker::connect_with_unix(host, timeout_s, API_DEFAULT_VERSION),
+            };
+            made.map_err(|error| EngineError::Unreachable { address: host.to_owned(), problem: error.to_string() })
         };
-        Ok(Self { address: socket.to_owned(), calls: connect(CALL_TIMEOUT_S)?, long_calls: connect(LONG_TIMEOUT_S)? })
+        let (calls, long_calls) = (connect(CALL_TIMEOUT_S)?, connect(LONG_TIMEOUT_S)?);
+        Ok(Self { address: host.to_owned(), marks, calls, long_calls })
+    }
+
+    /// Labels of a container of a local run, by which [`Engine::find_box`] finds the box.
+    #[must_use]
+    pub fn local_labels(uid: &str, namespace: &str, run: &str, container: &str) -> BTreeMap<String, String> {
+        let marks = OF_LOCAL_RUNS;
+        let labels = [
+            (marks.pod_uid, uid),
+            (marks.namespace, namespace),
+            (marks.pod_name, run),
+            (marks.container, container),
+            (marks.kind, "container"),
+        ];
+        labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into()
+    }
+
+    /// The UID of the local run that something belongs to, by its labels.
+    #[must_use]
+    pub fn local_uid(labels: &HashMap<String, String>) -> Option<&str> {
+        labels.get(OF_LOCAL_RUNS.pod_uid).map(String::as_str)
     }
 
     /// An error of the client in our words.
@@ -185,11 +248,11 @@ impl Engine for DockerEngine {
                 return Ok(None);
             }
             let wanted = [
-                (label::POD_UID, pod_uid),
-                (label::POD_NAMESPACE, namespace),
-                (label::POD_NAME, pod_name),
-                (label::CONTAINER, BOX),
-                (label::TYPE, "container"),
+                (self.marks.pod_uid, pod_uid),
+                (self.marks.namespace, namespace),
+                (self.marks.pod_name, pod_name),
+                (self.marks.container, BOX),
+                (self.marks.kind, "container"),
             ];
             let filter = wanted.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let mut newest = None;
@@ -296,10 +359,10 @@ impl Engine for DockerEngine {
 
     fn unpause_stuck<'a>(&'a self, pod_uids: &'a [String]) -> EngineFuture<'a, Vec<String>> {
         async move {
-            let filter = vec![format!("{}={BOX}", label::CONTAINER), format!("{}=container", label::TYPE)];
+            let filter = vec![format!("{}={BOX}", self.marks.container), format!("{}=container", self.marks.kind)];
             let mut thawed = Vec::new();
             for summary in self.live(filter).await? {
-                let uid = summary.labels.as_ref().and_then(|labels| labels.get(label::POD_UID));
+                let uid = summary.labels.as_ref().and_then(|labels| labels.get(self.marks.pod_uid));
                 let (Some(id), true) = (summary.id, uid.is_some_and(|uid| pod_uids.contains(uid))) else { continue };
                 let paused = |state: &ContainerState| state.paused.unwrap_or_default();
                 if !self.state(&id).await?.is_some_and(|(_, state)| paused(&state)) {

@@ -21,6 +21,8 @@ pub const COMMIT_REPOSITORY: &str = "windlass.invalid/commit";
 pub const COMMIT_LABEL: &str = "windlass.dev/commit";
 /// Label of a committed image: ID of the container it was made from.
 pub const CONTAINER_LABEL: &str = "windlass.dev/container";
+/// Label of the containers and networks of a local run: the process that owns them.
+pub const OWNER_LABEL: &str = "windlass.dev/local-owner";
 
 /// What went wrong at the engine.
 #[derive(Debug, thiserror::Error)]

@@ -65,6 +65,11 @@ impl Layout {
         self.at(wire::PUSH_SECRETS_DIR).join(name)
     }
 
+    /// A directory for files of this role's own programs, which the box does not see; only a local run has one.
+    pub(crate) fn own(&self) -> PathBuf {
+        self.at("/tmp")
+    }
+
     /// The container's last words.
     pub(crate) fn termination_log(&self) -> PathBuf {
         self.at(TERMINATION_LOG)

@@ -2,7 +2,8 @@
 //! are there, fetches the source, waits for services, writes the plan and places the runner.
 //!
 //! Called by the command line, in the pod that the controller made; its [`Order`] comes in environment
-//! variables. It is on the critical path of every run: nothing is done that this run does not need.
+//! variables. A local run calls [`here`] instead. It is on the critical path of every run: nothing is done that this run
+//! does not need.
 //!
 //! **Invariant:** it runs no user code, and its last act is either the runner's rename, or a
 //! termination message followed by `in/failed`.
@@ -28,6 +29,7 @@ use nix::sys::{
 };
 use std::{
     collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::ExitCode,
     sync::mpsc::{self, Receiver, Sender},
@@ -72,6 +74,84 @@ enum Ended {
 impl<T: Into<Failure>> From<T> for Ended {
     fn from(why: T) -> Self {
         Self::Failed(why.into())
+    }
+}
+
+/// Where a preparation works.
+struct Place {
+    layout: Layout,
+    runner: PathBuf,
+    /// A directory that is the source, whatever the order says.
+    directory: Option<Directory>,
+    /// Where services are.
+    services: IpAddr,
+}
+
+/// A directory of this machine that is the source of a local run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// The directory.
+    pub path: PathBuf,
+    /// A file in it with patterns, as in `.gitignore`, of what is left out; it need not be there.
+    pub ignore_file: String,
+}
+
+/// A preparation on this machine, for a local run.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// Directory that stands for `/` of the pod.
+    pub root: PathBuf,
+    /// The runner's executable.
+    pub runner: PathBuf,
+    /// A directory that is the source, whatever the order says.
+    pub directory: Option<Directory>,
+    /// Where services are.
+    pub services: IpAddr,
+}
+
+/// Ends a preparation from another thread.
+#[derive(Clone)]
+pub struct Stopper {
+    sender: Sender<Event>,
+    processes: source::Processes,
+}
+
+impl Stopper {
+    /// A stopper, and what [`here`] listens to.
+    #[must_use]
+    pub fn new() -> (Self, Stopped) {
+        let (sender, events) = mpsc::channel();
+        let processes = source::Processes::default();
+        (Self { sender: sender.clone(), processes: processes.clone() }, Stopped { sender, events, processes })
+    }
+
+    /// Ends it soon, with all that it started.
+    pub fn stop(&self) {
+        self.processes.kill();
+        // Without a listener it is over already.
+        let _ = self.sender.send(Event::Terminated);
+    }
+}
+
+/// See [`Stopper::new`].
+pub struct Stopped {
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+    processes: source::Processes,
+}
+
+/// Prepares a local run. `None`: it was stopped.
+///
+/// # Errors
+/// As the termination message of the container.
+pub fn here(order: &Order, place: &Here, stopped: Stopped) -> Result<Option<()>, Failure> {
+    let Here { root, runner, directory, services } = place.clone();
+    let place = Place { layout: Layout::new(Some(root)), runner, directory, services };
+    let done = watched(order, &place, stopped);
+    match done {
+        Ok(()) => Ok(Some(())),
+        Err(Ended::Terminated) => Ok(None),
+        Err(Ended::Failed(why)) => Err(why),
     }
 }
 
@@ -120,18 +200,29 @@ fn prepare(arguments: &Arguments, layout: &Layout) -> Result<(), Ended> {
         // The container was started again after it had done all its work.
         return Ok(());
     }
-    let (sender, events) = mpsc::channel();
+    let (_, stopped) = Stopper::new();
     // As PID 1 the process would ignore SIGTERM; blocked before any thread, it goes to the one that waits.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     if signals.thread_block().is_ok() {
-        spawn(&sender, move || signals.wait().map_or(Event::Terminated, |_| Event::Terminated));
+        spawn(&stopped.sender, move || signals.wait().map_or(Event::Terminated, |_| Event::Terminated));
     }
-    let stop = source::Processes::default();
+    let place = Place {
+        layout: layout.clone(),
+        runner: runner_path(arguments)?,
+        directory: None,
+        services: Ipv4Addr::LOCALHOST.into(),
+    };
+    watched(&order, &place, stopped)
+}
+
+/// All the work, and the end of what it started.
+fn watched(order: &Order, place: &Place, stopped: Stopped) -> Result<(), Ended> {
+    let Stopped { sender, events, processes } = stopped;
     let mut fetching = None;
-    let done = work(&order, arguments, layout, &stop, &mut fetching, &sender, &events);
+    let done = work(order, place, &processes, &mut fetching, &sender, &events);
     if done.is_err() {
-        stop.kill();
+        processes.kill();
         let end = Instant::now() + STOP_GRACE;
         // The thread removes its keys and temporary files once its git is gone.
         while fetching.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < end {
@@ -144,39 +235,48 @@ fn prepare(arguments: &Arguments, layout: &Layout) -> Result<(), Ended> {
 /// All the work, up to the runner's release.
 fn work(
     order: &Order,
-    arguments: &Arguments,
-    layout: &Layout,
+    place: &Place,
     processes: &source::Processes,
     fetching: &mut Option<JoinHandle<()>>,
     sender: &Sender<Event>,
     events: &Receiver<Event>,
 ) -> Result<(), Ended> {
     let deadline = deadline(order, SystemTime::now());
+    let layout = &place.layout;
     let source = {
         let (order, layout, processes) = (order.clone(), layout.clone(), processes.clone());
-        move || source::fetch(&order, &layout, &processes)
+        let directory = place.directory.clone();
+        move || match &directory {
+            Some(directory) => source::copy(directory, &layout, &processes),
+            None => source::fetch(&order, &layout, &processes),
+        }
     };
     let mut fetched = None;
-    if matches!(order.source, SourceOrder::Git(_)) {
+    if place.directory.is_some() || matches!(order.source, SourceOrder::Git(_)) {
         *fetching = Some(spawn(sender, move || Event::Source(source())));
     } else {
         fetched = Some(source()?);
     }
     for check in order.services.iter().cloned() {
-        spawn(sender, move || Event::Service(check.name.clone(), services::wait(&check)));
+        let at = place.services;
+        spawn(sender, move || Event::Service(check.name.clone(), services::wait(&check, at)));
     }
     let environment = env::resolve(order, &mounts::read(order, layout)?)?;
     for key in &environment.skipped {
         eprintln!("skipped {key}: not a name for a variable");
     }
-    let runner = place::stage_runner(&runner_path(arguments)?, layout)?;
+    let runner = place::stage_runner(&place.runner, layout)?;
     let mut waiting: BTreeSet<&str> = order.services.iter().map(|ServiceCheck { name, .. }| name.as_str()).collect();
     while fetched.is_none() || !waiting.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         match events.recv_timeout(left) {
             Ok(Event::Source(result)) => fetched = Some(result?),
             Ok(Event::Service(name, result)) => {
-                eprintln!("service {name} is ready after {}", duration::human(result?));
+                let took = result?;
+                // Beside a local run nobody reads it, and somebody reads something else.
+                if place.services.is_loopback() {
+                    eprintln!("service {name} is ready after {}", duration::human(took));
+                }
                 waiting.remove(name.as_str());
             }
             Ok(Event::Terminated) => return Err(Ended::Terminated),

@@ -1,5 +1,5 @@
 //! Waits until services accept connections. All containers of a pod share one network, so localhost
-//! is where they are; checks by command are the kubelet's.
+//! is where they are; those of a local run have an address. Checks by command are the kubelet's, or the local run's.
 //!
 //! Called by `mod.rs`, one thread for each service.
 //!
@@ -12,7 +12,7 @@ use crate::{
 };
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -28,7 +28,7 @@ const STATUS_LINE_BYTES: usize = 1024;
 ///
 /// # Errors
 /// `ServiceNotReady` when its time is over.
-pub(crate) fn wait(check: &ServiceCheck) -> Result<Duration, Failure> {
+pub(crate) fn wait(check: &ServiceCheck, at: IpAddr) -> Result<Duration, Failure> {
     let begin = Instant::now();
     let end = begin + Duration::from_secs(check.within_s);
     let mut earlier: Option<String> = None;
@@ -36,8 +36,8 @@ pub(crate) fn wait(check: &ServiceCheck) -> Result<Duration, Failure> {
         let now = Instant::now();
         let look_end = end.min(now + LOOK);
         let problem = match &check.http_path {
-            None => connect(check.port, look_end).err().map(|_| format!("tcp {} not open", check.port)),
-            Some(path) => http_problem(check.port, path, look_end),
+            None => connect(at, check.port, look_end).err().map(|_| format!("tcp {} not open", check.port)),
+            Some(path) => http_problem(at, check.port, path, look_end),
         };
         let Some(problem) = problem else { return Ok(begin.elapsed()) };
         // A look that the end cut short says less than the one before.
@@ -51,8 +51,8 @@ pub(crate) fn wait(check: &ServiceCheck) -> Result<Duration, Failure> {
     }
 }
 
-fn connect(port: u16, end: Instant) -> io::Result<TcpStream> {
-    TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), left(end)?)
+fn connect(at: IpAddr, port: u16, end: Instant) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&SocketAddr::new(at, port), left(end)?)
 }
 
 /// Time until `end`; none left is an error, as a socket takes zero for "no limit".
@@ -64,9 +64,9 @@ fn left(end: Instant) -> io::Result<Duration> {
 }
 
 /// What keeps the address from being ready; `None` when it answers 2xx or 3xx.
-fn http_problem(port: u16, path: &str, end: Instant) -> Option<String> {
+fn http_problem(at: IpAddr, port: u16, path: &str, end: Instant) -> Option<String> {
     let address = format!("http {port}{path}");
-    let Ok(stream) = connect(port, end) else { return Some(format!("{address} not open")) };
+    let Ok(stream) = connect(at, port, end) else { return Some(format!("{address} not open")) };
     match status(stream, path, end) {
         Ok(200..400) => None,
         Ok(code) => Some(format!("{address} answers {code}")),
@@ -127,7 +127,7 @@ fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
 
     #[test]
     fn reads_the_status_of_an_answer() {
@@ -174,7 +174,7 @@ mod tests {
 
     fn http(port: u16, within_s: u64) -> Result<Duration, String> {
         let check = ServiceCheck { name: "web".into(), port, http_path: Some("/ok".into()), within_s };
-        wait(&check).map_err(|failure| format!("{}: {}", failure.reason, failure.message))
+        wait(&check, Ipv4Addr::LOCALHOST.into()).map_err(|failure| format!("{}: {}", failure.reason, failure.message))
     }
 
     #[test]
@@ -197,6 +197,9 @@ mod tests {
     fn says_that_a_port_is_closed() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let check = ServiceCheck { name: "db".into(), port, http_path: None, within_s: 0 };
-        assert_eq!(wait(&check).unwrap_err().message, format!("service db: tcp {port} not open after 0s"));
+        assert_eq!(
+            wait(&check, Ipv4Addr::LOCALHOST.into()).unwrap_err().message,
+            format!("service db: tcp {port} not open after 0s")
+        );
     }
 }

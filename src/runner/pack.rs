@@ -16,10 +16,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 use walk::Walk;
 
@@ -97,6 +97,17 @@ fn open_root(directory: &Path) -> Result<Option<OwnedFd>, Stop> {
     }
 }
 
+/// Gives the archive to who reads it: the owner of the directory, which is root in a cluster and the user on a laptop.
+fn hand_over(file: &File, archive: &Path) -> io::Result<()> {
+    let Some(directory) = archive.parent() else { return Ok(()) };
+    let owner = fs::metadata(directory)?.uid();
+    if owner == 0 || owner == file.metadata()?.uid() || fchown(file, Some(owner), None).is_ok() {
+        return Ok(());
+    }
+    // This user may give nothing away; all others of the box could read it then, too.
+    file.set_permissions(Permissions::from_mode(0o644))
+}
+
 /// Packs a directory; `false` if it holds no file.
 fn pack_one(archive: &Path, root: &OwnedFd, directory: &Path) -> Result<bool, Stop> {
     let unwritten = |error: io::Error| Stop::failed("write the archive", error);
@@ -108,6 +119,7 @@ fn pack_one(archive: &Path, root: &OwnedFd, directory: &Path) -> Result<bool, St
     let (writer, said) = walk.end();
     let written = writer.finish().and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error));
     written.map_err(unwritten)?;
+    hand_over(&file, archive).map_err(unwritten)?;
     if let Some(said) = said {
         println!("packed {said} of {}", directory.display());
         return Ok(true);

@@ -1,81 +1,61 @@
 //! Following, asked to end or to stop: what a Ctrl-C does to the run, and what is said of it.
 //!
-//! **Invariant:** as that of following: only the first Ctrl-C of who started the run asks for a cancel.
+//! **Invariant:** as that of following: only a Ctrl-C of who started the run asks for a cancel.
 
-use super::{Follow, Interrupt};
-use crate::client::{
-    cancel,
-    event::Event,
-    exit::Exit,
-    fault::{Stop, one_line},
-    in_box::{Ended, InBox},
-    signals,
-};
+use super::{Follow, Interrupt, Left};
+use crate::client::{event::Event, exit::Exit, fault::Stop, feed::Feed, signals};
 
-impl Follow<'_> {
+impl<F: Feed> Follow<'_, F> {
     /// Answers who wants us to end; the exit code if that is now.
     pub(super) async fn signal(&mut self, exit: Exit) -> Result<Option<Exit>, Stop> {
-        let (name, program) = (self.name.clone(), self.cluster.program.clone());
         match self.options.interrupt {
             Some(Interrupt::Finish) if self.asked < 2 && self.tracker.view().outcome().is_none() => {
                 self.asked += 1;
                 self.finish().await
             }
             Some(Interrupt::Cancel) if !self.cancelled => self.cancel().await,
-            Some(Interrupt::Cancel | Interrupt::Finish) => {
-                self.tell(&[Event::Notice {
-                    message: format!("left; {name} is being cancelled: {program} status {name}"),
-                }])?;
-                Ok(Some(exit))
-            }
-            Some(Interrupt::Detach) => {
-                self.tell(&[Event::Notice { message: format!("left; {name} goes on: {program} logs -f {name}") }])?;
-                Ok(Some(exit))
-            }
+            Some(Interrupt::Cancel | Interrupt::Finish) => self.leave(exit, Left::Cancelled),
+            Some(Interrupt::Detach) => self.leave(exit, Left::Detached),
             None => Ok(Some(exit)),
         }
     }
 
+    /// Ends the view, and says what becomes of the run.
+    fn leave(&mut self, exit: Exit, how: Left) -> Result<Option<Exit>, Stop> {
+        let message = self.feed.left(&self.name, how);
+        self.tell(&[Event::Notice { message }])?;
+        Ok(Some(exit))
+    }
+
     /// Asks for a graceful cancel; whoever asks again meanwhile leaves.
     async fn cancel(&mut self) -> Result<Option<Exit>, Stop> {
-        let (name, program) = (self.name.clone(), self.cluster.program.clone());
+        let name = self.name.clone();
         self.cancelled = true;
         let step = self.tracker.running().map(|s| format!("stopping step {s}"));
         let after = self.tracker.view().steps.iter().any(|s| s.after).then(|| "then after-steps".to_owned());
         let what: Vec<String> = step.into_iter().chain(after).collect();
         let what = if what.is_empty() { String::new() } else { format!(": {}", what.join(", ")) };
-        let again = if self.asked > 0 { "stops now" } else { "to leave now" };
+        let again = if self.asked > 0 { "stops now" } else { self.feed.second_interrupt() };
         let message = format!("cancelling {name}{what} (Ctrl-C again {again})");
         self.tell(&[Event::Notice { message }])?;
         self.tracker.cancel_was_told();
         // A cluster that is slow to answer holds nobody here.
         tokio::select! {
-            asked = cancel::request(self.cluster, &name, false) => {
-                asked?;
-                Ok(None)
-            }
-            exit = self.signals.asked_to_end() => {
-                let message = format!("left; {name} may not have heard it: {program} cancel {name}");
-                self.tell(&[Event::Notice { message }])?;
-                Ok(Some(exit))
-            }
+            asked = self.feed.cancel(&name, false) => asked.map(|()| None),
+            exit = self.signals.asked_to_end() => self.leave(exit, Left::Unheard),
         }
     }
 
     /// The first time ends the watched step, and if none runs the run; the second time ends the run at once.
     async fn finish(&mut self) -> Result<Option<Exit>, Stop> {
-        let (name, program) = (self.name.clone(), self.cluster.program.clone());
+        let name = self.name.clone();
         if self.asked > 1 {
             let message = format!("stopping {name} at once (Ctrl-C again to leave now)");
             self.tell(&[Event::Notice { message }])?;
             self.tracker.cancel_was_told();
             return tokio::select! {
-                asked = cancel::request(self.cluster, &name, true) => asked.map(|_| None),
-                exit = self.signals.asked_to_end() => {
-                    let message = format!("left; {name} may not have heard it: {program} cancel {name} --now");
-                    self.tell(&[Event::Notice { message }])?;
-                    Ok(Some(exit))
-                }
+                asked = self.feed.cancel(&name, true) => asked.map(|()| None),
+                exit = self.signals.asked_to_end() => self.leave(exit, Left::UnheardNow),
             };
         }
         let watched = |step: &&str| self.tracker.view().steps.iter().any(|s| s.name == **step && s.kind == "watch");
@@ -83,15 +63,10 @@ impl Follow<'_> {
         let message = format!("finishing step {step} (Ctrl-C again stops now)");
         self.tell(&[Event::Notice { message }])?;
         let view = self.tracker.view().clone();
-        let finished = async {
-            let there = InBox::of(self.cluster, view)?;
-            there.say(&["finish", &step]).await
-        };
         let why = tokio::select! {
-            finished = finished => match finished {
-                Ok((Ended::Code(0), _)) => return Ok(None),
-                Ok((_, said)) => one_line(&said),
-                Err(stop) => stop.message().to_owned(),
+            finished = self.feed.finish(view, &step) => match finished {
+                Ok(()) => return Ok(None),
+                Err(why) => why,
             },
             _ = self.signals.asked_to_end() => {
                 self.asked += 1;
@@ -106,7 +81,7 @@ impl Follow<'_> {
     /// The run is of no use without who fails here: it is cancelled.
     pub(super) async fn cancelled_by(&mut self, stop: Stop) -> Stop {
         // What failed is told; whether the run heard it too is beside the point.
-        let _ = cancel::request(self.cluster, &self.name, true).await;
+        let _ = self.feed.cancel(&self.name, true).await;
         match stop {
             Stop::Faults(mut faults) => {
                 let note = format!("run {} is cancelled", self.name);

@@ -23,8 +23,8 @@ pub(in crate::client) enum Interrupt {
 pub(in crate::client) struct Aside {
     /// Is told each state of the run.
     pub run: watch::Sender<RunView>,
-    /// What it has to tell, with the sender that it has.
-    pub said: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    /// What it has to tell.
+    pub said: mpsc::Receiver<Event>,
     /// Why it cannot go on.
     pub failed: mpsc::Receiver<Stop>,
     /// It ends the wait before this step, which is told to nobody.

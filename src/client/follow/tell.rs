@@ -6,6 +6,7 @@ use super::Follow;
 use crate::client::{
     event::{At, Event},
     fault::Stop,
+    feed::Feed,
     render::Text,
     style::{self, Mode},
     view::millis_between,
@@ -18,7 +19,7 @@ const FRAME: Duration = Duration::from_millis(95);
 /// Pieces of text after which a frame is not waited for.
 const MOST_PENDING: usize = 4096;
 
-impl Follow<'_> {
+impl<F: Feed> Follow<'_, F> {
     /// Tells what the tracker has to tell by now.
     pub(super) fn advance(&mut self) -> Result<(), Stop> {
         let now_ms = self.now_ms();

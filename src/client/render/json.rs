@@ -41,7 +41,11 @@ impl Json {
 
     pub(super) fn begin(&mut self, at: At, context: &str) -> Vec<Text> {
         let version = env!("CARGO_PKG_VERSION");
-        self.one(at, "begin", vec![("client", json!(version)), ("mode", json!("cluster")), ("context", json!(context))])
+        let (mode, context) = match self.setting.again {
+            Some(_) => ("local", json!(null)),
+            None => ("cluster", json!(context)),
+        };
+        self.one(at, "begin", vec![("client", json!(version)), ("mode", json!(mode)), ("context", context)])
     }
 
     /// The first event of a verb that looks at files only.
@@ -133,7 +137,7 @@ impl Json {
             vec![("v", json!(1)), ("type", json!(kind)), ("seq", json!(self.seq)), ("time", json!(time))];
         if let Some((run, namespace)) = &self.run {
             all.push(("run", json!(run)));
-            all.push(("namespace", json!(namespace)));
+            all.push(("namespace", json!(Some(namespace).filter(|namespace| !namespace.is_empty()))));
         }
         all.extend(fields);
         // Fields without a value are left out; readers test for presence.
@@ -153,7 +157,8 @@ fn fields(event: &Event) -> (&'static str, Fields) {
             ("run.waiting", vec![("reason", json!(reason)), ("message", json!(message))])
         }
         Event::Prepared { pod, node, source, took_ms } => {
-            let (pod, node, source) = (json!(pod), json!(node), json!(source));
+            let there = |text: &String| json!(Some(text).filter(|_| !node.is_empty()));
+            let (pod, node, source) = (there(pod), there(node), json!(source));
             ("run.prepared", vec![("pod", pod), ("node", node), ("source", source), ("durationMs", json!(took_ms))])
         }
         Event::StepStarted { step } => {

@@ -4,7 +4,7 @@
 
 use super::{
     Setting, Text,
-    story::{Story, human, run_words, sign, step_words, toned},
+    story::{Story, human, place, prepared, run_words, sign, step_words, toned},
 };
 use crate::client::{
     event::{At, Event, RunEnd, StepEnd},
@@ -63,7 +63,7 @@ impl Live {
     fn lines(&mut self, at: At, event: &Event) -> Vec<String> {
         match event {
             Event::RunCreated { run, namespace, cluster, .. } => {
-                vec![format!("run {run} in namespace {namespace}, cluster {}", one_line(cluster))]
+                vec![format!("run {run} {}", place(namespace, cluster))]
             }
             Event::Waiting { reason, message } => {
                 self.waiting = Some((self.story.wait_words(reason, message), at.run_ms));
@@ -71,8 +71,7 @@ impl Live {
             }
             Event::Prepared { pod, node, source, took_ms } => {
                 self.waiting = None;
-                let source = source.as_ref().map(|s| format!(", source {}", one_line(s))).unwrap_or_default();
-                vec![self.row(Sign::Ok, "prepare", Some(*took_ms), &format!("pod {pod} on {node}{source}"))]
+                vec![self.row(Sign::Ok, "prepare", Some(*took_ms), &prepared(pod, node, source.as_deref()))]
             }
             Event::StepStarted { step } => {
                 self.waiting = None;

@@ -49,6 +49,8 @@ pub(super) struct Setting {
     pub prefix: bool,
     /// Only what is newer is shown.
     pub since: Option<jiff::Timestamp>,
+    /// Of a run on this machine: the command that runs it again. The cluster's verbs do not know it.
+    pub again: Option<String>,
 }
 
 /// One of the renderers.

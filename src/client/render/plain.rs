@@ -5,7 +5,7 @@
 
 use super::{
     Setting, Text,
-    story::{Story, bytes, human, reference, run_words, sign, step_words, toned},
+    story::{Story, bytes, human, place, prepared, reference, run_words, sign, step_words, toned},
 };
 use crate::client::{
     event::{At, Event, RunEnd},
@@ -106,7 +106,7 @@ impl Plain {
         match event {
             Event::RunCreated { run, namespace, cluster, .. } => {
                 let word = toned(&self.story, Sign::Run, &format!("{:<5}", "run"));
-                vec![format!("> {word} {run} in namespace {namespace}, cluster {}", one_line(cluster))]
+                vec![format!("> {word} {run} {}", place(namespace, cluster))]
             }
             Event::Waiting { reason, message } => {
                 let words = self.story.wait_words(reason, message);
@@ -115,9 +115,9 @@ impl Plain {
             }
             Event::Prepared { pod, node, source, took_ms } => {
                 self.waiting = None;
-                let source = source.as_ref().map(|s| format!(", source {}", one_line(s))).unwrap_or_default();
-                let words = format!("prepare {}, pod {pod} on {node}{source}", human(*took_ms));
-                vec![self.line(at, "ok", Sign::Ok, &words)]
+                let more = prepared(pod, node, source.as_deref());
+                let comma = if more.is_empty() { "" } else { ", " };
+                vec![self.line(at, "ok", Sign::Ok, &format!("prepare {}{comma}{more}", human(*took_ms)))]
             }
             Event::StepStarted { step } if hidden(&step.name) => Vec::new(),
             Event::StepStarted { step } => {

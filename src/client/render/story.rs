@@ -155,6 +155,7 @@ impl Story {
             Outcome::Succeeded => {
                 end.images.iter().map(|pushed| one_line(&docker_run(pushed))).map(|line| format!("  {line}")).collect()
             }
+            Outcome::Cancelled if self.setting.again.is_some() => Vec::new(),
             Outcome::Cancelled => vec![format!("hint: {program} retry {run}")],
             Outcome::Failed => {
                 let mut lines = Vec::new();
@@ -164,12 +165,13 @@ impl Story {
                     lines.extend(self.failed_tail.iter().map(repeat));
                 }
                 let step = end.step.as_ref().filter(|name| self.ran(name));
-                match step {
-                    Some(step) => {
+                match (step, &self.setting.again) {
+                    (Some(_), Some(again)) => lines.push(format!("hint: look in: {again} --breakpoint on-failure")),
+                    (Some(step), None) => {
                         lines.push(format!("hint: all of it: {program} logs {run} --step {step}"));
                         lines.push(format!("      look in:   {program} retry {run} --breakpoint on-failure"));
                     }
-                    None => lines.push(format!("hint: {program} explain {}", one_line(&end.reason))),
+                    (None, _) => lines.push(format!("hint: {program} explain {}", one_line(&end.reason))),
                 }
                 lines
             }
@@ -288,6 +290,19 @@ pub(super) fn run_words(story: &Story, end: &RunEnd) -> String {
             }
         }
     }
+}
+
+/// `in namespace team-a, cluster prod`; a run of this machine has no namespace.
+pub(super) fn place(namespace: &str, cluster: &str) -> String {
+    let cluster = one_line(cluster);
+    if namespace.is_empty() { format!("on {cluster}") } else { format!("in namespace {namespace}, cluster {cluster}") }
+}
+
+/// `pod hello-7-1 on node-3, source 3f9c2d1`; empty if there is nothing to say.
+pub(super) fn prepared(pod: &str, node: &str, source: Option<&str>) -> String {
+    let pod = (!node.is_empty()).then(|| format!("pod {pod} on {node}"));
+    let source = source.map(|source| format!("source {}", one_line(source)));
+    pod.into_iter().chain(source).collect::<Vec<_>>().join(", ")
 }
 
 /// Text of a tone, in colour if stderr has it.

@@ -424,3 +424,50 @@ fn json_output_is_cut_between_characters_and_keeps_every_byte() {
     let texts = renderer.event(at(0), &event);
     assert!(matches!(&texts[0], Text::Data(b) if String::from_utf8_lossy(b).contains("\"base64\":\"/wo=\"")));
 }
+
+#[test]
+fn a_run_of_this_machine_names_no_cluster() {
+    let here = |mode| Setting { again: Some("windlass run test".into()), ..setting(mode) };
+    let created = Event::RunCreated {
+        run: "test-a41".into(),
+        namespace: String::new(),
+        cluster: "local Docker".into(),
+        pipeline: Some("test".into()),
+        steps: steps(),
+    };
+    let prepared = |source: Option<&str>| Event::Prepared {
+        pod: "test-a41-1".into(),
+        node: String::new(),
+        source: source.map(str::to_owned),
+        took_ms: 400,
+    };
+    let text = |texts: Vec<Text>| -> String {
+        let one = |text| match text {
+            Text::Data(bytes) => String::from_utf8(bytes).expect("utf-8"),
+            Text::Message(line) => line,
+        };
+        texts.into_iter().map(one).collect()
+    };
+    let mut plain = Renderer::new(here(Mode::Plain));
+    assert_eq!(text(plain.event(at(0), &created)), "> run   test-a41 on local Docker\n");
+    assert_eq!(text(plain.event(at(400), &prepared(Some("3f9c2d1")))), "> ok    [0.4s] prepare 0.4s, source 3f9c2d1\n");
+    assert_eq!(text(plain.event(at(400), &prepared(None))), "> ok    [0.4s] prepare 0.4s\n");
+    text(plain.event(at(400), &started(1)));
+    text(plain.event(at(500), &finished(1, StepResult::Failed, Some(100), Some(2))));
+    let end = RunEnd {
+        outcome: Outcome::Failed,
+        reason: "StepFailed".into(),
+        message: "step test failed".into(),
+        took_ms: 500,
+        step: Some("test".into()),
+        exit_code: Some(2),
+        images: Vec::new(),
+    };
+    let last = text(plain.event(at(500), &Event::RunFinished(end)));
+    assert!(last.ends_with("hint: look in: windlass run test --breakpoint on-failure\n"), "{last}");
+    let mut json = Renderer::new(here(Mode::Json));
+    let begin = text(json.begin(at(0), "local Docker"));
+    assert!(begin.contains("\"mode\":\"local\"") && !begin.contains("context"), "{begin}");
+    assert!(!text(json.event(at(0), &created)).contains("namespace"));
+    assert!(!text(json.event(at(400), &prepared(None))).contains("pod"));
+}

@@ -9,6 +9,7 @@ mod address;
 mod checkout;
 mod command;
 mod credential;
+mod directory;
 mod explain;
 mod git;
 mod inline;
@@ -19,7 +20,7 @@ pub(super) use self::{
     command::Processes,
     credential::{CredentialArguments, answer as answer_credential},
 };
-use super::{failure::failure, layout::Layout};
+use super::{Directory, failure::failure, layout::Layout};
 use crate::{
     api::condition::reason,
     wire::{Failure, Order, SourceOrder},
@@ -81,6 +82,17 @@ pub(super) fn fetch(order: &Order, layout: &Layout, processes: &Processes) -> Re
         }
     }
     Ok(Fetched::default())
+}
+
+/// Brings a directory of this machine, for a local run.
+///
+/// # Errors
+/// Why it could not be read.
+pub(super) fn copy(from: &Directory, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
+    let part = Part::new(layout).map_err(not_written)?;
+    let fetched = directory::copy(from, &part.path, layout, processes)?;
+    part.complete(None)?;
+    Ok(fetched)
 }
 
 /// A source that is not complete yet.

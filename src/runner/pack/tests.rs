@@ -2,7 +2,7 @@ use super::*;
 use crate::archive::{Entry, Kind, Reader};
 use proptest::prelude::*;
 use rstest::rstest;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 use tempfile::TempDir;
@@ -245,4 +245,17 @@ proptest! {
         place.unpack();
         prop_assert_eq!(place.listing("copy"), place.listing("tree"));
     }
+}
+
+#[test]
+fn the_archive_belongs_to_who_owns_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    // Only root can give files away; another user has nothing to give.
+    let other = if nix::unistd::geteuid().is_root() { 4321 } else { nix::unistd::geteuid().as_raw() };
+    chown(dir.path(), Some(other), None).unwrap();
+    let path = dir.path().join("packed-0.tar");
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    hand_over(&file, &path).unwrap();
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!((meta.uid(), meta.permissions().mode() & 0o777), (other, 0o600));
 }

@@ -13,6 +13,7 @@ mod formats;
 mod installation;
 mod ledger;
 mod life;
+mod local;
 mod logins;
 mod public;
 mod push;

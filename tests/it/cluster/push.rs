@@ -28,7 +28,7 @@ pub(super) fn digest(image: &str) -> String {
 }
 
 /// Files of an image, by `docker export` of a container that never ran.
-fn files(image: &str) -> BTreeSet<String> {
+pub(super) fn files(image: &str) -> BTreeSet<String> {
     let container = tool("docker", &["create", image, "x"], "").unwrap();
     let script = format!("docker export {0} | tar t; docker rm {0} >/dev/null", container.trim());
     tool("sh", &["-c", &script], "").unwrap().lines().map(str::to_owned).collect()

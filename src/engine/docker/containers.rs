@@ -1,0 +1,471 @@
+//! Containers, networks and images of local runs: made, watched, removed.
+//!
+//! Called by `local`, which has no kubelet to do it. The agent uses none of this.
+//!
+//! **Invariant:** what is made carries the labels that it was given, and only what carries an owner's label is listed;
+//! that something is gone already is no error.
+
+use super::{DockerEngine, absent_as_none, clipped};
+use crate::engine::{EngineError, OWNER_LABEL};
+use bollard::{
+    auth::DockerCredentials,
+    container::LogOutput,
+    errors::Error as DockerError,
+    exec::{StartExecOptions, StartExecResults},
+    models::{
+        ContainerCreateBody, ContainerState, ExecConfig, HealthConfig, HostConfig, HostConfigLogConfig, ImageInspect,
+        Mount, MountType, NetworkCreateRequest, PortBinding,
+    },
+    query_parameters::{
+        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
+        InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
+        RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder,
+    },
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Longest silence of a pull: a large layer is unpacked without a word.
+const PULL_SILENCE: Duration = Duration::from_secs(15 * 60);
+/// Longest time of a command for readiness.
+const EXEC_MAX: Duration = Duration::from_secs(5);
+/// Most bytes of what a container said last.
+const LAST_WORDS_BYTES: usize = 4096;
+
+/// A directory of this machine in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Here.
+    pub source: PathBuf,
+    /// There.
+    pub target: String,
+    /// Whether the container may not write to it.
+    pub read_only: bool,
+}
+
+/// Which network a container is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The engine's own.
+    #[default]
+    Default,
+    /// A network of this name.
+    Named(String),
+    /// That of another container: one address, one localhost.
+    Of(String),
+}
+
+/// A container to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerSpec {
+    /// Name.
+    pub name: String,
+    /// Image.
+    pub image: String,
+    /// Host name; none in another container's network.
+    pub hostname: Option<String>,
+    /// `UID` or `UID:GID`; none: the image's.
+    pub user: Option<String>,
+    /// Replaces the image's entry point, and then its command too.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's command.
+    pub command: Option<Vec<String>>,
+    /// `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Labels, among them [`OWNER_LABEL`].
+    pub labels: BTreeMap<String, String>,
+    /// Directories of this machine.
+    pub binds: Vec<Bind>,
+    /// Network.
+    pub network: Network,
+    /// Names and addresses for `/etc/hosts`.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Ports of this machine's loopback, each with the container's port.
+    pub publish: Vec<(u16, u16)>,
+    /// Most memory, in bytes.
+    pub memory: Option<i64>,
+    /// Most processor time, in billionths of a processor.
+    pub nano_cpus: Option<i64>,
+    /// Capabilities that are taken away.
+    pub cap_drop: Vec<String>,
+    /// Whether set-user-ID programs give nothing.
+    pub no_new_privileges: bool,
+    /// More groups of the user.
+    pub groups: Vec<String>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerEnd {
+    /// Exit code; a signal is 128+N.
+    pub code: i32,
+    /// Whether the kernel ended it for its memory.
+    pub out_of_memory: bool,
+    /// What the engine says, if it could not even start it.
+    pub error: String,
+}
+
+/// Something that a local run made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// ID.
+    pub id: String,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+}
+
+/// What is known of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalImage {
+    /// ID.
+    pub id: String,
+    /// The user in its config; empty: root.
+    pub user: String,
+}
+
+/// A login for a pull, as the engine takes it.
+#[derive(Clone, Default)]
+pub struct PullLogin {
+    /// User name.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<String>,
+    /// A token in place of both.
+    pub identity_token: Option<String>,
+    /// The registry.
+    pub server: String,
+}
+
+/// How far a pull is: bytes that came and bytes in all, of the layers that are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Came.
+    pub done: u64,
+    /// In all.
+    pub total: u64,
+    /// Layers that are there.
+    pub layers_there: usize,
+    /// Layers.
+    pub layers: usize,
+}
+
+impl DockerEngine {
+    /// Makes a container and gives its ID.
+    ///
+    /// # Errors
+    /// The engine refuses, or has no such image.
+    pub async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
+        let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        let made = self.calls.create_container(Some(options), body(spec)).await;
+        Ok(made.map_err(|error| self.error("make the container", error))?.id)
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// The engine cannot.
+    pub async fn start(&self, id: &str) -> Result<(), EngineError> {
+        let started = self.calls.start_container(id, None::<StartContainerOptions>).await;
+        started.map_err(|error| self.error("start the container", error))
+    }
+
+    /// What a container prints, from before its start to its end.
+    ///
+    /// # Errors
+    /// The engine cannot attach; the stream ends with an error if the connection breaks.
+    pub async fn attach(&self, id: &str) -> Result<BoxStream<'static, Bytes>, EngineError> {
+        let options = AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
+        let attached = self.long_calls.attach_container(id, Some(options)).await;
+        let attached = attached.map_err(|error| self.error("attach to the container", error))?;
+        // A connection that broke ends the output; how the container ends is told by itself.
+        let bytes = attached.output.take_while(|piece| futures::future::ready(piece.is_ok()));
+        Ok(bytes.filter_map(|piece| futures::future::ready(piece.ok().map(LogOutput::into_bytes))).boxed())
+    }
+
+    /// Waits until a container that was started has ended. `None`: it is gone.
+    ///
+    /// # Errors
+    /// The engine cannot be asked.
+    pub async fn ended(&self, id: &str) -> Result<Option<ContainerEnd>, EngineError> {
+        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+        let mut waits = std::pin::pin!(self.long_calls.wait_container(id, Some(options)));
+        match waits.next().await {
+            // The code is in the state as well, with more.
+            Some(Ok(_) | Err(DockerError::DockerContainerWaitError { .. })) | None => {}
+            Some(Err(error)) => return absent_as_none(self.error("wait for the container", error)),
+        }
+        Ok(self.inspected(id).await?.map(|state| ContainerEnd {
+            code: state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1),
+            out_of_memory: state.oom_killed.unwrap_or_default(),
+            error: clipped(&state.error.unwrap_or_default()),
+        }))
+    }
+
+    async fn inspected(&self, id: &str) -> Result<Option<ContainerState>, EngineError> {
+        match self.calls.inspect_container(id, None::<InspectContainerOptions>).await {
+            Ok(found) => Ok(found.state),
+            Err(error) => absent_as_none(self.error("inspect the container", error)),
+        }
+    }
+
+    /// The address of a container in its network.
+    ///
+    /// # Errors
+    /// The engine cannot be asked.
+    pub async fn address(&self, id: &str) -> Result<Option<IpAddr>, EngineError> {
+        let found = self.calls.inspect_container(id, None::<InspectContainerOptions>).await;
+        let found = found.map_err(|error| self.error("inspect the container", error))?;
+        let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        Ok(networks.into_values().find_map(|network| network.ip_address?.parse().ok()))
+    }
+
+    /// Runs a command in a container, without its output; the exit code.
+    ///
+    /// # Errors
+    /// The engine cannot, or the command takes longer than it may.
+    pub async fn run_in(&self, id: &str, command: &[String]) -> Result<i64, EngineError> {
+        let call = "run a command in the container";
+        let config = ExecConfig { cmd: Some(command.to_vec()), attach_stdout: Some(true), ..Default::default() };
+        let exec = self.calls.create_exec(id, config).await.map_err(|error| self.error(call, error))?.id;
+        let started = self.calls.start_exec(&exec, None::<StartExecOptions>).await;
+        let drain = async {
+            if let StartExecResults::Attached { mut output, .. } = started.map_err(|error| self.error(call, error))? {
+                while let Some(Ok(_)) = output.next().await {}
+            }
+            Ok(())
+        };
+        tokio::time::timeout(EXEC_MAX, drain).await.map_err(|_| EngineError::TimedOut { call })??;
+        let end = self.calls.inspect_exec(&exec).await.map_err(|error| self.error(call, error))?;
+        Ok(end.exit_code.unwrap_or(-1))
+    }
+
+    /// The last line that a container printed; empty if it cannot be had.
+    pub async fn last_words(&self, id: &str) -> String {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("5").build();
+        let mut said = Vec::new();
+        let mut lines = std::pin::pin!(self.calls.logs(id, Some(options)));
+        while let Some(Ok(line)) = lines.next().await {
+            said.extend_from_slice(&line.into_bytes());
+            if said.len() > LAST_WORDS_BYTES {
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&said);
+        clipped(text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default())
+    }
+
+    /// Ends a container at once and removes it, with its anonymous volumes.
+    ///
+    /// # Errors
+    /// The engine cannot.
+    pub async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.calls.remove_container(id, Some(options)).await {
+            // Somebody else removes it just now.
+            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
+            Err(error) => absent_as_none::<()>(self.error("remove the container", error)).map(|_| ()),
+        }
+    }
+
+    /// All containers of local runs, whoever owns them.
+    ///
+    /// # Errors
+    /// The engine cannot list them.
+    pub async fn owned_containers(&self) -> Result<Vec<Owned>, EngineError> {
+        let filters = HashMap::from([("label".to_owned(), vec![OWNER_LABEL.to_owned()])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found = self.calls.list_containers(Some(options)).await;
+        let found = found.map_err(|error| self.error("list containers", error))?;
+        Ok(found.into_iter().filter_map(|c| Some(Owned { id: c.id?, labels: c.labels.unwrap_or_default() })).collect())
+    }
+
+    /// Makes a network of this name.
+    ///
+    /// # Errors
+    /// The engine cannot: it may have used up its address ranges.
+    pub async fn create_network(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
+        let labels = Some(labels.clone().into_iter().collect());
+        let request = NetworkCreateRequest { name: name.to_owned(), labels, ..Default::default() };
+        let made = self.calls.create_network(request).await;
+        made.map(drop).map_err(|error| self.error("make the network", error))
+    }
+
+    /// Removes a network.
+    ///
+    /// # Errors
+    /// The engine cannot.
+    pub async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        match self.calls.remove_network(name).await {
+            Ok(()) => Ok(()),
+            Err(error) => absent_as_none::<()>(self.error("remove the network", error)).map(|_| ()),
+        }
+    }
+
+    /// All networks of local runs, whoever owns them.
+    ///
+    /// # Errors
+    /// The engine cannot list them.
+    pub async fn owned_networks(&self) -> Result<Vec<Owned>, EngineError> {
+        let filters = HashMap::from([("label".to_owned(), vec![OWNER_LABEL.to_owned()])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let found = self.calls.list_networks(Some(options)).await;
+        let found = found.map_err(|error| self.error("list networks", error))?;
+        Ok(found.into_iter().filter_map(|n| Some(Owned { id: n.id?, labels: n.labels.unwrap_or_default() })).collect())
+    }
+
+    /// An image that the engine has.
+    ///
+    /// # Errors
+    /// The engine cannot be asked.
+    pub async fn image(&self, name: &str) -> Result<Option<LocalImage>, EngineError> {
+        match self.calls.inspect_image(name).await {
+            Ok(ImageInspect { id, config, .. }) => Ok(Some(LocalImage {
+                id: id.unwrap_or_default(),
+                user: config.and_then(|config| config.user).unwrap_or_default(),
+            })),
+            Err(error) => absent_as_none(self.error("inspect the image", error)),
+        }
+    }
+
+    /// Pulls an image; `tell` hears how far it is.
+    ///
+    /// # Errors
+    /// The registry's words, as the engine repeats them.
+    pub async fn pull(
+        &self,
+        image: &str,
+        login: Option<PullLogin>,
+        tell: &(dyn Fn(PullProgress) + Send + Sync),
+    ) -> Result<(), EngineError> {
+        let call = "pull the image";
+        // Without a tag the engine would pull all tags there are.
+        let (name, tag) = name_and_tag(image);
+        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
+        let login = login.map(|login| DockerCredentials {
+            username: login.username,
+            password: login.password,
+            identitytoken: login.identity_token,
+            serveraddress: Some(login.server),
+            ..Default::default()
+        });
+        let mut answers = std::pin::pin!(self.long_calls.create_image(Some(options), None, login));
+        let mut layers: BTreeMap<String, (u64, u64, bool)> = BTreeMap::new();
+        loop {
+            let answer = tokio::time::timeout(PULL_SILENCE, answers.next()).await;
+            let answer = answer.map_err(|_| EngineError::TimedOut { call })?;
+            // Errors arrive inside the stream, so only its end is success.
+            let Some(answer) = answer else { return Ok(()) };
+            let answer = answer.map_err(|error| self.error(call, error))?;
+            let (Some(id), Some(status)) = (answer.id, answer.status) else { continue };
+            if status.starts_with("Pulling from") {
+                continue;
+            }
+            let layer = layers.entry(id).or_default();
+            let bytes = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default();
+            match (status.as_str(), answer.progress_detail) {
+                ("Downloading", Some(detail)) => (layer.0, layer.1) = (bytes(detail.current), bytes(detail.total)),
+                ("Download complete" | "Extracting", _) => layer.0 = layer.1,
+                ("Pull complete" | "Already exists", _) => (layer.0, layer.2) = (layer.1, true),
+                _ => {}
+            }
+            tell(PullProgress {
+                done: layers.values().map(|layer| layer.0).sum(),
+                total: layers.values().map(|layer| layer.1).sum(),
+                layers_there: layers.values().filter(|layer| layer.2).count(),
+                layers: layers.len(),
+            });
+        }
+    }
+
+    /// Registries that the engine's settings let it speak to without TLS, as `host[:port]`.
+    ///
+    /// # Errors
+    /// The engine cannot be asked.
+    pub async fn insecure_registries(&self) -> Result<Vec<String>, EngineError> {
+        let info = self.calls.info().await.map_err(|error| self.error("ask for the settings", error))?;
+        let known = info.registry_config.and_then(|config| config.index_configs).unwrap_or_default();
+        Ok(known.into_iter().filter(|(_, index)| index.secure == Some(false)).map(|(host, _)| host).collect())
+    }
+}
+
+/// The name of an image, and its tag or digest; `latest` if it has none.
+fn name_and_tag(image: &str) -> (&str, &str) {
+    if let Some((name, digest)) = image.split_once('@') {
+        let name = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name);
+        return (name, digest);
+    }
+    image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((image, "latest"))
+}
+
+fn body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let mounts = spec.binds.iter().map(|bind| Mount {
+        target: Some(bind.target.clone()),
+        source: Some(bind.source.display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(bind.read_only),
+        ..Default::default()
+    });
+    let ports = spec.publish.iter().map(|(here, there)| {
+        let binding = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(here.to_string()) };
+        (format!("{there}/tcp"), Some(vec![binding]))
+    });
+    let list = |items: &[String]| (!items.is_empty()).then(|| items.to_vec());
+    let host = HostConfig {
+        mounts: Some(mounts.collect()),
+        network_mode: match &spec.network {
+            Network::Default => None,
+            Network::Named(name) => Some(name.clone()),
+            Network::Of(container) => Some(format!("container:{container}")),
+        },
+        port_bindings: Some(ports.collect()),
+        extra_hosts: Some(spec.hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
+        memory: spec.memory,
+        nano_cpus: spec.nano_cpus,
+        cap_drop: list(&spec.cap_drop),
+        group_add: list(&spec.groups),
+        security_opt: spec.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
+        // What is printed is read as it comes; the engine need not keep much of it.
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".into()),
+            config: Some(HashMap::from([("max-size".to_owned(), "10m".to_owned())])),
+        }),
+        ..Default::default()
+    };
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        hostname: spec.hostname.clone(),
+        user: spec.user.clone(),
+        entrypoint: spec.entrypoint.clone(),
+        cmd: spec.command.clone(),
+        env: list(&spec.env),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        exposed_ports: Some(spec.publish.iter().map(|(_, there)| format!("{there}/tcp")).collect()),
+        // As the kubelet does it: an image's own check would run beside the steps.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
+        host_config: Some(host),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("debian", ("debian", "latest"))]
+    #[case("debian:12", ("debian", "12"))]
+    #[case("127.0.0.1:5000/a/b", ("127.0.0.1:5000/a/b", "latest"))]
+    #[case("127.0.0.1:5000/a/b:1", ("127.0.0.1:5000/a/b", "1"))]
+    #[case("a@sha256:0", ("a", "sha256:0"))]
+    #[case("h:5000/a:1@sha256:0", ("h:5000/a", "sha256:0"))]
+    fn a_pull_names_one_image(#[case] image: &str, #[case] expected: (&str, &str)) {
+        assert_eq!(name_and_tag(image), expected);
+    }
+}

@@ -1,0 +1,238 @@
+//! The directory of a run: laid out as the kubelet's and as a pod's, so that agent and `prepare` find their way.
+//!
+//! ```text
+//! BASE/UID/owner                                         who removes it, and with which image
+//! BASE/UID/pods/UID/volumes/kubernetes.io~empty-dir/{in,out,disk}     the box's three directories
+//! BASE/UID/pods/UID/volumes/kubernetes.io~secret/{secret-N,push-N,…}  Secrets, ConfigMaps
+//! BASE/UID/{dev/windlass, windlass/…}                    links to them, where `prepare` looks
+//! BASE/UID/tmp                                           for git
+//! ```
+//!
+//! `setup` makes it, `node` and the sweep of `owner` remove it.
+//!
+//! **Invariant:** nobody but the user can enter it (0700). What the box may write lies below; nothing of ours follows a
+//! link there but the agent's own code, which follows none.
+
+use super::{
+    objects::{Keys, Objects},
+    owner::{self, Owner},
+};
+use crate::{
+    api::PipelineSpec,
+    engine::docker::{
+        DockerEngine,
+        containers::{Bind, ContainerSpec},
+    },
+    steps::logins,
+    wire,
+};
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+};
+
+/// Most directories of earlier runs that a sweep looks at.
+const MOST: usize = 1000;
+/// Who owns a directory, and the image whose shell can remove what the box left.
+const OWNER_FILE: &str = "owner";
+/// Where the helper that removes files sees the directory.
+const HELPER_DIR: &str = "/windlass-run";
+
+/// The directory of all local runs of this user.
+///
+/// # Errors
+/// When it cannot be made, or belongs to somebody else.
+pub(super) fn base() -> io::Result<PathBuf> {
+    let user = nix::unistd::geteuid();
+    // Links on the way are resolved: the engine is given the true path.
+    let temporary = std::env::temp_dir().canonicalize()?;
+    let path = temporary.join(format!("windlass-{user}"));
+    match DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(io::Error::other(format!("cannot make {}: {error}", path.display())));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    // Everybody can make a directory of this name in /tmp.
+    let meta = fs::symlink_metadata(&path)?;
+    if !meta.is_dir() || meta.uid() != user.as_raw() {
+        let text = format!("{} is not a directory of yours; remove it, or set TMPDIR", path.display());
+        return Err(io::Error::other(text));
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+    }
+    Ok(path)
+}
+
+/// A run's directory.
+#[derive(Clone, Debug)]
+pub(super) struct RunDirectory {
+    /// The directory, which stands for the kubelet's folder and for `/` of the pod.
+    pub(super) root: PathBuf,
+    volumes: PathBuf,
+}
+
+impl RunDirectory {
+    /// Makes it, with the Secrets and ConfigMaps that the pipeline names.
+    ///
+    /// # Errors
+    /// When something cannot be written.
+    pub(super) fn make(
+        base: &Path,
+        uid: &str,
+        owner: &Owner,
+        image: &str,
+        spec: &PipelineSpec,
+        objects: &Objects,
+    ) -> io::Result<Self> {
+        let root = base.join(uid);
+        DirBuilder::new().mode(0o700).create(&root)?;
+        fs::write(root.join(OWNER_FILE), format!("{owner}\n{image}\n"))?;
+        let volumes = root.join("pods").join(uid).join("volumes");
+        let run = Self { root, volumes };
+        let boxes = run.volumes.join("kubernetes.io~empty-dir");
+        for (name, mode) in [(wire::IN_VOLUME, 0o755), (wire::OUT_VOLUME, 0o777), (wire::DISK_VOLUME, 0o777)] {
+            let path = boxes.join(name);
+            fs::create_dir_all(&path)?;
+            // Set apart from the making: the umask must not decide who in the box may write.
+            fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        }
+        fs::create_dir(run.root.join("tmp"))?;
+        run.link(&boxes, "/dev/windlass")?;
+        let (secrets, config_maps) = logins::env_objects(spec);
+        for (index, name) in secrets.into_iter().enumerate() {
+            run.object(&wire::secret_volume(index), objects.secrets.get(name), wire::SECRETS_DIR, Some(name))?;
+        }
+        for (index, name) in config_maps.into_iter().enumerate() {
+            run.object(&format!("config-{index}"), objects.config_maps.get(name), wire::CONFIG_MAPS_DIR, Some(name))?;
+        }
+        for (index, name) in logins::push_secrets(spec).into_iter().enumerate() {
+            run.object(&wire::push_volume(index), objects.secrets.get(name), wire::PUSH_SECRETS_DIR, Some(name))?;
+        }
+        let git = spec.source.as_ref().and_then(|source| source.git.as_ref()?.secret_name.as_deref());
+        if let Some(name) = git {
+            run.object("git", objects.secrets.get(name), wire::GIT_SECRET_DIR, None)?;
+        }
+        Ok(run)
+    }
+
+    /// Writes an object as a volume, where the agent finds it, with a link where `prepare` does. One that is missing
+    /// is an empty directory, as with an optional volume.
+    fn object(&self, volume: &str, keys: Option<&Keys>, place: &str, name: Option<&str>) -> io::Result<()> {
+        let directory = self.volumes.join("kubernetes.io~secret").join(volume);
+        fs::create_dir_all(&directory)?;
+        for (key, value) in keys.into_iter().flatten() {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(key))?;
+            file.write_all(value)?;
+        }
+        self.link(&directory, &name.map_or_else(|| place.to_owned(), |name| format!("{place}/{name}")))
+    }
+
+    fn link(&self, to: &Path, place: &str) -> io::Result<()> {
+        let link = self.root.join(place.trim_start_matches('/'));
+        if let Some(parent) = link.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        symlink(to, link)
+    }
+
+    /// The box's directories.
+    pub(super) fn binds(&self) -> Vec<Bind> {
+        let boxes = self.volumes.join("kubernetes.io~empty-dir");
+        let bind = |volume: &str, target: &str, read_only| Bind {
+            source: boxes.join(volume),
+            target: target.to_owned(),
+            read_only,
+        };
+        vec![
+            bind(wire::IN_VOLUME, wire::IN_DIR, true),
+            bind(wire::OUT_VOLUME, wire::OUT_DIR, false),
+            bind(wire::DISK_VOLUME, wire::DISK_DIR, false),
+        ]
+    }
+}
+
+/// Directories of earlier runs: path, owner, image.
+pub(super) fn left(base: &Path) -> Vec<(PathBuf, String, String)> {
+    let entries = fs::read_dir(base).into_iter().flatten().flatten().take(MOST);
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(path.join(OWNER_FILE)).ok()?;
+        let (owner, image) = text.trim().split_once('\n')?;
+        Some((path, owner.to_owned(), image.to_owned()))
+    };
+    entries.filter_map(|entry| read(entry.path())).collect()
+}
+
+/// Removes a run's directory. Files that the box's root made may be beyond this user; then a container of the same
+/// image takes them away.
+pub(super) async fn remove(engine: &DockerEngine, path: &Path, image: &str, owner: &Owner) {
+    let owned = path.to_owned();
+    let gone = move |path: &Path| match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    let first = tokio::task::spawn_blocking(move || {
+        // The owner stays known until the rest is gone: what is left is then found again.
+        let pods = fs::remove_dir_all(owned.join("pods"));
+        match pods {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => gone(&owned),
+        }
+    });
+    let refused = matches!(first.await, Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied);
+    if !refused {
+        return;
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let helper = ContainerSpec {
+        name: format!("windlass-clean-{name}"),
+        image: image.to_owned(),
+        user: Some("0".into()),
+        entrypoint: Some(["/bin/sh", "-c", "rm -rf \"$0\"/pods"].map(str::to_owned).into()),
+        command: Some(vec![HELPER_DIR.into()]),
+        labels: owner::labels(owner, BTreeMap::new()),
+        binds: vec![Bind { source: path.to_owned(), target: HELPER_DIR.into(), read_only: false }],
+        ..ContainerSpec::default()
+    };
+    let Ok(id) = engine.create(&helper).await else { return };
+    if engine.start(&id).await.is_ok() {
+        let _ = engine.ended(&id).await;
+    }
+    let _ = engine.remove_container(&id).await;
+    let path = path.to_owned();
+    let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(path)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::files::Volumes;
+
+    #[test]
+    fn agent_and_prepare_find_the_same_files() {
+        let base = tempfile::tempdir().unwrap();
+        let spec: PipelineSpec = serde_json::from_value(serde_json::json!({
+            "box": {"image": "debian"},
+            "env": [{"name": "KEY", "secretKeyRef": {"name": "keys", "key": "api"}}],
+            "steps": [{"name": "a", "script": "true"}],
+        }))
+        .unwrap();
+        let keys = BTreeMap::from([("api".to_owned(), b"s3cret".to_vec())]);
+        let objects = Objects { secrets: BTreeMap::from([("keys".into(), keys)]), ..Objects::default() };
+        let (uid, owner) = ("0f1e2d3caaaa", Owner::me().unwrap());
+        let run = RunDirectory::make(base.path(), uid, &owner, "debian", &spec, &objects).unwrap();
+        let volumes = Volumes::new(&run.root, uid);
+        assert_eq!(volumes.secret("secret-0", "api", 100).unwrap().as_deref(), Some(&b"s3cret"[..]));
+        assert_eq!(fs::read(run.root.join("windlass/secrets/keys/api")).unwrap(), b"s3cret");
+        fs::write(run.root.join("dev/windlass/in/plan.json"), "{}").unwrap();
+        assert!(volumes.is_in("plan.json"));
+        assert_eq!(run.binds()[0].source, volumes.in_dir());
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&run.root), mode(&volumes.in_dir()), mode(&volumes.out_dir())), (0o700, 0o755, 0o777));
+        assert_eq!(left(base.path()), [(run.root.clone(), owner.to_string(), "debian".to_owned())]);
+    }
+}

@@ -1,0 +1,150 @@
+//! Runs on the local engine, without a cluster: one process plays controller, kubelet, `prepare` and agent.
+//!
+//! ```text
+//! client::here ─> start ─> node: controller::{resolve, order, judge, status} ─> PipelineRun as in a cluster
+//!                   ├─ setup: images, network, box, services (engine) and prepare::here, in a directory
+//!                   │         that is laid out as the kubelet's, so that the agent's code finds its way
+//!                   └─ agent::follow ─> agent::push ─> door ─> registry (the user's docker login)
+//! ```
+//!
+//! This is a composition root: the one place that may import several roles. What it adds is only what the cluster does
+//! otherwise: containers, Secrets from files, logins, cleaning up.
+//!
+//! **Invariant:** all that is made on the engine or on disk carries its owner, is removed at the run's end, however it
+//! ends, and else by the next run. No name of a user, no credential and no Secret of the box reaches the engine.
+
+mod containers;
+mod directory;
+mod login;
+mod node;
+mod objects;
+mod owner;
+mod setup;
+mod trust;
+mod words;
+
+pub use login::DockerLogins;
+pub use objects::{Keys, Objects, ObjectsError, env_file};
+
+use crate::{
+    agent::run::Wish,
+    api::{PipelineRun, PipelineRunSpec},
+    controller::resolve::{self, Refusal},
+    engine::{EngineError, docker::DockerEngine},
+    prepare::Directory,
+    registry::{Client as RegistryClient, Trust},
+};
+use bytes::Bytes;
+use std::{path::PathBuf, sync::Arc};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+/// Namespace of local runs, where one has to be named.
+pub const NAMESPACE: &str = "local";
+/// Pieces of output that wait for a slow reader.
+const OUTPUT_QUEUE: usize = 256;
+
+/// What to run.
+#[derive(Clone)]
+pub struct Request {
+    /// Name of the run.
+    pub name: String,
+    /// The Pipeline it is made from, if that has a name.
+    pub pipeline: Option<String>,
+    /// The run, with its pipeline inline.
+    pub spec: PipelineRunSpec,
+    /// Secrets and ConfigMaps.
+    pub objects: Objects,
+    /// The source; none: as the pipeline says.
+    pub directory: Option<Directory>,
+    /// The runner's executable.
+    pub runner: PathBuf,
+    /// Ports of this machine's loopback, each with the box's port.
+    pub publish: Vec<(u16, u16)>,
+    /// The user's logins.
+    pub logins: DockerLogins,
+    /// What is trusted beside the public registries, and what the engine's settings say.
+    pub trust: Trust,
+}
+
+/// Why a run cannot be started; nothing was.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The pipeline cannot be run.
+    #[error("{}: {}", .0.reason, .0.message)]
+    Refused(Refusal),
+    /// The engine is away.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// This machine does not let us.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// A run that was started.
+pub struct Started {
+    /// The run, as the API server of a cluster would show it.
+    pub changes: watch::Receiver<PipelineRun>,
+    /// What the box prints, from its beginning.
+    pub output: mpsc::Receiver<Bytes>,
+    wish: Arc<watch::Sender<Wish>>,
+    task: JoinHandle<()>,
+}
+
+impl Started {
+    /// Ends the step, then runs the after-steps.
+    pub fn cancel(&self) {
+        self.wish.send_if_modified(|wish| std::mem::replace(wish, (*wish).max(Wish::Cancel)) < Wish::Cancel);
+    }
+
+    /// Ends the run at once.
+    pub fn abandon(&self) {
+        self.wish.send_replace(Wish::Abandon);
+    }
+
+    /// The same, from elsewhere.
+    pub fn abandoning(&self) -> impl FnOnce() + Send + 'static {
+        let wish = Arc::clone(&self.wish);
+        move || {
+            wish.send_replace(Wish::Abandon);
+        }
+    }
+
+    /// Waits until the run has ended and nothing is left of it.
+    pub async fn cleaned(self) {
+        // A panic in there has been told.
+        let _ = self.task.await;
+    }
+}
+
+/// Starts a run.
+///
+/// # Errors
+/// When the pipeline cannot be run, or the engine or this machine does not allow it.
+pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, StartError> {
+    let mut request = request;
+    let pipeline = request.spec.pipeline_spec.clone().unwrap_or_default();
+    let mut resolved = resolve::resolve(&request.spec, &pipeline).map_err(StartError::Refused)?;
+    login::stand_in(&mut resolved.spec, &request.objects);
+    if request.directory.is_some() {
+        // Nothing is fetched.
+        resolved.spec.source = None;
+    }
+    containers::check(&resolved.spec).map_err(StartError::Refused)?;
+    let owner = owner::Owner::me().map_err(|e| StartError::Machine(format!("cannot tell who this process is: {e}")))?;
+    let base = directory::base().map_err(|e| StartError::Machine(e.to_string()))?;
+    let (info, insecure) = tokio::join!(crate::engine::Engine::ping(&engine), engine.insecure_registries());
+    info?;
+    request.trust.insecure_hosts.extend(insecure?);
+    trust::as_the_engine(&mut request.trust, &resolved.spec).await;
+    let registry = RegistryClient::new(request.trust.clone())
+        .map_err(|error| StartError::Machine(format!("registries: {error}")))?;
+    tokio::spawn(owner::sweep(engine.clone(), base.clone(), owner.clone()));
+    let (wish, wished) = watch::channel(Wish::Go);
+    let (sender, output) = mpsc::channel(OUTPUT_QUEUE);
+    let (node, changes) = node::Node::new(request, resolved, engine, registry, owner, base);
+    let task = tokio::spawn(node.carry_out(wished, sender));
+    Ok(Started { changes, output, wish: Arc::new(wish), task })
+}

@@ -1,0 +1,169 @@
+//! Who owns what local runs made, and the removal of what has no living owner.
+//!
+//! `start` sweeps before each run; `node` gives every container, network and directory its owner.
+//!
+//! **Invariant:** what belongs to a process that may live is left alone: of another machine, of another set of
+//! processes (a container that shares the socket), or whatever cannot be read.
+
+use super::directory;
+use crate::engine::{Engine, OWNER_LABEL, docker::DockerEngine, docker::containers::Owned};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::PathBuf,
+    str::FromStr,
+};
+
+/// A process of this machine or another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The machine and the set of processes: a number means the same process only within both.
+    place: String,
+    /// The boot of the machine.
+    boot: String,
+    pid: u32,
+    /// When the process started, in the kernel's ticks since boot: numbers are used again.
+    started: u64,
+}
+
+impl Owner {
+    /// This process.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub(super) fn me() -> io::Result<Self> {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
+        let processes = fs::read_link("/proc/self/ns/pid")?;
+        // `pid:[4026531836]`
+        let processes: String = processes.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let pid = std::process::id();
+        let started = started(pid).ok_or_else(|| io::Error::other("the start of this process is not known"))?;
+        Ok(Self { place: format!("{}.{processes}", host.trim()), boot: boot.trim().to_owned(), pid, started })
+    }
+
+    /// Whether the process is certainly gone, as seen by `me`.
+    fn is_gone(&self, me: &Self) -> bool {
+        self.place == me.place && (self.boot != me.boot || started(self.pid) != Some(self.started))
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}/{}", self.place, self.boot, self.pid, self.started)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.trim().splitn(4, '/');
+        let mut part = || parts.next().ok_or(());
+        let (place, boot) = (part()?.to_owned(), part()?.to_owned());
+        let (pid, started) = (part()?.parse().map_err(|_| ())?, part()?.parse().map_err(|_| ())?);
+        Ok(Self { place, boot, pid, started })
+    }
+}
+
+/// When a process started; `None` if there is none. Field 22 of `proc_pid_stat(5)`; the name before it may hold anything.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    // A zombie does nothing any more.
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Labels of something that a run made.
+pub(super) fn labels(owner: &Owner, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut labels = own;
+    labels.insert(OWNER_LABEL.to_owned(), owner.to_string());
+    labels
+}
+
+/// Removes what dead owners left: containers, then their networks, committed images, and directories.
+///
+/// What cannot be removed now is left to the next sweep: nobody waits for this one, and somebody else may be at it.
+pub(super) async fn sweep(engine: DockerEngine, base: PathBuf, me: Owner) {
+    let orphaned = |found: &Owned| {
+        let owner = found.labels.get(OWNER_LABEL).and_then(|text| text.parse::<Owner>().ok());
+        owner.is_some_and(|owner| owner.is_gone(&me))
+    };
+    let containers = engine.owned_containers().await.unwrap_or_default();
+    let mut dead = BTreeSet::new();
+    for container in containers.iter().filter(|found| orphaned(found)) {
+        let removed = engine.remove_container(&container.id).await;
+        if let Err(error) = removed {
+            tracing::debug!("a container of an earlier run stays: {error}");
+        }
+        dead.extend(DockerEngine::local_uid(&container.labels).map(str::to_owned));
+    }
+    for network in engine.owned_networks().await.unwrap_or_default().iter().filter(|found| orphaned(found)) {
+        let _ = engine.remove_network(&network.id).await;
+    }
+    for (path, owner, image) in directory::left(&base) {
+        if owner.parse::<Owner>().is_ok_and(|owner| owner.is_gone(&me)) {
+            if let Some(uid) = path.file_name().and_then(|name| name.to_str()) {
+                dead.insert(uid.to_owned());
+            }
+            directory::remove(&engine, &path, &image, &me).await;
+        }
+    }
+    if dead.is_empty() {
+        return;
+    }
+    for leftover in engine.leftovers().await.unwrap_or_default() {
+        if dead.contains(&leftover.key.run_uid) {
+            let _ = engine.remove(&leftover.image).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::process::Command;
+
+    #[test]
+    fn this_process_lives_and_its_label_leads_back_to_it() {
+        let me = Owner::me().unwrap();
+        assert_eq!(me.to_string().parse(), Ok(me.clone()));
+        assert!(!me.is_gone(&me));
+    }
+
+    #[test]
+    fn a_process_that_ended_is_gone_even_if_its_number_is_used_again() {
+        let me = Owner::me().unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let of_child = Owner { pid: child.id(), started: started(child.id()).unwrap(), ..me.clone() };
+        assert!(!of_child.is_gone(&me));
+        let earlier = Owner { started: of_child.started - 1, ..of_child.clone() };
+        assert!(earlier.is_gone(&me), "another process has the number");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(of_child.is_gone(&me));
+    }
+
+    #[rstest]
+    #[case::another_boot(|o: &mut Owner| o.boot = "x".into(), true)]
+    #[case::another_machine(|o: &mut Owner| (o.place, o.pid) = ("x.1".into(), 4_000_000), false)]
+    fn a_number_means_something_only_in_its_place(#[case] change: fn(&mut Owner), #[case] gone: bool) {
+        let me = Owner::me().unwrap();
+        let mut other = me.clone();
+        change(&mut other);
+        assert_eq!(other.is_gone(&me), gone);
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("a/b/c/d")]
+    #[case("a/b/1")]
+    fn what_is_no_owner_is_not_read_as_one(#[case] text: &str) {
+        assert!(text.parse::<Owner>().is_err());
+    }
+}
