@@ -17,8 +17,8 @@ use crate::{
         DockerEngine,
         containers::{Bind, ContainerSpec, LocalImage, Network},
     },
-    local::{NAMESPACE, owner},
-    steps,
+    local::{NAMESPACE, objects, owner},
+    steps::{self, logins},
     wire::Failure,
 };
 use std::{
@@ -71,12 +71,36 @@ pub(super) fn check(spec: &PipelineSpec) -> Result<(), Refusal> {
         return Err(Refusal { reason: reason::STORE_FAILED, message });
     }
 
+    check_objects(spec)?;
     let services = spec.services.iter().enumerate().map(|(i, s)| (format!("services[{i}]"), s.resources.as_ref()));
     for (path, resources) in std::iter::once(("box".to_owned(), spec.box_.resources.as_ref())).chain(services) {
         limits(resources).map_err(|problem| Refusal {
             reason: reason::INVALID_PIPELINE,
             message: format!("{path}.resources.limits.{problem}"),
         })?;
+    }
+    Ok(())
+}
+
+/// Names of Secrets and ConfigMaps, and their keys, become names of files of this user, whose `prepare` reads them: here
+/// nobody else refuses one that leads elsewhere, as the API server of a cluster does.
+fn check_objects(spec: &PipelineSpec) -> Result<(), Refusal> {
+    let (secrets, config_maps) = logins::env_objects(spec);
+    let git = spec.source.as_ref().and_then(|source| source.git.as_ref()?.secret_name.as_deref());
+    let names = secrets.into_iter().chain(config_maps).chain(logins::push_secrets(spec)).chain(git);
+    let lists = [&spec.box_.env, &spec.env].into_iter().chain(spec.services.iter().map(|service| &service.env));
+    let vars = lists.chain(spec.all_steps().map(|(_, step)| &step.env)).flatten();
+    let keys = vars.flat_map(|var| var.secret_key_ref.iter().chain(&var.config_map_key_ref));
+    let (named, keys): (Vec<&str>, Vec<&str>) = keys.map(|key| (key.name.as_str(), key.key.as_str())).unzip();
+    let refuse = |what: &str, name: &str, expected: &str| Refusal {
+        reason: reason::INVALID_PIPELINE,
+        message: format!("{name:?} as the {what} of a Secret or ConfigMap: expected {expected}"),
+    };
+    if let Some(name) = names.chain(named).find(|name| !objects::is_name(name)) {
+        return Err(refuse("name", name, "lower-case letters, digits, '-' and '.'"));
+    }
+    if let Some(key) = keys.into_iter().find(|key| !objects::is_key(key)) {
+        return Err(refuse("key", key, "letters, digits, '-', '_' and '.'"));
     }
     Ok(())
 }
@@ -291,6 +315,26 @@ mod tests {
         json!({"resources": {"limits": {"memory": "lots"}}}),
         json!({"script": "true"}),
         Some((reason::INVALID_PIPELINE, "box.resources.limits.memory"))
+    )]
+    #[case(
+        json!({"env": [{"name": "K", "secretKeyRef": {"name": "/home/u/.ssh", "key": "id"}}]}),
+        json!({"script": "true"}),
+        Some((reason::INVALID_PIPELINE, "\"/home/u/.ssh\" as the name"))
+    )]
+    #[case(
+        json!({}),
+        json!({"script": "true", "env": [{"name": "K", "configMapKeyRef": {"name": "../..", "key": "id"}}]}),
+        Some((reason::INVALID_PIPELINE, "\"../..\" as the name"))
+    )]
+    #[case(
+        json!({"env": [{"name": "K", "secretKeyRef": {"name": "keys", "key": "../../id"}}]}),
+        json!({"script": "true"}),
+        Some((reason::INVALID_PIPELINE, "\"../../id\" as the key"))
+    )]
+    #[case(
+        json!({}),
+        json!({"dockerPush": {"repository": "a", "credentials": {"secretName": "../x"}}}),
+        Some((reason::INVALID_PIPELINE, "\"../x\" as the name"))
     )]
     fn what_this_machine_cannot_give_is_refused(
         #[case] of_box: Value,

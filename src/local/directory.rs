@@ -21,7 +21,7 @@ use crate::{
     api::PipelineSpec,
     engine::docker::{
         DockerEngine,
-        containers::{Bind, ContainerSpec},
+        containers::{Bind, ContainerSpec, Network},
     },
     steps::logins,
     wire,
@@ -32,6 +32,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Most directories of earlier runs that a sweep looks at.
@@ -40,6 +41,8 @@ const MOST: usize = 1000;
 const OWNER_FILE: &str = "owner";
 /// Where the helper that removes files sees the directory.
 const HELPER_DIR: &str = "/windlass-run";
+/// How long that may take; the next run tries again.
+const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The directory of all local runs of this user.
 ///
@@ -176,6 +179,10 @@ pub(super) async fn remove(engine: &DockerEngine, path: &Path, image: &str, owne
         Ok(()) | Err(_) => Ok(()),
     };
     let first = tokio::task::spawn_blocking(move || {
+        // Secrets first: they are this user's own files, and the rest may have to wait for a container.
+        for pod in fs::read_dir(owned.join("pods")).into_iter().flatten().flatten().take(MOST) {
+            let _ = fs::remove_dir_all(pod.path().join("volumes/kubernetes.io~secret"));
+        }
         // The owner stays known until the rest is gone: what is left is then found again.
         let pods = fs::remove_dir_all(owned.join("pods"));
         match pods {
@@ -196,11 +203,12 @@ pub(super) async fn remove(engine: &DockerEngine, path: &Path, image: &str, owne
         command: Some(vec![HELPER_DIR.into()]),
         labels: owner::labels(owner, BTreeMap::new()),
         binds: vec![Bind { source: path.to_owned(), target: HELPER_DIR.into(), read_only: false }],
+        network: Network::None,
         ..ContainerSpec::default()
     };
     let Ok(id) = engine.create(&helper).await else { return };
     if engine.start(&id).await.is_ok() {
-        let _ = engine.ended(&id).await;
+        let _ = tokio::time::timeout(HELPER_PATIENCE, engine.ended(&id)).await;
     }
     let _ = engine.remove_container(&id).await;
     let path = path.to_owned();

@@ -51,6 +51,9 @@ impl Objects {
         if name.is_empty() {
             return Err(wrong(format!("a {kind} has no metadata.name")));
         }
+        if !is_name(name) {
+            return Err(wrong(format!("{kind} {name:?}: a name is of lower-case letters, digits, '-' and '.'")));
+        }
         let (encoded, plain) = if kind == "Secret" { ("data", "stringData") } else { ("binaryData", "data") };
         let mut keys = Keys::new();
         for (field, base64) in [(encoded, true), (plain, false)] {
@@ -108,13 +111,28 @@ impl Objects {
     }
 }
 
-fn insert(keys: &mut Keys, key: &str, value: Vec<u8>, at: &str) -> Result<(), ObjectsError> {
-    let valid = !key.is_empty()
-        && key.len() <= 253
+/// Whether a key may be one: Kubernetes has the same rule, so that it can be the name of a file.
+pub(super) fn is_key(key: &str) -> bool {
+    (1..=253).contains(&key.len())
         && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         && key != "."
-        && !key.starts_with("..");
-    if !valid {
+        && !key.starts_with("..")
+}
+
+/// Whether a name may be that of an object: a DNS subdomain (RFC 1123).
+pub(super) fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let part = |part: &str| {
+        part.bytes().all(|b| plain(b) || b == b'-')
+            && !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(part)
+}
+
+fn insert(keys: &mut Keys, key: &str, value: Vec<u8>, at: &str) -> Result<(), ObjectsError> {
+    if !is_key(key) {
         return Err(wrong(format!("{at}: a key is of letters, digits, '-', '_' and '.'")));
     }
     if keys.len() >= MAX_KEYS {

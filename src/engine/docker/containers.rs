@@ -59,6 +59,8 @@ pub enum Network {
     Named(String),
     /// That of another container: one address, one localhost.
     Of(String),
+    /// None but its own localhost.
+    None,
 }
 
 /// A container to be made.
@@ -420,6 +422,7 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         mounts: Some(mounts.collect()),
         network_mode: match &spec.network {
             Network::Default => None,
+            Network::None => Some("none".to_owned()),
             Network::Named(name) => Some(name.clone()),
             Network::Of(container) => Some(format!("container:{container}")),
         },

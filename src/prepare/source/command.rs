@@ -36,7 +36,7 @@ const PASSED: [&str; 12] = [
     "GIT_SSL_CAPATH",
 ];
 /// Most that is kept of what git prints; of its errors the end.
-const OUTPUT_BYTES: usize = 64 * 1024;
+pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Settings of every git here. As settings of the command they win over those of any file.
 ///

@@ -3,14 +3,15 @@
 //! Called by `source::copy`, in a thread of its own.
 //!
 //! What git ignores is left out, as a fetch would not bring it either, and what the ignore file says; a pattern with `!`
-//! brings back what git ignores. `.git` comes along.
+//! brings back what git ignores. `.git` comes along, but for its configuration, hooks and logs: they may hold logins, and an
+//! image is made of this.
 //!
 //! **Invariant:** reads only what is below the directory, follows no link, and writes nothing but the copy. A program of
 //! the project's own git configuration is never run.
 
 use super::{
     Fetched, address,
-    command::{Git, Processes},
+    command::{Git, OUTPUT_BYTES, Processes},
     not_written,
 };
 use crate::{
@@ -29,6 +30,8 @@ use std::{
 
 /// Largest ignore file.
 const IGNORE_BYTES: u64 = 1024 * 1024;
+/// The configuration of a repository's copy.
+const GIT_CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n";
 /// What the copy lets every user of the box do, beside what the owner may: its user is not known.
 const READABLE: u32 = 0o044;
 const SEARCHABLE: u32 = 0o055;
@@ -51,9 +54,9 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
         ssh: "false".into(),
         processes: processes.clone(),
     };
-    let in_git = from.path.join(".git").exists();
+    let in_git = from.path.ancestors().any(|directory| directory.join(".git").exists());
     let (ignored, fetched) =
-        if in_git { (ignored(&git, &from.path), facts(&git, &from.path)) } else { Default::default() };
+        if in_git { (ignored(&git, &from.path)?, facts(&git, &from.path)) } else { Default::default() };
     let own = from.path.join(&from.ignore_file);
     let mut patterns = Search::default();
     if !from.ignore_file.is_empty() && own.is_file() {
@@ -68,6 +71,10 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
     }
     let walk = Walk { from: &from.path, ignored, patterns, processes };
     walk.directory(Path::new(""), to)?;
+    let own = to.join(".git");
+    if own.is_dir() {
+        fs::write(own.join("config"), GIT_CONFIG).map_err(not_written)?;
+    }
     Ok(fetched)
 }
 
@@ -78,18 +85,31 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-/// What git ignores, relative to the directory; nothing if there is no git.
-fn ignored(git: &Git, directory: &Path) -> BTreeSet<PathBuf> {
+/// What git ignores, relative to the directory. What cannot be told is an error: keys are ignored so that they stay here.
+fn ignored(git: &Git, directory: &Path) -> Result<BTreeSet<PathBuf>, Failure> {
+    let wrong = |why: String| failure(reason::SOURCE_FAILED, format!("cannot tell what git ignores: {why}"));
     let mut command = git.command(directory);
     command.args(["ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"]);
-    let Ok(output) = git.run(&mut command) else { return BTreeSet::new() };
-    // Of a list that was cut the last name is not whole, and matches nothing.
-    output
-        .stdout
-        .split('\0')
-        .filter(|name| !name.is_empty())
-        .map(|name| PathBuf::from(name.trim_end_matches('/')))
-        .collect()
+    let output = git.run(&mut command).map_err(|error| wrong(format!("git: {error}")))?;
+    if !output.success {
+        return Err(wrong(output.stderr.trim().to_owned()));
+    }
+    if output.stdout.len() >= OUTPUT_BYTES {
+        return Err(wrong("the list is too long; ignore directories instead of the files in them".into()));
+    }
+    let names = output.stdout.split('\0').filter(|name| !name.is_empty());
+    Ok(names.map(|name| PathBuf::from(name.trim_end_matches('/'))).collect())
+}
+
+/// Whether a path is one of git's own files that may hold a login: in addresses, headers, or written by a hook.
+fn may_hold_a_login(path: &Path) -> bool {
+    let Ok(own) = path.strip_prefix(".git") else { return false };
+    let first = own.components().next().map(|first| first.as_os_str().to_string_lossy().into_owned());
+    match first.as_deref() {
+        Some("config" | "config.worktree" | "hooks" | "logs" | "FETCH_HEAD" | "credentials") => true,
+        Some("modules" | "worktrees") => own.file_name().is_some_and(|name| name == "config" || name == "FETCH_HEAD"),
+        Some(_) | None => false,
+    }
 }
 
 /// What is known of the commit that the directory is at.
@@ -164,6 +184,9 @@ impl Walk<'_> {
     }
 
     fn leaves_out(&self, path: &Path, is_dir: bool) -> bool {
+        if may_hold_a_login(path) {
+            return true;
+        }
         let bytes = path.as_os_str().as_bytes();
         match self.patterns.pattern_matching_relative_path(bytes.into(), Some(is_dir), Case::Sensitive) {
             Some(found) => !found.pattern.is_negative(),
@@ -242,10 +265,12 @@ mod tests {
         git(project.path(), &["init", "-q", "-b", "main"]);
         git(project.path(), &["config", "core.fsmonitor", &format!("touch {}", marker.display())]);
         git(project.path(), &["remote", "add", "origin", "https://git.example.com/team/hello.git"]);
+        git(project.path(), &["config", "http.extraHeader", "Authorization: Basic t0ken-t0ken"]);
         fs::write(project.path().join("kept.log"), "tracked").unwrap();
         git(project.path(), &["-c", "core.fsmonitor=false", "add", "-f", "kept.log", "a.c"]);
         git(project.path(), &["-c", "core.fsmonitor=false", "commit", "-q", "-m", "one"]);
         let _ = fs::remove_file(&marker);
+        fs::write(project.path().join("sub/y.log"), "").unwrap();
         let (root, fetched) = copied(project.path());
         let to = root.path().join("to");
         for (name, there) in [
@@ -263,5 +288,23 @@ mod tests {
         let repository = (fetched.domain.unwrap(), fetched.owner.unwrap(), fetched.repository.unwrap());
         assert_eq!(repository, ("git.example.com".into(), "team".into(), "hello".into()));
         assert!(!marker.exists(), "a program of the project's configuration ran");
+        let found = Command::new("grep").args(["-rl", "t0ken-t0ken"]).arg(&to).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&found.stdout), "", "a login of the project's configuration came along");
+        git(&to, &["log", "-1"]);
+        // Below the repository's own directory its rules count as well.
+        let (root, _) = copied(&project.path().join("sub"));
+        assert!(root.path().join("to/run.sh").exists() && !root.path().join("to/y.log").exists());
+    }
+
+    #[test]
+    fn what_git_cannot_tell_is_no_reason_to_copy_everything() {
+        let project = project();
+        fs::create_dir(project.path().join(".git")).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("tmp")).unwrap();
+        let from = Directory { path: project.path().to_owned(), ignore_file: ".windlassignore".into() };
+        let layout = Layout::new(Some(root.path().to_owned()));
+        let failure = copy(&from, root.path(), &layout, &Processes::default()).unwrap_err();
+        assert!(failure.message.starts_with("cannot tell what git ignores: "), "{}", failure.message);
     }
 }

@@ -63,8 +63,12 @@ async fn a_change_in_the_box_restarts_the_server_that_the_status_names() {
     let serve = step(&status, "serve");
     assert_eq!((serve.phase, serve.reason.as_ref()), (StepPhase::Running, None));
     let [address] = &serve.addresses[..] else { panic!("{:?}", serve.addresses) };
-    let ip = world.kubectl(&["get", "pod", "dev-1", "-o", "jsonpath={.status.podIP}"], "").unwrap();
-    assert_eq!(*address, format!("{ip}:5000"));
+    // The kubelet may say it later than we do.
+    let ip = until("the pod has an address", PATIENCE, || {
+        let ip = world.kubectl(&["get", "pod", "dev-1", "-o", "jsonpath={.status.podIP}"], "").unwrap();
+        (!ip.is_empty()).then_some(ip)
+    });
+    assert_eq!(*address, format!("{}:5000", ip.unwrap()));
     serves(address, "one");
     let exec = |code: &str| world.kubectl(&["exec", "dev-1", "-c", "box", "--", "sh", "-c", code], "").unwrap();
     exec("echo noise > /pipeline/source/a.log; echo two > /pipeline/source/text");
