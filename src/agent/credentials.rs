@@ -291,13 +291,16 @@ pub fn sought(volumes: &Volumes, spec: &PipelineSpec, login: Option<&Credentials
         sought.missed.extend(why.map(missed));
     }
     if let Some(login) = login {
-        let name = format!("the password of {}", login.username());
-        sought.values.push(NamedSecret { name, value: login.password().clone() });
-        let token = login.identity_token().cloned();
-        let token = token.map(|value| NamedSecret { name: format!("the token of {}", login.username()), value });
-        sought.values.extend(token);
+        sought.values.extend(values_of(login));
     }
     sought
+}
+
+/// What of a login must not be in an image.
+pub fn values_of(login: &Credentials) -> impl Iterator<Item = NamedSecret> {
+    let password = ("password", login.password().clone());
+    let named = |(what, value)| NamedSecret { name: format!("the {what} of {}", login.username()), value };
+    [password].into_iter().chain(login.identity_token().cloned().map(|token| ("token", token))).map(named)
 }
 
 /// The variables that the run got from Secrets, which may hold other values by now.

@@ -70,6 +70,7 @@ pub struct Job {
 }
 
 /// A push, ready to be carried out.
+#[derive(Clone)]
 pub struct Push {
     /// The run.
     pub run: Arc<Run>,

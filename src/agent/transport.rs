@@ -305,7 +305,7 @@ fn job(push: &Push, line: &Line, base: Option<&BaseImage>, progress: watch::Send
         secrets: push.secrets.clone(),
         secrets_in_image: push.plan.secrets_in_image,
         artifact: push.artifact,
-        mount_from: base.and_then(|_| box_repository(&push.run.spec.box_.image)),
+        mount_from: base.and_then(|_| Repository::of_image(&push.run.spec.box_.image)),
         layers: Some(layers),
         progress,
         stop: line.stop().clone(),
@@ -321,16 +321,6 @@ fn job(push: &Push, line: &Line, base: Option<&BaseImage>, progress: watch::Send
             Box::pin(async { Ok(()) })
         }),
     }
-}
-
-/// The repository of the box image, without its tag and digest.
-fn box_repository(image: &str) -> Option<Repository> {
-    let name = image.split('@').next().unwrap_or_default();
-    let name = match name.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => name,
-        Some(_) | None => name,
-    };
-    Repository::parse(name, None).ok()
 }
 
 /// Tells the line of progress; never ends, as the push itself does.

@@ -125,8 +125,8 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
     let engine = DockerEngine::of_local_runs(&engine_address()?).map_err(|error| unreachable(&error.to_string()))?;
     let signals = Signals::catch()?;
     let started = local::start(request, engine).await.map_err(refused)?;
-    for (here, there) in &asked.here.publish {
-        session.screen.message(&format!("port {there} of the box is at 127.0.0.1:{here}"))?;
+    for port in &asked.here.publish {
+        session.screen.message(&format!("port {} of the box is at 127.0.0.1:{}", port.remote, port.local))?;
     }
     follow_here(session, &asked, started, signals).await
 }

@@ -15,9 +15,10 @@ use crate::{
         env::{EnvVar, KeyRef, can_be_set},
         run::{Breakpoint, Param},
     },
-    local::{self, DockerLogins, Objects, Request},
+    local::{self, Objects, Request},
     prepare::Directory,
     registry::Trust,
+    registry::docker_config::DockerLogins,
     wire,
 };
 use std::path::{Path, PathBuf};
@@ -89,7 +90,7 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
         objects,
         directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into() }),
         runner: runner()?,
-        publish: here.publish.clone(),
+        publish: here.publish.iter().map(|port| (port.local, port.remote)).collect(),
         logins: DockerLogins::read()
             .map_err(|error| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, error).note("nothing was started"))?,
         trust: trust(here)?,

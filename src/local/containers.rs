@@ -317,9 +317,9 @@ mod tests {
         Some((reason::INVALID_PIPELINE, "box.resources.limits.memory"))
     )]
     #[case(
-        json!({"env": [{"name": "K", "secretKeyRef": {"name": "/home/u/.ssh", "key": "id"}}]}),
+        json!({"env": [{"name": "K", "secretKeyRef": {"name": "/etc/keys", "key": "id"}}]}),
         json!({"script": "true"}),
-        Some((reason::INVALID_PIPELINE, "\"/home/u/.ssh\" as the name"))
+        Some((reason::INVALID_PIPELINE, "\"/etc/keys\" as the name"))
     )]
     #[case(
         json!({}),

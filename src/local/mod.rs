@@ -23,7 +23,6 @@ mod setup;
 mod trust;
 mod words;
 
-pub use login::DockerLogins;
 pub use objects::{Keys, Objects, ObjectsError, env_file};
 
 use crate::{
@@ -32,7 +31,7 @@ use crate::{
     controller::resolve::{self, Refusal},
     engine::{EngineError, docker::DockerEngine},
     prepare::Directory,
-    registry::{Client as RegistryClient, Trust},
+    registry::{Client as RegistryClient, Trust, docker_config::DockerLogins},
 };
 use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc};

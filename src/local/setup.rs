@@ -9,7 +9,7 @@ use super::{
     Request,
     containers::{self, Common},
     directory::RunDirectory,
-    login::DockerLogins,
+    login,
     owner::Owner,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
         },
     },
     prepare::{self, Here},
+    registry::docker_config::DockerLogins,
     wire::{Failure, Order},
 };
 use bytes::Bytes;
@@ -257,7 +258,7 @@ impl Setup {
                 say(format!("pulling {image}: {}", words(progress)));
             }
         };
-        let login = logins.of_pull(image).await;
+        let login = login::of_pull(logins, image).await;
         let pulled = self.engine.pull(image, login, &tell).await;
         pulled.map_err(|error| {
             let message = format!("image {image} cannot be pulled: {}", own_words(&error));

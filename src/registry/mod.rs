@@ -14,6 +14,7 @@ pub mod auth;
 pub mod client;
 pub mod credentials;
 pub mod digest;
+pub mod docker_config;
 pub mod door;
 mod ecr;
 pub mod error;

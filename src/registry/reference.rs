@@ -68,6 +68,17 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// The repository of an image reference, without its tag and digest; `None` if it is none.
+    #[must_use]
+    pub fn of_image(image: &str) -> Option<Self> {
+        let name = image.split('@').next().unwrap_or_default();
+        let name = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => name,
+            Some(_) | None => name,
+        };
+        Self::parse(name, None).ok()
+    }
+
     /// Reads the properties `repository` and `registry`, with variables expanded.
     pub fn parse(repository: &str, registry: Option<&str>) -> Result<Self, RefError> {
         let repository = repository.trim();
@@ -212,6 +223,14 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case("debian:12", "docker.io/library/debian")]
+    #[case("registry.example.com:5000/team/app", "registry.example.com:5000/team/app")]
+    #[case("registry.example.com:5000/team/app:1@sha256:00", "registry.example.com:5000/team/app")]
+    fn the_repository_of_an_image(#[case] image: &str, #[case] expected: &str) {
+        assert_eq!(Repository::of_image(image).unwrap().to_string(), expected);
+    }
 
     #[rstest]
     #[case("debian", None, "docker.io/library/debian")]

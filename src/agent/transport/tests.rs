@@ -124,11 +124,3 @@ async fn a_large_config_is_not_remembered(#[case] config_bytes: usize, #[case] r
     assert_eq!(engine.images_read.load(Ordering::Relaxed), reads);
     assert_eq!(relay.known_bases().len(), usize::from(reads == 1));
 }
-
-#[rstest]
-#[case("debian:12", "docker.io/library/debian")]
-#[case("registry.example.com:5000/team/app", "registry.example.com:5000/team/app")]
-#[case("registry.example.com:5000/team/app:1@sha256:00", "registry.example.com:5000/team/app")]
-fn the_boxs_repository(#[case] image: &str, #[case] expected: &str) {
-    assert_eq!(box_repository(image).unwrap().to_string(), expected);
-}

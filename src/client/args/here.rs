@@ -2,7 +2,9 @@
 //!
 //! `here` carries them out. **Invariant:** as in `args`.
 
-use super::{BreakAt, ExitCodeOf, KeyValue, RunOutput, Show, TO_FOLLOW, TO_RUN, breakpoint, key_value};
+use super::{
+    BreakAt, ExitCodeOf, KeyValue, Publish, RunOutput, Show, TO_FOLLOW, TO_RUN, breakpoint, key_value, publish,
+};
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 
@@ -28,8 +30,8 @@ pub struct HereArgs {
     #[arg(long, value_name = "NAME=PATH", value_parser = key_value, help_heading = HERE, hide_short_help = true)]
     pub config_map: Vec<KeyValue>,
     /// A port of the box on 127.0.0.1: PORT or HERE:BOX
-    #[arg(long, value_name = "PORT", value_parser = published, help_heading = HERE, hide_short_help = true)]
-    pub publish: Vec<(u16, u16)>,
+    #[arg(long, value_name = "PORT", value_parser = publish, help_heading = HERE, hide_short_help = true)]
+    pub publish: Vec<Publish>,
     /// CA of a registry that is pushed to
     #[arg(long, value_name = "HOST=FILE", value_parser = key_value, help_heading = HERE, hide_short_help = true)]
     pub registry_ca: Vec<KeyValue>,
@@ -65,25 +67,4 @@ pub struct BuildArgs {
     /// What only a run on Docker takes.
     #[command(flatten)]
     pub here: HereArgs,
-}
-
-/// `5000` or `8080:5000`.
-fn published(text: &str) -> Result<(u16, u16), String> {
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    let (here, there) = text.split_once(':').unwrap_or((text, text));
-    port(here).zip(port(there)).ok_or_else(|| format!("{text:?} is not PORT or HERE:BOX"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_published_at_their_own_number_or_another() {
-        assert_eq!(published("5000"), Ok((5000, 5000)));
-        assert_eq!(published("8080:80"), Ok((8080, 80)));
-        for bad in ["", "0", "80:", ":80", "0:80", "70000", "1:2:3", "127.0.0.1:80"] {
-            assert!(published(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -9,7 +9,6 @@
 
 mod archive;
 mod fetch;
-mod login;
 mod meter;
 mod origin;
 
@@ -91,7 +90,7 @@ pub(super) async fn into_docker(
         return Ok(());
     }
     if let Some(there) = there {
-        let origin = Origin::of(cluster, &stored.location)?;
+        let origin = Origin::of(cluster, &stored.location).await?;
         let manifest = origin.manifest(&stored.digest).await.map_err(|lost| told(lost, stored))?;
         if Image::read(&manifest, "").is_ok_and(|image| image.config.as_str() == there) {
             return Ok(());
@@ -166,7 +165,7 @@ fn choose<'a>(view: &'a RunView, wanted: Option<&str>) -> Result<&'a ArtifactSta
 
 /// Fetches it into a file.
 async fn save(session: &mut Session, cluster: &Cluster, stored: &Stored, file: &Path) -> Result<(), Stop> {
-    let origin = Origin::of(cluster, &stored.location)?;
+    let origin = Origin::of(cluster, &stored.location).await?;
     let manifest = origin.manifest(&stored.digest).await.map_err(|lost| told(lost, stored))?;
     let unknown = |why: String| {
         let text = format!("{}: what is stored is no image: {why}", stored.run);

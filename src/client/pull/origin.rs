@@ -3,7 +3,6 @@
 //! **Invariant:** the artifact server is asked with the caller's own rights and by GET only; its place comes from the run's
 //! status and is in no message. A registry gets the login of the caller's own Docker.
 
-use super::login;
 use crate::{
     api::artifact::{Location, Place, SERVICE},
     client::{
@@ -11,20 +10,22 @@ use crate::{
         exit::Exit,
         fault::{Fault, reason},
     },
-    registry::{Client, PushError, Repository, Session, Trust, digest::Digest},
+    registry::{Client, PushError, Repository, Session, Trust, digest::Digest, docker_config::DockerLogins},
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream::BoxStream};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that are asked for at one time: a proxy on the way has its own idea of how long an answer may take.
 const RANGE: u64 = 16 * 1024 * 1024;
 /// Longest silence in an answer.
 const IDLE: Duration = Duration::from_secs(60);
+/// Where Docker looks for certificates.
+const CERTIFICATES: &str = "/etc/docker/certs.d";
 /// Largest manifest.
 const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 
@@ -68,7 +69,7 @@ impl Origin {
     ///
     /// # Errors
     /// A location that this version cannot follow, or a login that cannot be read.
-    pub(super) fn of(cluster: &Cluster, location: &str) -> Result<Self, Fault> {
+    pub(super) async fn of(cluster: &Cluster, location: &str) -> Result<Self, Fault> {
         let unknown = || {
             let text = "the run says where its container is in words that this version of windlass does not know";
             Fault::new(reason::CLUSTER_ERROR, Exit::World, text)
@@ -85,12 +86,12 @@ impl Origin {
                         .then(|| repository.host.clone())
                         .into_iter()
                         .collect(),
-                    ca_pem: login::certificates(&repository.host),
+                    ca_pem: certificates(&repository.host),
                     ..Trust::default()
                 };
                 let bad = |why: String| Fault::new(reason::USAGE, Exit::Usage, why);
                 let client = Client::new(trust).map_err(|error| bad(error.to_string()))?;
-                let credentials = login::find(&repository).map_err(bad)?;
+                let credentials = DockerLogins::read().map_err(bad)?.login(&repository).await.map_err(bad)?;
                 Ok(Self::Registry(Box::new(Session::new(client, repository, credentials, CancellationToken::new()))))
             }
         }
@@ -220,6 +221,14 @@ fn refused(error: PushError) -> Lost {
 fn is_loopback(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Certificates that Docker trusts for a host.
+fn certificates(host: &str) -> Vec<(String, String)> {
+    let Ok(entries) = fs::read_dir(Path::new(CERTIFICATES).join(host)) else { return Vec::new() };
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let certificates = files.filter(|file| file.extension().is_some_and(|end| end == "crt"));
+    certificates.filter_map(|file| Some((host.to_owned(), fs::read_to_string(file).ok()?))).collect()
 }
 
 #[cfg(test)]
