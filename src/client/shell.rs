@@ -6,7 +6,9 @@
 use super::{
     Session,
     args::ShellArgs,
+    box_here,
     connect::Cluster,
+    docker::KEYS_APART,
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
     hint,
@@ -27,8 +29,6 @@ use tokio::{
     signal::unix::SignalKind,
 };
 
-/// How long a Ctrl-P waits for its Ctrl-Q.
-const KEYS_APART: Duration = Duration::from_millis(500);
 /// How long the exit code may take after the last output.
 const STATUS_WAIT: Duration = Duration::from_secs(5);
 /// The runner's own code for a terminal that it did not give.
@@ -51,6 +51,11 @@ enum Parted {
 /// # Errors
 /// When there is no box, the caller may not, or the connection is lost.
 pub(super) async fn shell(session: &mut Session, args: &ShellArgs) -> Result<Exit, Stop> {
+    if let Some(run) = &args.run
+        && let Some(here) = box_here::find(session, run).await
+    {
+        return here.shell(session, args).await;
+    }
     let cluster = session.cluster().await?;
     if args.command.is_empty() && !tty::is_there() {
         let fault = Fault::usage("a shell needs a terminal on stdin and stdout");
