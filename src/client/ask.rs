@@ -36,7 +36,7 @@ pub(super) async fn ask(session: &mut Session, verb: &'static str, args: &AskArg
             let fault = Fault::new(reason::NOT_WAITING, Exit::Usage, format!("{name}: {said}"));
             Err(fault.hint(format!("{} status {name}", session.program)).into())
         }
-        Ended::Refused(why) => Err(Fault::new(reason::NO_BOX, Exit::NotFound, format!("{name}: {why}")).into()),
+        Ended::Refused(why) => Err(there.not_started(&why).into()),
         Ended::Lost => {
             let fault =
                 Fault::new(reason::CONNECTION_LOST, Exit::World, format!("{name} may or may not have heard it"));

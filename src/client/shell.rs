@@ -88,9 +88,7 @@ pub(super) async fn shell(session: &mut Session, args: &ShellArgs) -> Result<Exi
             Err(fault.hint(format!("{} status {name}", session.program)).into())
         }
         Parted::Ended(Ended::Code(code)) => Ok(u8::try_from(code).map_or(Exit::Failed, Exit::Step)),
-        Parted::Ended(Ended::Refused(why)) => {
-            Err(Fault::new(reason::NO_BOX, Exit::NotFound, format!("{name}: {why}")).into())
-        }
+        Parted::Ended(Ended::Refused(why)) => Err(there.not_started(&why).into()),
         Parted::Ended(Ended::Lost) => {
             let fault = Fault::new(reason::CONNECTION_LOST, Exit::World, format!("{name} is still at step {step}"));
             Err(fault.hint(later).into())
@@ -136,13 +134,10 @@ fn after(run: &RunView, step: &str, is_shell: bool, program: &str) -> String {
 async fn command(there: &InBox<'_>, command: &[String]) -> Result<Exit, Stop> {
     let words: Vec<&str> = ["shell", "--"].into_iter().chain(command.iter().map(String::as_str)).collect();
     let parted = if tty::is_there() { on_terminal(there, &words).await? } else { piped(there, &words).await? };
-    let name = &there.view.name;
     match parted {
         Parted::Ended(Ended::Code(0)) | Parted::Detached => Ok(Exit::Success),
         Parted::Ended(Ended::Code(code)) => Ok(Exit::Step(u8::try_from(code).unwrap_or(u8::MAX))),
-        Parted::Ended(Ended::Refused(why)) => {
-            Err(Fault::new(reason::NO_BOX, Exit::NotFound, format!("{name}: {why}")).into())
-        }
+        Parted::Ended(Ended::Refused(why)) => Err(there.not_started(&why).into()),
         Parted::Ended(Ended::Lost) => {
             let lost = "how the command ended is not known".to_owned();
             Err(Fault::new(reason::CONNECTION_LOST, Exit::World, lost).into())
