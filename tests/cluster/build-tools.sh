@@ -37,6 +37,7 @@ bin=$(tools_dir)
 lock build-tools
 . "$cluster_src/lib/packages.sh"
 apt_need "${packages[@]}"
+"$cluster_src/engine.sh" fetch 9>&-
 
 # complete: every link is there and leads to a program: somebody may have
 # emptied a part of the cache.

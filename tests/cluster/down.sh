@@ -41,6 +41,7 @@ need_root
 # mounts and cgroups that look like ours belong to somebody else.
 if [ -d "$run_dir" ]; then
   [ ! -e "$run_dir/tools" ] || PATH="$(cat "$run_dir/tools"):$PATH"
+  "$cluster_src/engine.sh" stop-all 9>&-
   stop_all
   kill_leftovers
   unmount_all

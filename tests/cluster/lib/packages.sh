@@ -3,6 +3,8 @@
 packages=(
   # to build runc and the little static programs of the images
   gcc libc6-dev libseccomp-dev pkg-config
+  # libraries of Debian's own Docker Engine, which is unpacked beside
+  libdevmapper1.02.1 libsystemd0
   # networks of pods
   containernetworking-plugins iptables iproute2 conntrack ebtables ethtool
   # port-forward; registries and their password file; keys

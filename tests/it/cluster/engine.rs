@@ -1,8 +1,9 @@
 //! The Docker engine: a box as the kubelet makes it is found, committed, pushed to a loopback registry and
-//! swept.
+//! swept. On each of the engines that users have.
 
 mod registry;
 
+use super::engines::Which;
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error as DockerError,
@@ -16,6 +17,7 @@ use kube::{
     runtime::wait::{await_condition, conditions::is_pod_running},
 };
 use registry::Registry;
+use rstest::rstest;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -33,14 +35,12 @@ use windlass::{
     },
 };
 
-const SOCKET: &str = "/var/run/docker.sock";
-
-fn engine() -> DockerEngine {
-    DockerEngine::new(SOCKET).expect("these tests need a Docker Engine; tests/cluster/up.sh starts one")
+fn engine(of: Which) -> DockerEngine {
+    DockerEngine::new(of.socket()).expect("these tests need a Docker Engine; tests/cluster/up.sh starts one")
 }
 
-fn docker() -> Docker {
-    Docker::connect_with_unix(SOCKET, 60, API_DEFAULT_VERSION).expect("these tests need a Docker Engine")
+fn docker(of: Which) -> Docker {
+    Docker::connect_with_unix(of.socket(), 60, API_DEFAULT_VERSION).expect("these tests need a Docker Engine")
 }
 
 /// A UID that no other test and no other run of the tests has.
@@ -58,12 +58,12 @@ struct Container {
 }
 
 impl Container {
-    async fn start(pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
-        Self::start_from("busybox:local", pod_uid, overrides, script).await
+    async fn start(of: Which, pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
+        Self::start_from(of, "busybox:local", pod_uid, overrides, script).await
     }
 
-    async fn start_from(image: &str, pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
-        let docker = docker();
+    async fn start_from(of: Which, image: &str, pod_uid: &str, overrides: &[(&str, &str)], script: &str) -> Self {
+        let docker = docker(of);
         let mut labels: HashMap<String, String> = [
             ("io.kubernetes.pod.uid", pod_uid),
             ("io.kubernetes.pod.namespace", "team"),
@@ -121,9 +121,10 @@ async fn settled(docker: &Docker, id: &str) {
     panic!("the box never wrote /made");
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_engine_says_who_it_is() {
-    let info = engine().ping().await.unwrap();
+async fn the_engine_says_who_it_is(#[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which) {
+    let info = engine(of).ping().await.unwrap();
     assert_eq!(info.name, "docker");
     let (major, minor) = info.api_version.split_once('.').unwrap();
     assert!((major.parse::<u32>().unwrap(), minor.parse::<u32>().unwrap()) >= (1, 41), "{info:?}");
@@ -135,18 +136,21 @@ async fn a_missing_socket_is_unreachable() {
     assert!(matches!(error, EngineError::Unreachable { .. }) && error.is_transient(), "{error}");
 }
 
+#[rstest]
 #[tokio::test]
-async fn only_the_live_box_of_the_pod_is_found() {
-    let (engine, pod) = (engine(), uid("find"));
+async fn only_the_live_box_of_the_pod_is_found(
+    #[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which,
+) {
+    let (engine, pod) = (engine(of), uid("find"));
     assert_eq!(found(&engine, &pod).await, None);
-    let service = Container::start(&pod, &[("io.kubernetes.container.name", "svc-db")], "sleep 600").await;
-    let sandbox = Container::start(&pod, &[("io.kubernetes.docker.type", "podsandbox")], "sleep 600").await;
-    let ended = Container::start(&pod, &[], "exit 0").await;
-    let exit = futures::StreamExt::next(&mut docker().wait_container(&ended.id, None)).await;
+    let service = Container::start(of, &pod, &[("io.kubernetes.container.name", "svc-db")], "sleep 600").await;
+    let sandbox = Container::start(of, &pod, &[("io.kubernetes.docker.type", "podsandbox")], "sleep 600").await;
+    let ended = Container::start(of, &pod, &[], "exit 0").await;
+    let exit = futures::StreamExt::next(&mut docker(of).wait_container(&ended.id, None)).await;
     assert_eq!(exit.unwrap().unwrap().status_code, 0);
     assert_eq!(found(&engine, &pod).await, None);
 
-    let running = Container::start(&pod, &[], "sleep 600").await;
+    let running = Container::start(of, &pod, &[], "sleep 600").await;
     let seen = found(&engine, &pod).await.unwrap();
     assert_eq!((seen.id.as_str(), seen.state), (running.id.as_str(), BoxState::Running));
     assert!(seen.started_at.starts_with("20") && seen.image_id.starts_with("sha256:"), "{seen:?}");
@@ -158,12 +162,14 @@ async fn only_the_live_box_of_the_pod_is_found() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_box_is_committed_pushed_and_swept() {
-    let (engine, pod, run) = (engine(), uid("pod"), uid("run"));
+async fn a_box_is_committed_pushed_and_swept(#[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which) {
+    let (engine, pod, run) = (engine(of), uid("pod"), uid("run"));
     // A background process that goes on writing: the commit must freeze it, and thaw it again.
     let container =
-        Container::start(&pod, &[], "echo made > /made; for i in $(seq 6000); do date > /tick; sleep 0.1; done").await;
+        Container::start(of, &pod, &[], "echo made > /made; for i in $(seq 6000); do date > /tick; sleep 0.1; done")
+            .await;
     settled(&container.docker, &container.id).await;
     let seen = found(&engine, &pod).await.unwrap();
     let base = engine.base_image(&seen).await.unwrap();
@@ -225,10 +231,11 @@ fn check_rebuilt(base: &Value, engine_config: &Value) {
     assert_eq!(filled, rebuilt["rootfs"]["diff_ids"].as_array().unwrap().len());
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_second_commit_replaces_the_first() {
-    let (engine, pod, run) = (engine(), uid("pod"), uid("run"));
-    let container = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+async fn a_second_commit_replaces_the_first(#[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which) {
+    let (engine, pod, run) = (engine(of), uid("pod"), uid("run"));
+    let container = Container::start(of, &pod, &[], "echo made > /made; sleep 600").await;
     settled(&container.docker, &container.id).await;
     let seen = found(&engine, &pod).await.unwrap();
     let key = CommitKey { run_uid: run, step: "push".to_owned() };
@@ -243,12 +250,14 @@ async fn a_second_commit_replaces_the_first() {
     container.remove().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_label_alone_makes_no_leftover() {
+async fn a_label_alone_makes_no_leftover(#[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which) {
     // Anyone can build an image with our label and have a pod pull it; it must be neither used nor removed.
-    let (docker, engine, pod) = (docker(), engine(), uid("forged"));
+    let (docker, engine, pod) = (docker(of), engine(of), uid("forged"));
     let label = format!("{}/push", uid("victim"));
-    let container = Container::start(&pod, &[("windlass.dev/commit", &label)], "echo made > /made; sleep 600").await;
+    let container =
+        Container::start(of, &pod, &[("windlass.dev/commit", &label)], "echo made > /made; sleep 600").await;
     let options = bollard::query_parameters::CommitContainerOptionsBuilder::default()
         .container(&container.id)
         .repo(&format!("registry.example.com/{pod}"))
@@ -271,12 +280,15 @@ async fn a_label_alone_makes_no_leftover() {
     container.remove().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_base_image_is_read_though_its_name_has_moved() {
+async fn the_base_image_is_read_though_its_name_has_moved(
+    #[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which,
+) {
     // A tag is pulled anew while a box of the old image runs; the old image has no name then.
-    let (docker, engine, pod) = (docker(), engine(), uid("moved"));
+    let (docker, engine, pod) = (docker(of), engine(of), uid("moved"));
     let name = format!("registry.example.com/{pod}");
-    let maker = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+    let maker = Container::start(of, &pod, &[], "echo made > /made; sleep 600").await;
     settled(&docker, &maker.id).await;
     let commit = |stamp: &str| {
         let options = bollard::query_parameters::CommitContainerOptionsBuilder::default()
@@ -289,9 +301,14 @@ async fn the_base_image_is_read_though_its_name_has_moved() {
         docker.commit_container(options, config)
     };
     let old = commit("old").await.unwrap().id;
-    let user =
-        Container::start_from(&format!("{name}:latest"), &pod, &[("io.kubernetes.pod.name", "hello-2")], "sleep 600")
-            .await;
+    let user = Container::start_from(
+        of,
+        &format!("{name}:latest"),
+        &pod,
+        &[("io.kubernetes.pod.name", "hello-2")],
+        "sleep 600",
+    )
+    .await;
     let new = commit("new").await.unwrap().id;
     assert_ne!(old, new);
     let seen = engine.find_box(&pod, "team", "hello-2").await.unwrap().unwrap();
@@ -305,10 +322,13 @@ async fn the_base_image_is_read_though_its_name_has_moved() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_refused_push_is_an_error_with_the_registrys_words() {
-    let (engine, pod, run) = (engine(), uid("pod"), uid("run"));
-    let container = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+async fn a_refused_push_is_an_error_with_the_registrys_words(
+    #[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which,
+) {
+    let (engine, pod, run) = (engine(of), uid("pod"), uid("run"));
+    let container = Container::start(of, &pod, &[], "echo made > /made; sleep 600").await;
     settled(&container.docker, &container.id).await;
     let seen = found(&engine, &pod).await.unwrap();
     let key = CommitKey { run_uid: run, step: "push".to_owned() };
@@ -325,10 +345,13 @@ async fn a_refused_push_is_an_error_with_the_registrys_words() {
     container.remove().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_name_that_a_cut_off_push_left_goes_with_the_image() {
-    let (engine, pod, run) = (engine(), uid("pod"), uid("run"));
-    let container = Container::start(&pod, &[], "echo made > /made; sleep 600").await;
+async fn a_name_that_a_cut_off_push_left_goes_with_the_image(
+    #[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which,
+) {
+    let (engine, pod, run) = (engine(of), uid("pod"), uid("run"));
+    let container = Container::start(of, &pod, &[], "echo made > /made; sleep 600").await;
     settled(&container.docker, &container.id).await;
     let seen = found(&engine, &pod).await.unwrap();
     let image = engine.commit(&seen, &CommitKey { run_uid: run, step: "push".to_owned() }).await.unwrap();
@@ -339,10 +362,12 @@ async fn a_name_that_a_cut_off_push_left_goes_with_the_image() {
     container.remove().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn frozen_boxes_of_our_pods_are_thawed() {
-    let (engine, ours, foreign) = (engine(), uid("ours"), uid("foreign"));
-    let (a, b) = (Container::start(&ours, &[], "sleep 600").await, Container::start(&foreign, &[], "sleep 600").await);
+async fn frozen_boxes_of_our_pods_are_thawed(#[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which) {
+    let (engine, ours, foreign) = (engine(of), uid("ours"), uid("foreign"));
+    let (a, b) =
+        (Container::start(of, &ours, &[], "sleep 600").await, Container::start(of, &foreign, &[], "sleep 600").await);
     for container in [&a, &b] {
         container.docker.pause_container(&container.id).await.unwrap();
     }
@@ -357,10 +382,11 @@ async fn frozen_boxes_of_our_pods_are_thawed() {
     b.remove().await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_box_that_ended_is_not_found() {
-    let (engine, pod) = (engine(), uid("gone"));
-    let container = Container::start(&pod, &[], "sleep 600").await;
+async fn a_box_that_ended_is_not_found(#[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which) {
+    let (engine, pod) = (engine(of), uid("gone"));
+    let container = Container::start(of, &pod, &[], "sleep 600").await;
     let seen = found(&engine, &pod).await.unwrap();
     container.remove().await;
     let key = CommitKey { run_uid: uid("run"), step: "push".to_owned() };
@@ -395,11 +421,11 @@ async fn the_kubelets_own_container_is_found_and_leaves_no_trace() {
     let pod = running.await.unwrap().unwrap().unwrap();
     let pod_uid = pod.metadata.uid.unwrap();
 
-    let engine = engine();
+    let engine = engine(Which::Clusters);
     let seen = engine.find_box(&pod_uid, "default", &name).await.unwrap().unwrap();
     let id = pod.status.unwrap().container_statuses.unwrap().into_iter().find(|status| status.name == "box").unwrap();
     assert_eq!(id.container_id.unwrap(), format!("docker://{}", seen.id));
-    settled(&docker(), &seen.id).await;
+    settled(&docker(Which::Clusters), &seen.id).await;
     let base = engine.base_image(&seen).await.unwrap();
     let image = engine.commit(&seen, &CommitKey { run_uid: pod_uid, step: "push".to_owned() }).await.unwrap();
     let registry = Registry::start().await;

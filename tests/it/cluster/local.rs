@@ -2,10 +2,12 @@
 //! registries. Only the comparison with a run of the cluster needs the installation.
 
 use super::{
+    engines::Which,
     push::{config, files, repository},
     world::{World, tool, verdict},
 };
 use crate::terminal::Person;
+use rstest::rstest;
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -21,44 +23,50 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A project directory of one test, with its own place for temporary files.
-struct Project {
-    dir: TempDir,
+pub(super) struct Project {
+    pub(super) dir: TempDir,
+    engine: Which,
 }
 
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(super) struct Said {
+    pub(super) code: Option<i32>,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
 impl Said {
     /// Both outputs, for the message of a test that fails.
-    fn all(&self) -> String {
+    pub(super) fn all(&self) -> String {
         format!("exit {:?}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.out, self.err)
     }
 }
 
 impl Project {
-    /// A project with a pipeline `build` (block YAML, indented by two).
+    /// A project with a pipeline `build` (block YAML, indented by two), run on the cluster's engine.
     fn new(spec: &str) -> Self {
+        Self::on(Which::Clusters, spec)
+    }
+
+    /// The same on another engine.
+    pub(super) fn on(engine: Which, spec: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for sub in ["app", "tmp", "docker"] {
             fs::create_dir(dir.path().join(sub)).unwrap();
         }
-        let project = Self { dir };
+        let project = Self { dir, engine };
         project.write("windlass.yaml", &pipeline("build", spec));
         project
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("app").join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         self.program(Command::new(env!("CARGO_BIN_EXE_windlass")), arguments)
     }
 
@@ -68,16 +76,17 @@ impl Project {
         command.args(arguments).current_dir(self.dir.path().join("app"));
         command.env("WINDLASS_RUNNER", runner).env("TMPDIR", self.dir.path().join("tmp"));
         command.env("DOCKER_CONFIG", self.dir.path().join("docker")).env_remove("KUBECONFIG");
+        command.env("DOCKER_HOST", self.engine.host());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    fn say(&self, arguments: &[&str]) -> Said {
+    pub(super) fn say(&self, arguments: &[&str]) -> Said {
         finish(self.command(arguments).spawn().unwrap())
     }
 
     /// What is left of this project's runs: their directories, and the names of their containers and networks.
-    fn left(&self, run: &str) -> Vec<String> {
+    pub(super) fn left(&self, run: &str) -> Vec<String> {
         let mut left: Vec<String> = fs::read_dir(self.dir.path().join("tmp"))
             .unwrap()
             .flat_map(|base| fs::read_dir(base.unwrap().path()).unwrap())
@@ -86,7 +95,7 @@ impl Project {
         let filter = format!("name=windlass-{run}");
         for list in [&["ps", "-a"][..], &["network", "ls"]] {
             let all = [list, &["--filter", &filter, "--format", "{{.ID}}"]].concat();
-            left.extend(tool("docker", &all, "").unwrap().lines().map(str::to_owned));
+            left.extend(self.engine.docker(&all).lines().map(str::to_owned));
         }
         left
     }
@@ -130,13 +139,13 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// A name that no other test and no other run of the tests has.
-fn unique(what: &str) -> String {
+pub(super) fn unique(what: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
     format!("{what}-{time}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn open_registry() -> String {
+pub(super) fn open_registry() -> String {
     std::env::var("WINDLASS_REGISTRY").unwrap()
 }
 
@@ -480,9 +489,12 @@ fn a_source_may_hold_the_directory_of_temporary_files() {
     assert_eq!((said.code, said.out.as_str()), (Some(0), "windlass.yaml\n"), "{}", said.all());
 }
 
-#[test]
-fn what_a_killed_run_left_is_swept_and_a_living_one_is_left_alone() {
-    let project = Project::new(SLEEPS);
+#[rstest]
+#[case(Which::Clusters)]
+#[case(Which::Debians)]
+#[case(Which::GraphDriver)]
+fn what_a_killed_run_left_is_swept_and_a_living_one_is_left_alone(#[case] engine: Which) {
+    let project = Project::on(engine, SLEEPS);
     project.write(
         "quick.yaml",
         &pipeline("quick", "  box: {image: 'busybox:local'}\n  steps: [{name: a, script: 'sleep 2'}]"),
@@ -491,13 +503,12 @@ fn what_a_killed_run_left_is_swept_and_a_living_one_is_left_alone() {
     killed.child.kill().unwrap();
     killed.child.wait().unwrap();
     let filter = format!("name=windlass-{}", killed.name);
-    let containers = || tool("docker", &["ps", "-aq", "--filter", &filter], "").unwrap();
+    let containers = || engine.docker(&["ps", "-aq", "--filter", &filter]);
     assert_eq!(containers().lines().count(), 2, "the box and its service outlive a kill");
     let said = project.say(&["run", "-f", "quick.yaml", "--local"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
     assert_eq!(containers(), "");
-    let networks = tool("docker", &["network", "ls", "-q", "--filter", &filter], "").unwrap();
-    assert_eq!(networks, "");
+    assert_eq!(engine.docker(&["network", "ls", "-q", "--filter", &filter]), "");
     // The other run has its box, its service and its directory still, and ends as it should.
     assert_eq!(project.left(&living.name).len(), 4, "{:?}", project.left(&living.name));
     signal(&living.child, "-INT");

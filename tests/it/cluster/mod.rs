@@ -8,6 +8,7 @@ mod crash;
 mod crds;
 mod dev;
 mod engine;
+mod engines;
 mod examples;
 mod formats;
 mod installation;
