@@ -22,3 +22,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - name: POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 {{- end }}
+
+{{/* What malloc is told. Buffers of layers have some MiB: glibc would keep them after their first use. With a threshold
+that is set it maps each by itself, and gives it back. tests/it/fast/registry/memory.rs measures it with this line. */}}
+{{- define "windlass.malloc" -}}
+- {name: MALLOC_MMAP_THRESHOLD_, value: "131072"}
+{{- end }}

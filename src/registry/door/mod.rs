@@ -40,8 +40,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Connections of the engine at one time; it makes about five.
 const MAX_CONNECTIONS: usize = 32;
-/// Blobs that come in at one time. Each can hold [`HOLD`] bytes and some buffers.
-const MAX_UPLOADS: usize = 6;
+/// Blobs that are held at one time, of [`HOLD`] bytes each; those that stream do not count. An engine sends five.
+const MAX_HOLDING: usize = 3;
 /// Blobs up to this size are taken in whole before they go on.
 const HOLD: usize = 4 * 1024 * 1024;
 /// Longest that an engine may take between two requests on a connection.
@@ -234,7 +234,7 @@ impl Push {
             stop,
             before_tags: job.before_tags,
             after_tag: job.after_tag,
-            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            uploads: Arc::new(Semaphore::new(MAX_HOLDING)),
             prefix: format!("/v2/{nonce}/x/"),
             state: Mutex::default(),
             outcome: Arc::default(),

@@ -80,7 +80,8 @@ pub(super) struct Upload {
     /// The registry has it already; the engine sends it as it is small.
     known: bool,
     pub(super) received: u64,
-    _permit: OwnedSemaphorePermit,
+    /// The right to hold bytes; one that streams, and has sent what it held, needs none.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Upload {
@@ -92,7 +93,7 @@ impl Upload {
             scan: None,
             known: false,
             received: 0,
-            _permit: permit,
+            permit: Some(permit),
         }
     }
 
@@ -130,6 +131,9 @@ impl Upload {
         };
         loop {
             let piece = if self.buffer.is_empty() {
+                // The memory goes with the right to it.
+                self.buffer = BytesMut::new();
+                self.permit = None;
                 tokio::select! {
                     biased;
                     // An answer in the middle is an error, whatever it says.

@@ -7,6 +7,7 @@ mod fake;
 mod faults;
 mod layers;
 mod logins;
+mod memory;
 mod pushes;
 mod tls;
 
