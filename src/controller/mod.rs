@@ -12,6 +12,7 @@ pub mod build_number;
 mod head;
 pub mod judge;
 pub mod lease;
+mod lost;
 pub mod metrics;
 pub mod observe;
 pub mod order;

@@ -9,6 +9,7 @@
 
 use super::{
     judge::{self, Judgement},
+    lost,
     pod::{self, PodSettings},
     resolve::{self, Refusal},
     status::{self, ControllerStatus, Outcome, PodFacts, Verdict, elapsed},
@@ -221,7 +222,7 @@ fn deleted(seen: &Observed) -> Plan {
     match seen.own_pod() {
         None => Plan::change(Change::RemoveFinalizer),
         // Somebody else's finalizer holds it.
-        Some(pod) if is_forced(pod) && judge::node_is_lost(pod, seen.now) => Plan::change(Change::RemoveFinalizer),
+        Some(pod) if is_forced(pod) && lost::node_is_lost(pod, seen.now) => Plan::change(Change::RemoveFinalizer),
         Some(pod) => without(seen, pod),
     }
 }
@@ -229,7 +230,7 @@ fn deleted(seen: &Observed) -> Plan {
 /// The pod is to go: deleted now, or awaited until its node counts as lost.
 fn without(seen: &Observed, pod: &Pod) -> Plan {
     // One that is held by a finalizer of others tells by its own event when it goes.
-    let wake = judge::node_is_lost_in(pod, seen.now).filter(|_| !is_forced(pod));
+    let wake = lost::node_is_lost_in(pod, seen.now).filter(|_| !is_forced(pod));
     delete_pod(seen, pod).map_or_else(|| Plan::wake(wake), Plan::change)
 }
 
@@ -245,7 +246,7 @@ fn delete_pod(seen: &Observed, pod: &Pod) -> Option<Change> {
     if pod.metadata.deletion_timestamp.is_none() {
         return change(DELETE_GRACE_S);
     }
-    if judge::node_is_lost(pod, seen.now) && !is_forced(pod) { change(0) } else { None }
+    if lost::node_is_lost(pod, seen.now) && !is_forced(pod) { change(0) } else { None }
 }
 
 /// An ended run never goes on: its pod is kept for its time, then the run for its own.

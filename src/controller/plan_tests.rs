@@ -5,6 +5,8 @@ use rstest::rstest;
 
 #[path = "cancel_tests.rs"]
 mod cancel;
+#[path = "lost_tests.rs"]
+mod lost;
 #[path = "starting_tests.rs"]
 mod starting;
 
