@@ -58,6 +58,8 @@ const CONCURRENCY: u16 = 16;
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Longest time of one reconciliation: an answer that never comes must not hold its run for ever.
 const RECONCILE_MAX: Duration = Duration::from_secs(30);
+/// Objects in one answer of a list: a run may hold much.
+const PAGE: u32 = 50;
 /// Longest silence of a connection to the API server; watches are closed by the server before.
 const READ_MAX: Duration = Duration::from_secs(300);
 
@@ -201,14 +203,19 @@ pub async fn lead(context: Arc<Context>, stopped: tokio::sync::watch::Receiver<b
     futures::future::join(runs(context, stopped), pipelines).await;
 }
 
+/// How objects are watched.
+fn watched() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
+}
+
 async fn runs(context: Arc<Context>, mut stopped: tokio::sync::watch::Receiver<bool>) {
     let runs: Api<Head> = Api::all(context.client.clone());
     let pods: Api<Pod> = Api::all(context.client.clone());
-    let ours = watcher::Config::default().labels(&format!("{}={}", meta::MANAGED_BY, meta::MANAGED_BY_VALUE));
+    let ours = watched().labels(&format!("{}={}", meta::MANAGED_BY, meta::MANAGED_BY_VALUE));
     let stop = async move {
         let _closed = stopped.wait_for(|stop| *stop).await;
     };
-    Controller::new(runs, watcher::Config::default())
+    Controller::new(runs, watched())
         .owns(pods, ours)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stop)
