@@ -157,9 +157,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut lease =
         lease::Candidate::new(client.clone(), &options.own_namespace, "windlass-controller", &options.identity);
     health.set_ready();
+    let mut told = std::pin::pin!(serve::stop_signal());
     tokio::select! {
         () = lease.acquire() => {}
-        () = serve::stop_signal() => return Ok(()),
+        () = &mut told => return Ok(()),
     }
     tracing::info!(identity = options.identity, "leads");
     let settings = PodSettings {
@@ -169,15 +170,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         has_store: options.has_store,
     };
     let context = Context::new(client, &options.own_namespace, &options.identity, settings, metrics, Timestamp::now);
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let work = tokio::spawn(lead(Arc::new(context), stopped));
-    let lost = tokio::select! {
-        () = lease.hold() => true,
-        () = serve::stop_signal() => false,
-    };
-    stop.send_replace(true);
-    let finished = tokio::time::timeout(Duration::from_secs(10), work).await;
-    tracing::info!(clean = finished.is_ok(), "stopped");
+    let lost = lease.lead(|stopped| lead(Arc::new(context), stopped), told).await;
+    tracing::info!(lost, "stopped");
     lease.release().await;
     server.abort();
     anyhow::ensure!(!lost, "the lease was lost");
