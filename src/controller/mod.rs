@@ -7,6 +7,7 @@
 //! **Invariant:** it reads no Secret, runs nothing in a container and makes no token. All that it knows is
 //! in the API server: it may be killed at any moment, and its successor goes on.
 
+mod alive;
 pub mod apply;
 pub mod build_number;
 mod head;
@@ -102,6 +103,8 @@ pub struct Context {
     written: Mutex<HashMap<String, Timestamp>>,
     /// Failures in a row, by UID.
     failures: Mutex<HashMap<String, u32>>,
+    /// The agents' last signs of life.
+    agents: Mutex<alive::Signs>,
 }
 
 impl Context {
@@ -125,6 +128,7 @@ impl Context {
             metrics,
             written: Mutex::default(),
             failures: Mutex::default(),
+            agents: Mutex::default(),
         }
     }
 
@@ -134,6 +138,21 @@ impl Context {
 
     fn note_written(&self, uid: &str, at: Timestamp) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), at);
+    }
+
+    /// The looks at this run fail no more.
+    fn mended(&self, uid: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// When an agent was seen to renew its Lease, which says `renewed`.
+    fn agent_seen(&self, node: &str, renewed: Option<Timestamp>) -> Option<Timestamp> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(renewed) = renewed else {
+            agents.forget(node);
+            return None;
+        };
+        Some(agents.note(node, renewed, (self.now)()))
     }
 
     fn forget(&self, uid: &str) {

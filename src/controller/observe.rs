@@ -115,11 +115,11 @@ async fn pipeline(ctx: &Context, namespace: &str, name: &str) -> Result<Option<P
     Ok(found.and_then(|guard| guard.0.ok()))
 }
 
-/// When the agent of a node renewed its lease.
+/// When the agent of a node was seen to renew its lease.
 async fn agent_seen(ctx: &Context, node: &str) -> Result<Option<Timestamp>, Error> {
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let lease = leases.get_opt(&format!("windlass-agent-{node}")).await.map_err(failed("the agent's lease"))?;
-    Ok(lease.and_then(|l| l.spec?.renew_time).map(|t| t.0))
+    Ok(ctx.agent_seen(node, lease.and_then(|l| l.spec?.renew_time).map(|t| t.0)))
 }
 
 #[cfg(test)]
