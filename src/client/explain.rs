@@ -53,8 +53,8 @@ const ENTRIES: &[Entry] = &[
     ("Queued", "the run waits for its turn", "wait, cancel a run before it, or give this one a higher spec.priority"),
     (
         "PodPending",
-        "the pod is made and waits for a node, or the node sets it up",
-        "if it stays, lower box.resources.requests or add a node",
+        "the pod waits for a node, or the node sets it up; or the API server fails to make it, and is asked again",
+        "if it stays, lower box.resources.requests or add a node; or mend what the API server names",
     ),
     (
         "PullingImages",
@@ -175,7 +175,7 @@ const ENTRIES: &[Entry] = &[
     ),
     (
         "PodForbidden",
-        "the cluster refused the pod: a quota, Pod Security or a policy",
+        "the cluster refused the pod: a quota, Pod Security or a policy; or it failed to make it for all the run's time",
         "the message has the cluster's words",
     ),
     (

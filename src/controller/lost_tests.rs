@@ -120,3 +120,30 @@ fn a_box_that_its_node_forgot_is_no_image_that_cannot_be_started() {
     seen.pod.as_mut().unwrap().metadata.deletion_timestamp = Some(ago(-15));
     assert_eq!(reason_of(&settle(seen)).2, "the pod was deleted at step two");
 }
+
+#[test]
+fn a_server_that_fails_to_make_the_pod_is_shown_and_waited_for_as_long_as_the_run_may_take() {
+    let failed = |seen: &mut Observed| seen.refused = Some(NoPod::Failed("failed calling webhook".into()));
+    let mut seen = frozen(&SPEC.replace("{box", "{timeout: 2m, box"));
+    failed(&mut seen);
+    assert_eq!(seen.no_pod().as_deref(), Some("failed calling webhook"));
+    seen = settle(seen);
+    let shown = ("Unknown".into(), "PodPending".into(), "the API server makes no pod: failed calling webhook".into());
+    assert_eq!(reason_of(&seen), shown);
+    assert_eq!(seen.run.status.as_ref().unwrap().phase.as_deref(), Some("Starting"));
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::CreatePod(_)]), "and asked again");
+    seen.now += SignedDuration::from_secs(119);
+    failed(&mut seen);
+    assert!(plan(&seen).is_empty());
+    let mut cancelled = seen.clone();
+    cancelled.run.spec.cancel = Some(Cancel::Graceful);
+    assert_eq!(reason_of(&settle(cancelled)).1, "Cancelled");
+    let mut made = seen.clone();
+    made.pod = with_pod(SPEC, BOX_RUNS).pod;
+    assert_eq!(made.no_pod(), None, "it was made, though the answer said otherwise");
+    assert_eq!(reason_of(&settle(made)).1, "Running");
+    seen.now += SignedDuration::from_secs(1);
+    let ended = settle(seen);
+    let message = "the API server made no pod for 2m: failed calling webhook";
+    assert_eq!(reason_of(&ended), ("False".into(), "PodForbidden".into(), message.into()));
+}

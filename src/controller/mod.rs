@@ -36,7 +36,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         Controller,
-        controller::{Action, Config},
+        controller::{self, Action, Config},
         events::{Recorder, Reporter},
         reflector::ObjectRef,
         watcher,
@@ -99,9 +99,9 @@ pub struct Context {
     settings: PodSettings,
     recorder: Recorder,
     metrics: metrics::Metrics,
-    /// When each run's status was written last, by UID; forgotten with the run.
+    /// When each run's status was written last, by UID; forgotten once the run has ended.
     written: Mutex<HashMap<String, Timestamp>>,
-    /// Failures in a row, by UID.
+    /// Failures in a row, by UID; likewise.
     failures: Mutex<HashMap<String, u32>>,
     /// The agents' last signs of life.
     agents: Mutex<alive::Signs>,
@@ -130,6 +130,14 @@ impl Context {
             failures: Mutex::default(),
             agents: Mutex::default(),
         }
+    }
+
+    /// How many runs it keeps something of in memory: those under way.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        written.len() + failures.keys().filter(|uid| !written.contains_key(*uid)).count()
     }
 
     fn written(&self, uid: &str) -> Option<Timestamp> {
@@ -232,8 +240,14 @@ async fn runs(context: Arc<Context>, mut stopped: tokio::sync::watch::Receiver<b
         .owns(pods, ours)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stop)
-        .run(reconcile, on_error, context)
-        .for_each(|_| futures::future::ready(()))
+        .run(reconcile, on_error, Arc::clone(&context))
+        .for_each(|outcome| {
+            // The run went away after its last look, or while that failed.
+            if let Err(controller::Error::ObjectNotFound(run)) = &outcome {
+                context.forget(run.extra.uid.as_deref().unwrap_or_default());
+            }
+            futures::future::ready(())
+        })
         .await;
 }
 
@@ -244,6 +258,8 @@ enum Error {
     Observe(#[from] observe::Error),
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    #[error("failed to make the pod: {0}")]
+    NoPod(String),
     #[error("failed to reconcile within {}s", RECONCILE_MAX.as_secs())]
     TooSlow(#[from] tokio::time::error::Elapsed),
 }
@@ -268,12 +284,23 @@ async fn passes(object: Arc<Head>, ctx: Arc<Context>) -> Result<Action, Error> {
         };
         ctx.metrics.reconciled();
         let plan = plan::plan(&seen);
-        if plan.is_empty() {
-            ctx.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        let ends = plan.status.as_ref().is_some_and(|status| status.completion_time.is_some());
+        let no_pod = seen.no_pod().filter(|_| !ends);
+        if plan.is_empty() && no_pod.is_none() {
+            let ended = seen.run.status.is_some_and(|status| status.completion_time.is_some());
+            if ended {
+                ctx.forget(&uid);
+            } else {
+                ctx.mended(&uid);
+            }
             return Ok(plan.wake.map_or_else(Action::await_change, Action::requeue));
         }
         ctx.metrics.planned(&seen.run, &plan);
         refused = apply::apply(&ctx, &seen.run, plan).await?.refused;
+        // The status tells it by now. Asking again has the backoff of all failures.
+        if let Some(words) = no_pod {
+            return Err(Error::NoPod(words));
+        }
     }
     Ok(Action::requeue(Duration::from_secs(1)))
 }

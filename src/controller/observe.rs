@@ -3,7 +3,10 @@
 //!
 //! **Invariant:** reads only.
 
-use super::{Context, judge, plan::Observed};
+use super::{
+    Context, judge,
+    plan::{NoPod, Observed},
+};
 use crate::api::{Pipeline, PipelineRun, run::pod_name, status::PipelineRunStatus};
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Pod},
@@ -42,7 +45,7 @@ pub enum Found {
 ///
 /// # Errors
 /// The read that failed.
-pub async fn observe(ctx: &Context, namespace: &str, name: &str, refused: Option<String>) -> Result<Found, Error> {
+pub async fn observe(ctx: &Context, namespace: &str, name: &str, refused: Option<NoPod>) -> Result<Found, Error> {
     let Some(text) = run_text(ctx, namespace, name).await.map_err(failed("the run"))? else { return Ok(Found::Gone) };
     let (run, unreadable) = read(&text);
     let status = run.status.clone().unwrap_or_default();
