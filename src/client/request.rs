@@ -4,7 +4,8 @@
 //! from there on; nothing of it is quoted.
 
 use super::{
-    args::{BreakAt, ExitCodeOf, HereArgs, KeyValue, RunOutput, Show},
+    args::{BreakAt, HereArgs, KeyValue, Manner, What},
+    docker,
     exit::Exit,
     fault::{Fault, Stop, reason},
     project::{Chosen, Project},
@@ -15,6 +16,7 @@ use crate::{
         env::{EnvVar, KeyRef, can_be_set},
         run::{Breakpoint, Param},
     },
+    engine::docker::containers::Publish as Published,
     local::{self, Objects, Request},
     prepare::Directory,
     registry::Trust,
@@ -29,24 +31,16 @@ const IGNORE_FILE: &str = ".windlassignore";
 const SECRET_ENV: &str = "secret-env";
 /// Names of the runner's place, if it is not beside this program.
 const RUNNER_VARIABLE: &str = "WINDLASS_RUNNER";
-/// The engine's socket, if nothing says otherwise.
-const SOCKET: &str = "/var/run/docker.sock";
 /// Largest certificate file.
 const CA_BYTES: u64 = 1024 * 1024;
 
 /// What is asked for, whichever verb it was.
 pub(super) struct Asked<'a> {
-    pub(super) file: Option<&'a Path>,
+    pub(super) what: &'a What,
     /// The source is what the file says, unless another is given.
     pub(super) as_written: bool,
     pub(super) pipeline: Option<&'a str>,
-    pub(super) params: &'a [KeyValue],
-    pub(super) env: &'a [KeyValue],
-    pub(super) breakpoint: &'a [BreakAt],
-    pub(super) output: Option<RunOutput>,
-    pub(super) show: Show,
-    pub(super) tail: usize,
-    pub(super) exit_code: ExitCodeOf,
+    pub(super) manner: &'a Manner,
     pub(super) here: &'a HereArgs,
     /// The command that does the same again.
     pub(super) again: String,
@@ -62,12 +56,12 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
             objects.take_path(name, Path::new(value), secret).map_err(unusable)?;
         }
     }
-    for KeyValue { name, value } in asked.params {
+    for KeyValue { name, value } in &asked.what.params {
         spec.params.retain(|param| param.name != *name);
         spec.params.push(Param { name: name.clone(), value: value.clone() });
     }
     environment(asked, &mut spec, &mut objects)?;
-    for at in asked.breakpoint {
+    for at in &asked.manner.breakpoint {
         let breakpoint = spec.breakpoint.get_or_insert_with(Breakpoint::default);
         match at {
             BreakAt::Failure => breakpoint.at_failure = true,
@@ -83,14 +77,17 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
         None if asked.as_written || inline => None,
         None => Some(project_dir()),
     };
+    // What is given as a Secret is not the project's to have, wherever it lies: an image is made of the source.
+    let secrets = here.secret.iter().map(|given| PathBuf::from(&given.value)).chain(here.secret_env.iter().cloned());
+    let apart: Vec<PathBuf> = secrets.collect();
     Ok(Request {
         name: format!("{}-{}", short(&base), tail()),
         pipeline,
         spec,
         objects,
-        directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into() }),
+        directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into(), apart }),
         runner: runner()?,
-        publish: here.publish.iter().map(|port| (port.local, port.remote)).collect(),
+        publish: here.publish.iter().map(|port| Published::on_loopback(port.local, port.remote)).collect(),
         logins: DockerLogins::read()
             .map_err(|error| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, error).note("nothing was started"))?,
         trust: trust(here)?,
@@ -120,7 +117,7 @@ fn environment(asked: &Asked<'_>, spec: &mut PipelineRunSpec, objects: &mut Obje
             set(name, None, Some(key));
         }
     }
-    for KeyValue { name, value } in asked.env {
+    for KeyValue { name, value } in &asked.what.env {
         set(name.clone(), Some(value.clone()), None);
     }
     match spec.env.iter().find(|var| !can_be_set(&var.name)) {
@@ -179,10 +176,9 @@ fn runner() -> Result<PathBuf, Stop> {
 
 /// The engine that `DOCKER_HOST` names. Its directories must be those of this machine.
 pub(super) fn engine_address() -> Result<String, Stop> {
-    let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-    let Some(host) = host else { return Ok(SOCKET.into()) };
-    if let Some(socket) = host.strip_prefix("unix://") {
-        return Ok(socket.to_owned());
+    let host = docker::host();
+    if host.starts_with('/') || host.starts_with("unix://") {
+        return Ok(host);
     }
     let of_this_machine = |address: &str| {
         let name = address.rsplit_once(':').map_or(address, |(name, _)| name).trim_matches(['[', ']']);
