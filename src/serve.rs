@@ -44,6 +44,7 @@ pub async fn start(
     registry: Arc<Mutex<Registry>>,
 ) -> std::io::Result<JoinHandle<()>> {
     let listener = TcpListener::bind(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "serves health and metrics");
     let ready = |State((health, _)): State<(Health, Arc<Mutex<Registry>>)>| async move {
         if health.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
     };

@@ -53,8 +53,8 @@ const ENTRIES: &[Entry] = &[
     ("Queued", "the run waits for its turn", "wait, cancel a run before it, or give this one a higher spec.priority"),
     (
         "PodPending",
-        "the pod is made and waits for a node, or the node sets it up",
-        "if it stays, lower box.resources.requests or add a node",
+        "the pod waits for a node, or the node sets it up; or the API server fails to make it, and is asked again",
+        "if it stays, lower box.resources.requests or add a node; or mend what the API server names",
     ),
     (
         "PullingImages",
@@ -141,7 +141,11 @@ const ENTRIES: &[Entry] = &[
         "the box's container could not start",
         "check box.user, box.workingDir and the image's architecture",
     ),
-    ("NoShell", "the box's image has no /bin/sh, which script steps need", "use an image with a shell"),
+    (
+        "NoShell",
+        "the box's image has no /bin/sh, which starts the runner, whatever the steps are",
+        "use an image with a shell",
+    ),
     ("SourceFailed", "the source could not be fetched", "check source.git.url and the revision"),
     (
         "SourceNotWritable",
@@ -171,7 +175,7 @@ const ENTRIES: &[Entry] = &[
     ),
     (
         "PodForbidden",
-        "the cluster refused the pod: a quota, Pod Security or a policy",
+        "the cluster refused the pod: a quota, Pod Security or a policy; or it failed to make it for all the run's time",
         "the message has the cluster's words",
     ),
     (
@@ -181,10 +185,10 @@ const ENTRIES: &[Entry] = &[
     ),
     (
         "PodLost",
-        "the pod was deleted while the run went on",
+        "the pod was deleted while the run went on, or failed before the box ran",
         "retry the run; spec.retries of the pipeline does so by itself",
     ),
-    ("NodeLost", "the node went away", "retry the run; retries of the pipeline does so by itself"),
+    ("NodeLost", "the node went away, or lost a container", "retry the run; retries of the pipeline does so by itself"),
     ("Evicted", "the node pushed the pod out, for lack of memory or disk", "set box.resources, then retry the run"),
     ("OutOfMemory", "the box used more memory than it may", "raise box.resources.limits.memory"),
     (

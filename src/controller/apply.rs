@@ -5,7 +5,7 @@
 
 use super::{
     Context, build_number,
-    plan::{Change, Emit, Plan},
+    plan::{Change, Emit, NoPod, Plan},
     status::ControllerStatus,
 };
 use crate::api::{PipelineRun, manager, meta, status::apply_body};
@@ -42,8 +42,8 @@ fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
 /// What the next plan must know of this one.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// The API server refused the pod, in these words.
-    pub refused: Option<String>,
+    /// The API server made no pod.
+    pub refused: Option<NoPod>,
 }
 
 /// Carries a plan out.
@@ -67,7 +67,7 @@ pub async fn apply(ctx: &Context, run: &PipelineRun, plan: Plan) -> Result<Appli
     Ok(applied)
 }
 
-async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Result<Option<String>, Error> {
+async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Result<Option<NoPod>, Error> {
     let namespace = run.namespace().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
     let runs: Api<PipelineRun> = Api::namespaced(ctx.client.clone(), &namespace);
@@ -158,14 +158,15 @@ fn absent_is_fine(result: kube::Result<()>) -> kube::Result<()> {
     }
 }
 
-/// There already: done. Refused by quota, Pod Security or a policy: its words.
-fn created(result: kube::Result<Pod>) -> kube::Result<Option<String>> {
+/// There already: done. Else the API server's own words, and whether they are a rule's or tell of a fault.
+fn created(result: kube::Result<Pod>) -> kube::Result<Option<NoPod>> {
     match result {
         Ok(_) => Ok(None),
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
         Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() || status.code == 400 => {
-            Ok(Some(status.message.clone()))
+            Ok(Some(NoPod::Forbidden(status.message.clone())))
         }
+        Err(kube::Error::Api(status)) => Ok(Some(NoPod::Failed(status.message.clone()))),
         Err(other) => Err(other),
     }
 }

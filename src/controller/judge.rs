@@ -4,6 +4,7 @@
 //! when in doubt it is not.
 
 use super::{
+    lost::{self, node_is_lost},
     plan::Observed,
     pod::{self, BOX, PREPARE, SERVICE_PREFIX},
     starting::{blocked, cannot_start, preparing, starting},
@@ -32,8 +33,6 @@ const REPORT_GRACE: Duration = Duration::from_secs(10);
 /// The box ended after a step that the agent carried out: how long its word on that is waited for. The box stays until it
 /// is given, so this is for an API server or an agent that was away for longer.
 const UNREPORTED_GRACE: Duration = Duration::from_secs(600);
-/// A node that does not end a pod for this long is gone.
-const NODE_SILENT: Duration = Duration::from_secs(300);
 /// An agent that renewed its lease within this time is there.
 const AGENT_SILENT: Duration = Duration::from_secs(30);
 /// A cancel is not left to an agent that gives no sign of life for so long after it.
@@ -72,12 +71,12 @@ pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
     let containers = pod_status.container_statuses.unwrap_or_default();
     let services = pod_status.init_container_statuses.unwrap_or_default();
     if let Some(end) = terminated(&containers, PREPARE).filter(|end| end.exit_code != 0) {
-        return Judgement::of(by_prepare(end));
+        return by_prepare(seen, spec, &status, pod, end);
     }
     if let Some(end) = terminated(&containers, BOX) {
         return by_box(seen, spec, &status, pod, end);
     }
-    if let Some(judgement) = by_pod(seen, &status, pod).or_else(|| by_clock(seen, spec, &status, pod)) {
+    if let Some(judgement) = by_pod(seen, spec, &status, pod).or_else(|| by_clock(seen, spec, &status, pod)) {
         return judgement;
     }
     if let Some(judgement) = blocked(seen, containers.iter().chain(&services)) {
@@ -98,8 +97,7 @@ pub fn without_pod(seen: &Observed, spec: &PipelineSpec) -> Judgement {
         None if seen.run.spec.cancel.is_some() => Verdict::failed(reason::CANCELLED, cancelled(seen, &status)),
         None => Verdict::failed(reason::POD_LOST, format!("the pod was deleted{}", at_step(&status))),
     };
-    let steps = close_steps(spec, &status, &verdict, seen.now);
-    Judgement { verdict, steps, wake: None }
+    ended(seen, spec, &status, verdict)
 }
 
 /// The agent's report on this attempt.
@@ -116,7 +114,7 @@ pub fn cancelled(seen: &Observed, status: &PipelineRunStatus) -> String {
 }
 
 /// ` at step test`, if one runs or was stopped: TERM ends a step before its pod is gone.
-fn at_step(status: &PipelineRunStatus) -> String {
+pub(super) fn at_step(status: &PipelineRunStatus) -> String {
     let runs = |s: &&StepStatus| matches!(s.phase, StepPhase::Running | StepPhase::Waiting);
     let stopped = |s: &&StepStatus| s.phase == StepPhase::Cancelled && s.started_at.is_some();
     let at = status.steps.iter().find(runs).or_else(|| status.steps.iter().find(stopped));
@@ -165,15 +163,33 @@ fn passed(spec: &PipelineSpec, steps: &[StepStatus], status: &PipelineRunStatus,
     Verdict { outcome: Outcome::Succeeded, reason: reason::SUCCEEDED.into(), message }
 }
 
-fn by_prepare(end: &ContainerStateTerminated) -> Verdict {
+/// `prepare` leaves a `Failure` where it fails by itself. Without one, what befell the pod comes first.
+fn by_prepare(
+    seen: &Observed,
+    spec: &PipelineSpec,
+    status: &PipelineRunStatus,
+    pod: &Pod,
+    end: &ContainerStateTerminated,
+) -> Judgement {
     let text = end.message.as_deref().unwrap_or_default();
-    match serde_json::from_str::<Failure>(text) {
-        Ok(failure) => Verdict::failed(&failure.reason, failure.message),
-        Err(_) => Verdict::failed(
+    if let Ok(failure) = serde_json::from_str::<Failure>(text) {
+        return Judgement::of(Verdict::failed(&failure.reason, failure.message));
+    }
+    let outside =
+        lost::told(status, pod).or_else(|| lost::deleted(status, pod)).or_else(|| lost::forgotten(status, end));
+    let verdict = outside.unwrap_or_else(|| {
+        Verdict::failed(
             reason::SOURCE_FAILED,
             format!("the container prepare ended with exit code {}: {}", end.exit_code, cut(text.trim(), 300)),
-        ),
-    }
+        )
+    });
+    ended(seen, spec, status, verdict)
+}
+
+/// A bad end, and what it makes of the steps.
+fn ended(seen: &Observed, spec: &PipelineSpec, status: &PipelineRunStatus, verdict: Verdict) -> Judgement {
+    let steps = close_steps(spec, status, &verdict, seen.now);
+    Judgement { verdict, steps, wake: None }
 }
 
 fn by_box(
@@ -208,9 +224,7 @@ fn by_box(
             return Judgement::of(verdict).wake(Duration::from_secs(1));
         }
     }
-    let verdict = box_verdict(spec, status, pod, end);
-    let steps = close_steps(spec, status, &verdict, seen.now);
-    Judgement { verdict, steps, wake: None }
+    ended(seen, spec, status, box_verdict(spec, status, pod, end))
 }
 
 /// A step of the agent that ended by the box's account, and not yet by the agent's.
@@ -230,7 +244,7 @@ fn unreported<'a>(spec: &'a PipelineSpec, status: &PipelineRunStatus, summary: &
 fn box_verdict(spec: &PipelineSpec, status: &PipelineRunStatus, pod: &Pod, end: &ContainerStateTerminated) -> Verdict {
     let message = end.message.as_deref().unwrap_or_default();
     let why = end.reason.as_deref().unwrap_or_default();
-    if let Some(verdict) = pod_verdict(status, pod) {
+    if let Some(verdict) = lost::told(status, pod) {
         return verdict;
     }
     if why == "OOMKilled" {
@@ -239,8 +253,8 @@ fn box_verdict(spec: &PipelineSpec, status: &PipelineRunStatus, pod: &Pod, end: 
             limit.map_or_else(|| "memory than the node has".to_owned(), |l| format!("than its limit of {}", l.0));
         return Verdict::failed(reason::OUT_OF_MEMORY, format!("the box used more {limit}{}", at_step(status)));
     }
-    if pod.metadata.deletion_timestamp.is_some() {
-        return Verdict::failed(reason::POD_LOST, format!("the pod was deleted{}", at_step(status)));
+    if let Some(verdict) = lost::deleted(status, pod).or_else(|| lost::forgotten(status, end)) {
+        return verdict;
     }
     if end.started_at.is_none() || matches!(why, "ContainerCannotRun" | "StartError") {
         return cannot_start(&spec.box_.image, message);
@@ -255,32 +269,14 @@ fn box_verdict(spec: &PipelineSpec, status: &PipelineRunStatus, pod: &Pod, end: 
     )
 }
 
-/// What the pod itself says: evicted, out of time.
-fn pod_verdict(status: &PipelineRunStatus, pod: &Pod) -> Option<Verdict> {
-    let pod_status = pod.status.as_ref()?;
-    let message = pod_status.message.clone().unwrap_or_default();
-    match pod_status.reason.as_deref()? {
-        "Evicted" | "Preempting" => {
-            Some(Verdict::failed(reason::EVICTED, format!("the pod was evicted: {}", cut(&message, 500))))
-        }
-        "NodeLost" | "NodeShutdown" | "Terminated" => Some(Verdict::failed(
-            reason::NODE_LOST,
-            format!("the node was lost{}: {}", at_step(status), cut(&message, 300)),
-        )),
-        "DeadlineExceeded" => Some(Verdict::failed(
-            reason::RUN_TIMED_OUT,
-            format!("the run took longer than its timeout{}", at_step(status)),
-        )),
-        _ => None,
-    }
-}
-
-fn by_pod(seen: &Observed, status: &PipelineRunStatus, pod: &Pod) -> Option<Judgement> {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
-    let verdict = pod_verdict(status, pod).filter(|_| phase == "Failed" || phase == "Unknown")?;
-    let spec = seen.frozen().ok()?;
-    let steps = close_steps(&spec, status, &verdict, seen.now);
-    Some(Judgement { verdict, steps, wake: None })
+/// A pod that ended, its box not: whatever it says or leaves out, nothing of it goes on.
+fn by_pod(seen: &Observed, spec: &PipelineSpec, status: &PipelineRunStatus, pod: &Pod) -> Option<Judgement> {
+    let verdict = match pod.status.as_ref()?.phase.as_deref()? {
+        "Failed" => lost::failed(status, pod),
+        "Unknown" => lost::told(status, pod)?,
+        _ => return None,
+    };
+    Some(ended(seen, spec, status, verdict))
 }
 
 /// A pod whose kubelet does not answer any more stays as it was: time tells.
@@ -288,26 +284,12 @@ fn by_clock(seen: &Observed, spec: &PipelineSpec, status: &PipelineRunStatus, po
     let timeout = duration::parse(&spec.timeout).unwrap_or_default();
     let verdict = if node_is_lost(pod, seen.now) {
         Verdict::failed(reason::NODE_LOST, format!("the node has not ended the pod for 5m{}", at_step(status)))
-    } else if seen.run_age() > timeout + pod::BACKSTOP + NODE_SILENT {
+    } else if seen.run_age() > timeout + pod::BACKSTOP + lost::NODE_SILENT {
         Verdict::failed(reason::RUN_TIMED_OUT, format!("the run took longer than {}{}", spec.timeout, at_step(status)))
     } else {
         return None;
     };
-    let steps = close_steps(spec, status, &verdict, seen.now);
-    Some(Judgement { verdict, steps, wake: None })
-}
-
-/// Whether a pod should have been gone for 5 minutes: only a node that is gone too takes so long.
-#[must_use]
-pub fn node_is_lost(pod: &Pod, now: Timestamp) -> bool {
-    node_is_lost_in(pod, now).is_some_and(|left| left.is_zero())
-}
-
-/// In what time the node of a pod that is being deleted will count as lost.
-#[must_use]
-pub fn node_is_lost_in(pod: &Pod, now: Timestamp) -> Option<Duration> {
-    let due = pod.metadata.deletion_timestamp.as_ref()?.0;
-    Some((NODE_SILENT + elapsed(now, due)).saturating_sub(elapsed(due, now)))
+    Some(ended(seen, spec, status, verdict))
 }
 
 /// A native sidecar that ends is restarted by the kubelet: that is how its end is seen.

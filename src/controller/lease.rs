@@ -2,7 +2,8 @@
 //!
 //! **Invariant:** every write of the Lease names the version it was read at, so of two candidates one
 //! loses. A holder that could not renew in time stops acting before another may take over: expiry is
-//! measured by the own monotonic clock, from before the last good renewal.
+//! measured by the own monotonic clock, from before the last good renewal, and nothing of a leader's work
+//! outlives its Lease.
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -11,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// A Lease that is not renewed for this long may be taken (as client-go has it).
 const DURATION: Duration = Duration::from_secs(15);
@@ -20,6 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two tries.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How long a leader that is told to stop may take to end what it has begun.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
 /// A candidate for one Lease.
 pub struct Candidate {
     api: Api<Lease>,
@@ -27,20 +31,27 @@ pub struct Candidate {
     identity: String,
     /// The holder's last renewal as seen, and when that was seen.
     observed: Option<(Option<Timestamp>, Instant)>,
+    /// From before the last good renewal of our own.
+    renewed: Instant,
 }
 
 impl Candidate {
     /// A candidate with an identity that no other has (the pod's name).
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.into(), identity: identity.into(), observed: None }
+        let api = Api::namespaced(client, namespace);
+        Self { api, name: name.into(), identity: identity.into(), observed: None, renewed: Instant::now() }
     }
 
     /// Waits until the Lease is ours.
     pub async fn acquire(&mut self) {
         loop {
+            let began = Instant::now();
             match tokio::time::timeout(DEADLINE, self.try_take()).await {
-                Ok(Ok(true)) => return,
+                Ok(Ok(true)) => {
+                    self.renewed = began;
+                    return;
+                }
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "lease not taken"),
                 Err(_) => tracing::warn!("lease not taken: no answer within {}s", DEADLINE.as_secs()),
@@ -49,19 +60,57 @@ impl Candidate {
         }
     }
 
+    /// Does the work of a leader until told to stop, or until the Lease is lost; says whether it was lost.
+    ///
+    /// Told to stop, `work` may end what it has begun, while the Lease is ours. In no case does any of it go on
+    /// after this returns: another may lead.
+    pub async fn lead<W>(
+        &mut self,
+        work: impl FnOnce(watch::Receiver<bool>) -> W,
+        told: impl Future<Output = ()>,
+    ) -> bool
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopped) = watch::channel(false);
+        let mut work = tokio::spawn(work(stopped));
+        let mut lost = tokio::select! {
+            () = self.hold() => true,
+            () = told => false,
+        };
+        stop.send_replace(true);
+        if !lost {
+            tokio::select! {
+                _ = &mut work => return false,
+                () = self.hold() => lost = true,
+                () = tokio::time::sleep(STOP_MAX) => tracing::warn!("work under way is given up"),
+            }
+        }
+        work.abort();
+        let _aborted = work.await;
+        lost
+    }
+
     /// Renews the Lease; returns when it is lost.
     pub async fn hold(&mut self) {
-        let mut renewed = Instant::now();
-        while renewed.elapsed() < DEADLINE {
-            tokio::time::sleep(RETRY).await;
-            let began = Instant::now();
-            match tokio::time::timeout(DEADLINE.saturating_sub(renewed.elapsed()), self.try_take()).await {
-                Ok(Ok(true)) => renewed = began,
+        loop {
+            tokio::time::sleep(RETRY.min(self.left())).await;
+            let (began, left) = (Instant::now(), self.left());
+            if left.is_zero() {
+                return;
+            }
+            match tokio::time::timeout(left, self.try_take()).await {
+                Ok(Ok(true)) => self.renewed = began,
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => tracing::warn!(%error, "lease not renewed"),
                 Err(_) => return,
             }
         }
+    }
+
+    /// How long we may lead without another renewal.
+    fn left(&self) -> Duration {
+        DEADLINE.saturating_sub(self.renewed.elapsed())
     }
 
     /// Gives the Lease back, so that another need not wait for its end.

@@ -7,11 +7,13 @@
 //! **Invariant:** it reads no Secret, runs nothing in a container and makes no token. All that it knows is
 //! in the API server: it may be killed at any moment, and its successor goes on.
 
+mod alive;
 pub mod apply;
 pub mod build_number;
 mod head;
 pub mod judge;
 pub mod lease;
+mod lost;
 pub mod metrics;
 pub mod observe;
 pub mod order;
@@ -34,7 +36,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         Controller,
-        controller::{Action, Config},
+        controller::{self, Action, Config},
         events::{Recorder, Reporter},
         reflector::ObjectRef,
         watcher,
@@ -57,6 +59,8 @@ const CONCURRENCY: u16 = 16;
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Longest time of one reconciliation: an answer that never comes must not hold its run for ever.
 const RECONCILE_MAX: Duration = Duration::from_secs(30);
+/// Objects in one answer of a list: a run may hold much.
+const PAGE: u32 = 50;
 /// Longest silence of a connection to the API server; watches are closed by the server before.
 const READ_MAX: Duration = Duration::from_secs(300);
 
@@ -95,10 +99,12 @@ pub struct Context {
     settings: PodSettings,
     recorder: Recorder,
     metrics: metrics::Metrics,
-    /// When each run's status was written last, by UID; forgotten with the run.
+    /// When each run's status was written last, by UID; forgotten once the run has ended.
     written: Mutex<HashMap<String, Timestamp>>,
-    /// Failures in a row, by UID.
+    /// Failures in a row, by UID; likewise.
     failures: Mutex<HashMap<String, u32>>,
+    /// The agents' last signs of life.
+    agents: Mutex<alive::Signs>,
 }
 
 impl Context {
@@ -122,7 +128,16 @@ impl Context {
             metrics,
             written: Mutex::default(),
             failures: Mutex::default(),
+            agents: Mutex::default(),
         }
+    }
+
+    /// How many runs it keeps something of in memory: those under way.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        written.len() + failures.keys().filter(|uid| !written.contains_key(*uid)).count()
     }
 
     fn written(&self, uid: &str) -> Option<Timestamp> {
@@ -131,6 +146,21 @@ impl Context {
 
     fn note_written(&self, uid: &str, at: Timestamp) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), at);
+    }
+
+    /// The looks at this run fail no more.
+    fn mended(&self, uid: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// When an agent was seen to renew its Lease, which says `renewed`.
+    fn agent_seen(&self, node: &str, renewed: Option<Timestamp>) -> Option<Timestamp> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(renewed) = renewed else {
+            agents.forget(node);
+            return None;
+        };
+        Some(agents.note(node, renewed, (self.now)()))
     }
 
     fn forget(&self, uid: &str) {
@@ -154,9 +184,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut lease =
         lease::Candidate::new(client.clone(), &options.own_namespace, "windlass-controller", &options.identity);
     health.set_ready();
+    let mut told = std::pin::pin!(serve::stop_signal());
     tokio::select! {
         () = lease.acquire() => {}
-        () = serve::stop_signal() => return Ok(()),
+        () = &mut told => return Ok(()),
     }
     tracing::info!(identity = options.identity, "leads");
     let settings = PodSettings {
@@ -166,15 +197,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         has_store: options.has_store,
     };
     let context = Context::new(client, &options.own_namespace, &options.identity, settings, metrics, Timestamp::now);
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let work = tokio::spawn(lead(Arc::new(context), stopped));
-    let lost = tokio::select! {
-        () = lease.hold() => true,
-        () = serve::stop_signal() => false,
-    };
-    stop.send_replace(true);
-    let finished = tokio::time::timeout(Duration::from_secs(10), work).await;
-    tracing::info!(clean = finished.is_ok(), "stopped");
+    let lost = lease.lead(|stopped| lead(Arc::new(context), stopped), told).await;
+    tracing::info!(lost, "stopped");
     lease.release().await;
     server.abort();
     anyhow::ensure!(!lost, "the lease was lost");
@@ -200,19 +224,30 @@ pub async fn lead(context: Arc<Context>, stopped: tokio::sync::watch::Receiver<b
     futures::future::join(runs(context, stopped), pipelines).await;
 }
 
+/// How objects are watched.
+fn watched() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
+}
+
 async fn runs(context: Arc<Context>, mut stopped: tokio::sync::watch::Receiver<bool>) {
     let runs: Api<Head> = Api::all(context.client.clone());
     let pods: Api<Pod> = Api::all(context.client.clone());
-    let ours = watcher::Config::default().labels(&format!("{}={}", meta::MANAGED_BY, meta::MANAGED_BY_VALUE));
+    let ours = watched().labels(&format!("{}={}", meta::MANAGED_BY, meta::MANAGED_BY_VALUE));
     let stop = async move {
         let _closed = stopped.wait_for(|stop| *stop).await;
     };
-    Controller::new(runs, watcher::Config::default())
+    Controller::new(runs, watched())
         .owns(pods, ours)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stop)
-        .run(reconcile, on_error, context)
-        .for_each(|_| futures::future::ready(()))
+        .run(reconcile, on_error, Arc::clone(&context))
+        .for_each(|outcome| {
+            // The run went away after its last look, or while that failed.
+            if let Err(controller::Error::ObjectNotFound(run)) = &outcome {
+                context.forget(run.extra.uid.as_deref().unwrap_or_default());
+            }
+            futures::future::ready(())
+        })
         .await;
 }
 
@@ -223,6 +258,8 @@ enum Error {
     Observe(#[from] observe::Error),
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    #[error("failed to make the pod: {0}")]
+    NoPod(String),
     #[error("failed to reconcile within {}s", RECONCILE_MAX.as_secs())]
     TooSlow(#[from] tokio::time::error::Elapsed),
 }
@@ -247,12 +284,23 @@ async fn passes(object: Arc<Head>, ctx: Arc<Context>) -> Result<Action, Error> {
         };
         ctx.metrics.reconciled();
         let plan = plan::plan(&seen);
-        if plan.is_empty() {
-            ctx.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        let ends = plan.status.as_ref().is_some_and(|status| status.completion_time.is_some());
+        let no_pod = seen.no_pod().filter(|_| !ends);
+        if plan.is_empty() && no_pod.is_none() {
+            let ended = seen.run.status.is_some_and(|status| status.completion_time.is_some());
+            if ended {
+                ctx.forget(&uid);
+            } else {
+                ctx.mended(&uid);
+            }
             return Ok(plan.wake.map_or_else(Action::await_change, Action::requeue));
         }
         ctx.metrics.planned(&seen.run, &plan);
         refused = apply::apply(&ctx, &seen.run, plan).await?.refused;
+        // The status tells it by now. Asking again has the backoff of all failures.
+        if let Some(words) = no_pod {
+            return Err(Error::NoPod(words));
+        }
     }
     Ok(Action::requeue(Duration::from_secs(1)))
 }

@@ -3,7 +3,10 @@
 //!
 //! **Invariant:** reads only.
 
-use super::{Context, judge, plan::Observed};
+use super::{
+    Context, judge,
+    plan::{NoPod, Observed},
+};
 use crate::api::{Pipeline, PipelineRun, run::pod_name, status::PipelineRunStatus};
 use k8s_openapi::{
     api::{coordination::v1::Lease, core::v1::Pod},
@@ -42,7 +45,7 @@ pub enum Found {
 ///
 /// # Errors
 /// The read that failed.
-pub async fn observe(ctx: &Context, namespace: &str, name: &str, refused: Option<String>) -> Result<Found, Error> {
+pub async fn observe(ctx: &Context, namespace: &str, name: &str, refused: Option<NoPod>) -> Result<Found, Error> {
     let Some(text) = run_text(ctx, namespace, name).await.map_err(failed("the run"))? else { return Ok(Found::Gone) };
     let (run, unreadable) = read(&text);
     let status = run.status.clone().unwrap_or_default();
@@ -115,11 +118,11 @@ async fn pipeline(ctx: &Context, namespace: &str, name: &str) -> Result<Option<P
     Ok(found.and_then(|guard| guard.0.ok()))
 }
 
-/// When the agent of a node renewed its lease.
+/// When the agent of a node was seen to renew its lease.
 async fn agent_seen(ctx: &Context, node: &str) -> Result<Option<Timestamp>, Error> {
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), &ctx.namespace);
     let lease = leases.get_opt(&format!("windlass-agent-{node}")).await.map_err(failed("the agent's lease"))?;
-    Ok(lease.and_then(|l| l.spec?.renew_time).map(|t| t.0))
+    Ok(ctx.agent_seen(node, lease.and_then(|l| l.spec?.renew_time).map(|t| t.0)))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Judges Pipelines as such: `Accepted` says whether one can be run, before anybody runs it; and shows the
 //! newest run of each.
 //!
-//! **Invariant:** writes the status of Pipelines only, and only when it differs.
+//! **Invariant:** writes the status of Pipelines only, and only when it differs. What a change of a run costs does
+//! not grow with the number of runs: the watch tells the newest.
 
-use super::{RECONCILE_MAX, head::Head};
+use super::{PAGE, RECONCILE_MAX, head::Head, watched};
 use crate::api::{
-    self, Pipeline, PipelineRun,
+    self, Pipeline,
     condition::kind,
     manager,
     pipeline::{LastRun, PipelineStatus},
@@ -24,11 +25,14 @@ use kube::{
         Controller,
         controller::{Action, Config},
         reflector::ObjectRef,
-        watcher,
     },
 };
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Pipelines judged at one time.
 const CONCURRENCY: u16 = 4;
@@ -40,6 +44,43 @@ const RETRY: Duration = Duration::from_secs(5);
 struct Context {
     client: Client,
     now: fn() -> Timestamp,
+    news: News,
+}
+
+/// A Pipeline that may be of another version.
+type Guarded = DeserializeGuard<Pipeline>;
+/// A run and its build number.
+type Numbered = (i64, LastRun);
+
+/// The newest run of each Pipeline, as the watch of runs told it, until the Pipeline shows it.
+#[derive(Default)]
+struct News(Mutex<HashMap<ObjectRef<Guarded>, Numbered>>);
+
+impl News {
+    /// Notes a run that was made, changed or deleted; says whose news it is.
+    fn note(&self, run: &Head) -> Option<ObjectRef<Guarded>> {
+        let pipeline = ObjectRef::new(run.pipeline()?).within(&run.namespace()?);
+        if let Some(found) = run.shown() {
+            let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = newest.get(&pipeline).map(|known| known.0);
+            if Some(found.0) >= known {
+                newest.insert(pipeline.clone(), found);
+            }
+        }
+        Some(pipeline)
+    }
+
+    fn of(&self, pipeline: &ObjectRef<Guarded>) -> Option<Numbered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(pipeline).cloned()
+    }
+
+    /// The Pipeline shows this; what came meanwhile stays.
+    fn shown(&self, pipeline: &ObjectRef<Guarded>, news: Option<&Numbered>) {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.get(pipeline) == news {
+            newest.remove(pipeline);
+        }
+    }
 }
 
 /// The world's fault; tried again.
@@ -53,42 +94,45 @@ enum Error {
 
 /// Watches Pipelines until told to stop.
 pub async fn run(client: Client, now: fn() -> Timestamp, mut stopped: tokio::sync::watch::Receiver<bool>) {
-    let api: Api<DeserializeGuard<Pipeline>> = Api::all(client.clone());
+    let api: Api<Guarded> = Api::all(client.clone());
     let stop = async move {
         let _closed = stopped.wait_for(|stop| *stop).await;
     };
     let runs: Api<Head> = Api::all(client.clone());
-    let of_run = |run: Head| Some(ObjectRef::new(run.pipeline()?).within(&run.namespace()?));
-    Controller::new(api, watcher::Config::default())
-        .watches(runs, watcher::Config::default(), of_run)
+    let ctx = Arc::new(Context { client, now, news: News::default() });
+    let noted = Arc::clone(&ctx);
+    Controller::new(api, watched())
+        .watches(runs, watched(), move |run: Head| noted.news.note(&run))
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .graceful_shutdown_on(stop)
-        .run(reconcile, on_error, Arc::new(Context { client, now }))
+        .run(reconcile, on_error, ctx)
         .for_each(|_| ready(()))
         .await;
 }
 
-async fn reconcile(object: Arc<DeserializeGuard<Pipeline>>, ctx: Arc<Context>) -> Result<Action, Error> {
+async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, Error> {
     tokio::time::timeout(RECONCILE_MAX, judge(&object, &ctx)).await??;
     Ok(Action::await_change())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
-fn on_error(object: Arc<DeserializeGuard<Pipeline>>, error: &Error, _: Arc<Context>) -> Action {
+fn on_error(object: Arc<Guarded>, error: &Error, _: Arc<Context>) -> Action {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(pipeline.name = object.name_any(), %error, cause, "Pipeline not judged");
     Action::requeue(RETRY)
 }
 
-async fn judge(object: &DeserializeGuard<Pipeline>, ctx: &Context) -> kube::Result<()> {
+async fn judge(object: &Guarded, ctx: &Context) -> kube::Result<()> {
     let namespace = object.namespace().unwrap_or_default();
-    let found: Api<DeserializeGuard<Pipeline>> = Api::namespaced(ctx.client.clone(), &namespace);
+    let found: Api<Guarded> = Api::namespaced(ctx.client.clone(), &namespace);
     let Some(DeserializeGuard(Ok(pipeline))) = found.get_opt(&object.name_any()).await? else { return Ok(()) };
-    let runs: Api<DeserializeGuard<PipelineRun>> = Api::namespaced(ctx.client.clone(), &namespace);
-    let own = ListParams::default().fields(&format!("spec.pipelineRef.name={}", pipeline.name_any()));
-    let runs = runs.list(&own).await?.items.into_iter().filter_map(|guard| guard.0.ok());
+    let reference = ObjectRef::from_obj(object);
     let old = pipeline.status.clone().unwrap_or_default();
-    let (last_build_number, last_run) = newest(&old, runs);
+    let news = match ctx.news.of(&reference) {
+        None if pipeline.status.is_none() => newest(ctx, &namespace, &pipeline.name_any()).await?,
+        news => news,
+    };
+    let (last_build_number, last_run) = last(&old, news.as_ref());
     let status = PipelineStatus {
         observed_generation: pipeline.metadata.generation,
         conditions: conditions(&pipeline, (ctx.now)()),
@@ -96,6 +140,7 @@ async fn judge(object: &DeserializeGuard<Pipeline>, ctx: &Context) -> kube::Resu
         last_run,
     };
     if status == old {
+        ctx.news.shown(&reference, news.as_ref());
         return Ok(());
     }
     let api: Api<Pipeline> = Api::namespaced(ctx.client.clone(), &namespace);
@@ -106,20 +151,32 @@ async fn judge(object: &DeserializeGuard<Pipeline>, ctx: &Context) -> kube::Resu
         "status": status,
     });
     api.patch_status(&pipeline.name_any(), &PatchParams::apply(manager::CONTROLLER).force(), &Patch::Apply(&body))
-        .await
-        .map(|_| ())
+        .await?;
+    ctx.news.shown(&reference, news.as_ref());
+    Ok(())
+}
+
+/// The newest run of a Pipeline that was never judged: one that was deleted and made again has runs already.
+async fn newest(ctx: &Context, namespace: &str, name: &str) -> kube::Result<Option<Numbered>> {
+    let runs: Api<Head> = Api::namespaced(ctx.client.clone(), namespace);
+    let mut page = ListParams::default().fields(&format!("spec.pipelineRef.name={name}")).limit(PAGE);
+    let mut newest = None;
+    loop {
+        let list = runs.list(&page).await?;
+        newest = list.items.iter().filter_map(Head::shown).chain(newest).max_by_key(|(number, _)| *number);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(newest),
+        }
+    }
 }
 
 /// The highest build number and its run. Runs that were deleted meanwhile still count.
-fn newest(old: &PipelineStatus, runs: impl Iterator<Item = PipelineRun>) -> (Option<i64>, Option<LastRun>) {
-    let number_of = |run: &PipelineRun| run.status.as_ref().and_then(|s| s.build_number);
-    let newest = runs.filter(|run| number_of(run).is_some()).max_by_key(number_of);
-    let Some(run) = newest.filter(|run| number_of(run) >= old.last_build_number) else {
-        return (old.last_build_number, old.last_run.clone());
-    };
-    let status = run.status.clone().unwrap_or_default();
-    let phase = status.phase.unwrap_or_else(|| "Pending".into());
-    (status.build_number, Some(LastRun { name: run.name_any(), phase, completion_time: status.completion_time }))
+fn last(old: &PipelineStatus, news: Option<&Numbered>) -> (Option<i64>, Option<LastRun>) {
+    match news {
+        Some((number, run)) if Some(*number) >= old.last_build_number => (Some(*number), Some(run.clone())),
+        _ => (old.last_build_number, old.last_run.clone()),
+    }
 }
 
 /// `Accepted` and `Ready`. Parameters without a default stand for themselves, as no run gives them here.
@@ -147,21 +204,27 @@ fn conditions(pipeline: &Pipeline, now: Timestamp) -> Vec<Condition> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kube::Resource;
 
-    fn run(name: &str, number: Option<i64>, phase: &str) -> PipelineRun {
-        let mut run = PipelineRun::default();
-        run.metadata.name = Some(name.into());
-        let status = run.status.get_or_insert_default();
-        status.build_number = number;
-        status.phase = Some(phase.into());
-        run
+    fn run(name: &str, number: Option<i64>, phase: &str) -> Head {
+        let run = json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"pipelineRef": {"name": "p"}},
+            "status": {"buildNumber": number, "phase": phase}});
+        serde_json::from_value(run).unwrap()
+    }
+
+    fn pipeline() -> ObjectRef<Guarded> {
+        ObjectRef::new("p").within("n")
     }
 
     fn shown(old: Option<(i64, &str)>, runs: &[(&str, Option<i64>, &str)]) -> Option<(i64, String, String)> {
         let last_run =
             old.map(|(_, name)| LastRun { name: name.into(), phase: "Failed".into(), completion_time: None });
         let old = PipelineStatus { last_build_number: old.map(|o| o.0), last_run, ..PipelineStatus::default() };
-        let (number, last) = newest(&old, runs.iter().map(|(name, number, phase)| run(name, *number, phase)));
+        let news = News::default();
+        for (name, number, phase) in runs {
+            assert_eq!(news.note(&run(name, *number, phase)), Some(pipeline()));
+        }
+        let (number, last) = last(&old, news.of(&pipeline()).as_ref());
         last.map(|last| (number.unwrap(), last.name, last.phase))
     }
 
@@ -171,7 +234,24 @@ mod tests {
         assert_eq!(shown(None, &[]), None);
         assert_eq!(shown(None, &[("waits", None, "Pending")]), None);
         assert_eq!(shown(None, &[("b", Some(2), "Running"), ("a", Some(1), "Failed")]), is(2, "b", "Running"));
+        assert_eq!(shown(None, &[("b", Some(2), "Running"), ("b", Some(2), "Failed")]), is(2, "b", "Failed"));
         assert_eq!(shown(Some((2, "b")), &[("b", Some(2), "Succeeded")]), is(2, "b", "Succeeded"));
         assert_eq!(shown(Some((3, "gone")), &[("b", Some(2), "Succeeded")]), is(3, "gone", "Failed"));
+    }
+
+    #[test]
+    fn news_that_are_shown_are_forgotten_and_later_ones_are_not() {
+        let news = News::default();
+        news.note(&run("a", Some(1), "Running"));
+        let first = news.of(&pipeline());
+        news.note(&run("a", Some(1), "Failed"));
+        news.shown(&pipeline(), first.as_ref());
+        let second = news.of(&pipeline());
+        assert_eq!(second.as_ref().map(|(_, run)| run.phase.as_str()), Some("Failed"));
+        news.shown(&pipeline(), second.as_ref());
+        assert!(news.0.lock().unwrap().is_empty());
+        let mut alone = run("b", Some(1), "Running");
+        alone.meta_mut().namespace = None;
+        assert_eq!(news.note(&alone), None);
     }
 }

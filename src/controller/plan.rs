@@ -9,6 +9,7 @@
 
 use super::{
     judge::{self, Judgement},
+    lost,
     pod::{self, PodSettings},
     resolve::{self, Refusal},
     status::{self, ControllerStatus, Outcome, PodFacts, Verdict, elapsed},
@@ -32,6 +33,15 @@ const MESSAGE_INTERVAL: Duration = Duration::from_secs(10);
 /// Grace of a deleted pod: the runner ends the step by TERM, then KILL after 10 s.
 const DELETE_GRACE_S: u32 = 15;
 
+/// Why the API server made no pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPod {
+    /// A quota, Pod Security or a policy forbids it, in these words.
+    Forbidden(String),
+    /// The server failed, or a webhook that it asks, in these words. Another try may succeed.
+    Failed(String),
+}
+
 /// The world as the controller saw it.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -45,9 +55,9 @@ pub struct Observed {
     pub pipeline: Option<Pipeline>,
     /// The pod of the current attempt, by name, whoever made it.
     pub pod: Option<Pod>,
-    /// Why the API server refused the pod a moment ago.
-    pub refused: Option<String>,
-    /// When the agent of the run's node renewed its lease.
+    /// Why the API server made no pod a moment ago.
+    pub refused: Option<NoPod>,
+    /// When the agent of the run's node was seen to renew its lease.
     pub agent_seen: Option<Timestamp>,
     /// When this controller wrote the run's status last.
     pub written: Option<Timestamp>,
@@ -56,6 +66,15 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// What the API server says, if it failed to make the pod a moment ago and indeed there is none.
+    #[must_use]
+    pub fn no_pod(&self) -> Option<String> {
+        match &self.refused {
+            Some(NoPod::Failed(words)) if self.pod.is_none() => Some(words.clone()),
+            _ => None,
+        }
+    }
+
     /// The frozen pipeline.
     ///
     /// # Errors
@@ -221,7 +240,7 @@ fn deleted(seen: &Observed) -> Plan {
     match seen.own_pod() {
         None => Plan::change(Change::RemoveFinalizer),
         // Somebody else's finalizer holds it.
-        Some(pod) if is_forced(pod) && judge::node_is_lost(pod, seen.now) => Plan::change(Change::RemoveFinalizer),
+        Some(pod) if is_forced(pod) && lost::node_is_lost(pod, seen.now) => Plan::change(Change::RemoveFinalizer),
         Some(pod) => without(seen, pod),
     }
 }
@@ -229,7 +248,7 @@ fn deleted(seen: &Observed) -> Plan {
 /// The pod is to go: deleted now, or awaited until its node counts as lost.
 fn without(seen: &Observed, pod: &Pod) -> Plan {
     // One that is held by a finalizer of others tells by its own event when it goes.
-    let wake = judge::node_is_lost_in(pod, seen.now).filter(|_| !is_forced(pod));
+    let wake = lost::node_is_lost_in(pod, seen.now).filter(|_| !is_forced(pod));
     delete_pod(seen, pod).map_or_else(|| Plan::wake(wake), Plan::change)
 }
 
@@ -245,7 +264,7 @@ fn delete_pod(seen: &Observed, pod: &Pod) -> Option<Change> {
     if pod.metadata.deletion_timestamp.is_none() {
         return change(DELETE_GRACE_S);
     }
-    if judge::node_is_lost(pod, seen.now) && !is_forced(pod) { change(0) } else { None }
+    if lost::node_is_lost(pod, seen.now) && !is_forced(pod) { change(0) } else { None }
 }
 
 /// An ended run never goes on: its pod is kept for its time, then the run for its own.
@@ -342,11 +361,9 @@ fn without_pod(seen: &Observed, spec: &PipelineSpec) -> Plan {
         let status = seen.run.status.clone().unwrap_or_default();
         return verdict(seen, &Verdict::failed(reason::CANCELLED, judge::cancelled(seen, &status)));
     }
-    if let Some(words) = &seen.refused {
+    if let Some(refused) = &seen.refused {
         let facts = PodFacts::recorded(&seen.run.status.clone().unwrap_or_default());
-        let judgement =
-            Judgement { verdict: Verdict::failed(reason::POD_FORBIDDEN, words.clone()), steps: Vec::new(), wake: None };
-        return judged(seen, spec, judgement, &facts);
+        return judged(seen, spec, Judgement::of(not_made(seen, spec, refused)), &facts);
     }
     if seen.run.status.as_ref().is_some_and(|s| !s.steps.is_empty() || s.report.is_some()) {
         return Plan::change(Change::ClearAgentStatus);
@@ -357,6 +374,21 @@ fn without_pod(seen: &Observed, spec: &PipelineSpec) -> Plan {
     let start = seen.run.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(seen.now, |t| t.0);
     let start_ms = u64::try_from(start.as_millisecond()).unwrap_or_default();
     Plan::change(Change::CreatePod(Box::new(pod::pod(&seen.run, spec, seen.attempt(), &seen.settings, start_ms))))
+}
+
+/// A server that fails may mend; the run waits for it as long as it may take itself.
+fn not_made(seen: &Observed, spec: &PipelineSpec, refused: &NoPod) -> Verdict {
+    let timeout = duration::parse(&spec.timeout).unwrap_or_default();
+    match refused {
+        NoPod::Forbidden(words) => Verdict::failed(reason::POD_FORBIDDEN, words.clone()),
+        NoPod::Failed(words) if seen.reason_age(reason::POD_PENDING) < timeout => {
+            Verdict::goes_on(reason::POD_PENDING, format!("the API server makes no pod: {words}"))
+        }
+        NoPod::Failed(words) => {
+            let words = format!("the API server made no pod for {}: {words}", spec.timeout);
+            Verdict::failed(reason::POD_FORBIDDEN, words)
+        }
+    }
 }
 
 /// What is left of the wait before a refused pod is asked for again.

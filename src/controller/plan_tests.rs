@@ -5,6 +5,8 @@ use rstest::rstest;
 
 #[path = "cancel_tests.rs"]
 mod cancel;
+#[path = "lost_tests.rs"]
+mod lost;
 #[path = "starting_tests.rs"]
 mod starting;
 
@@ -379,7 +381,7 @@ fn a_lost_pod_is_retried_only_if_asked_and_never_after_a_digest() {
 #[test]
 fn a_refused_pod_is_the_users_to_mend() {
     let mut seen = frozen(SPEC);
-    seen.refused = Some("exceeded quota".into());
+    seen.refused = Some(NoPod::Forbidden("exceeded quota".into()));
     let seen = settle(seen);
     assert_eq!(reason_of(&seen), ("False".into(), "PodForbidden".into(), "exceeded quota".into()));
 }
@@ -388,7 +390,7 @@ fn a_refused_pod_is_the_users_to_mend() {
 fn a_refused_pod_is_asked_for_again_after_a_while_each_time_longer() {
     let mut seen = frozen(&SPEC.replace("{box", "{retries: 2, box"));
     for (attempt, wait_s) in [(2, 10), (3, 20)] {
-        seen.refused = Some("exceeded quota".into());
+        seen.refused = Some(NoPod::Forbidden("exceeded quota".into()));
         let events = plan(&seen).events;
         assert_eq!(events.iter().map(|e| e.reason.as_str()).collect::<Vec<_>>(), ["Retrying"]);
         seen = settle(seen);
@@ -403,7 +405,7 @@ fn a_refused_pod_is_asked_for_again_after_a_while_each_time_longer() {
         seen.now += SignedDuration::from_secs(1);
         assert!(matches!(plan(&seen).changes.as_slice(), [Change::CreatePod(_)]));
     }
-    seen.refused = Some("exceeded quota".into());
+    seen.refused = Some(NoPod::Forbidden("exceeded quota".into()));
     assert_eq!(reason_of(&settle(seen)), ("False".into(), "PodForbidden".into(), "exceeded quota".into()));
 }
 

@@ -22,10 +22,23 @@ use std::time::Duration;
 const PULL_GRACE: Duration = Duration::from_secs(120);
 /// Likewise, when the registry said "not found" or "denied".
 const PULL_GRACE_SURE: Duration = Duration::from_secs(10);
+/// A container that could not be made or started may yet be: the kubelet goes on trying.
+const START_GRACE: Duration = Duration::from_secs(60);
+/// Words of a start that no further try mends.
+const SURE: [&str; 8] = [
+    "no such file",
+    "not found",
+    "permission denied",
+    "exec format error",
+    "is a directory",
+    "not a directory",
+    "unable to find ",
+    "runasnonroot",
+];
 /// A container whose image is there starts within this time.
 const START_WITHOUT_PULL: Duration = Duration::from_secs(2);
 
-/// A container that cannot start: at once for what cannot mend itself, after a grace for pulls.
+/// A container that cannot start: at once for what cannot mend itself, after a grace for what may.
 pub(super) fn blocked<'a>(seen: &Observed, containers: impl Iterator<Item = &'a ContainerStatus>) -> Option<Judgement> {
     for container in containers {
         let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
@@ -42,8 +55,8 @@ pub(super) fn blocked<'a>(seen: &Observed, containers: impl Iterator<Item = &'a 
                 format!("image {image} is not on the node and imagePullPolicy is Never"),
             )),
             "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" => pull_failed(seen, image, message),
-            "CreateContainerConfigError" => Judgement::of(config_error(&container.name, message)),
-            "CreateContainerError" | "RunContainerError" => Judgement::of(cannot_start(image, message)),
+            "CreateContainerConfigError" => start_failed(seen, config_error(&container.name, message), message),
+            "CreateContainerError" | "RunContainerError" => start_failed(seen, cannot_start(image, message), message),
             _ => continue,
         };
         return Some(judgement);
@@ -62,6 +75,19 @@ fn pull_failed(seen: &Observed, image: &str, message: &str) -> Judgement {
         return Judgement::of(Verdict::failed(reason::IMAGE_PULL_FAILED, message));
     }
     Judgement::of(Verdict::goes_on(reason::IMAGE_PULL_FAILED, message)).wake(grace - failing)
+}
+
+/// As with pulls, the status tells since when: an engine that is slow, or a Secret that the kubelet has not read yet.
+fn start_failed(seen: &Observed, verdict: Verdict, message: &str) -> Judgement {
+    let lower = message.to_lowercase();
+    if verdict.reason != reason::BOX_FAILED_TO_START || SURE.iter().any(|s| lower.contains(s)) {
+        return Judgement::of(verdict);
+    }
+    let left = START_GRACE.saturating_sub(seen.reason_age(reason::BOX_FAILED_TO_START));
+    if left.is_zero() {
+        return Judgement::of(verdict);
+    }
+    Judgement::of(Verdict::goes_on(reason::BOX_FAILED_TO_START, verdict.message)).wake(left)
 }
 
 /// The kubelet names the missing object of a service's environment.
@@ -83,7 +109,9 @@ pub(super) fn cannot_start(image: &str, message: &str) -> Verdict {
     if message.contains("/bin/sh") && (message.contains("no such file") || message.contains("not found")) {
         return Verdict::failed(
             reason::NO_SHELL,
-            format!("image {image} has no /bin/sh; script steps need one: choose an image with a shell"),
+            format!(
+                "image {image} has no /bin/sh; every box needs one, as its runner is started by it: choose an image with a shell"
+            ),
         );
     }
     Verdict::failed(reason::BOX_FAILED_TO_START, format!("image {image} cannot be started: {}", cut(message, 500)))

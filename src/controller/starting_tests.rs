@@ -53,6 +53,57 @@ fn a_failing_pull_has_its_grace_from_the_first_failure_on(#[case] state: &str, #
 }
 
 #[rstest]
+#[case::engine(
+    "CreateContainerError",
+    "context deadline exceeded",
+    "image box:1 cannot be started: context deadline exceeded"
+)]
+#[case::name_in_use("RunContainerError", "name is reserved", "image box:1 cannot be started: name is reserved")]
+#[case::cache(
+    "CreateContainerConfigError",
+    "failed to sync secret cache: timed out waiting for the condition",
+    "container box: failed to sync secret cache: timed out waiting for the condition"
+)]
+fn what_the_kubelet_may_mend_has_a_minute(#[case] why: &str, #[case] words: &str, #[case] message: &str) {
+    let fails = format!("state: {{waiting: {{reason: {why}, message: '{words}'}}}}");
+    let mut seen = starting(SPEC, &pair("state: {running: {}}", &fails));
+    assert_eq!(reason_of(&seen), ("Unknown".into(), "BoxFailedToStart".into(), message.into()));
+    assert_eq!(plan(&seen).wake, Some(Duration::from_secs(60)));
+    seen.now += SignedDuration::from_secs(59);
+    seen = settle(seen);
+    assert_eq!(reason_of(&seen).0, "Unknown");
+    let mut mended = seen.clone();
+    mended.pod = starting(SPEC, &pair("state: {running: {}}", CREATING)).pod;
+    assert_eq!(reason_of(&settle(mended)).1, "PullingImages");
+    seen.now += SignedDuration::from_secs(1);
+    assert_eq!(reason_of(&settle(seen)), ("False".into(), "BoxFailedToStart".into(), message.into()));
+}
+
+#[rstest]
+#[case("CreateContainerError", "unable to find user git: no matching entries in passwd file", "BoxFailedToStart")]
+#[case("RunContainerError", "exec /srv: no such file or directory", "BoxFailedToStart")]
+#[case("RunContainerError", "exec format error", "BoxFailedToStart")]
+#[case("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", "BoxFailedToStart")]
+#[case("CreateContainerConfigError", "couldn''t find key a in Secret n/s", "SecretKeyNotFound")]
+#[case("CreateContainerConfigError", "secret \"s\" not found", "SecretNotFound")]
+#[case("CreateContainerConfigError", "configmap \"c\" not found", "ConfigMapNotFound")]
+fn what_only_a_person_can_mend_ends_the_run_at_once(#[case] why: &str, #[case] words: &str, #[case] reason: &str) {
+    let fails = format!("state: {{waiting: {{reason: {why}, message: '{words}'}}}}");
+    let seen = starting(SPEC, &pair("state: {running: {}}", &fails));
+    assert_eq!((reason_of(&seen).0.as_str(), reason_of(&seen).1.as_str()), ("False", reason));
+}
+
+#[test]
+fn a_box_without_a_shell_is_told_what_it_is_for() {
+    let fails = "state: {waiting: {reason: RunContainerError, message: 'exec: \"/bin/sh\": stat /bin/sh: no such file or directory'}}";
+    let push = "{box: {image: 'a:1'}, steps: [{name: push, dockerPush: {repository: h.io/a}}]}";
+    let seen = starting(push, &pair("state: {running: {}}", fails));
+    let message =
+        "image box:1 has no /bin/sh; every box needs one, as its runner is started by it: choose an image with a shell";
+    assert_eq!(reason_of(&seen), ("False".into(), "NoShell".into(), message.into()));
+}
+
+#[rstest]
 #[case::no_sandbox("False", 60, "PodPending", "node node sets up pod r-1")]
 #[case::images_are_there("True", 1, "PodPending", "node node sets up pod r-1")]
 #[case::takes_longer("True", 2, "PullingImages", "pulling box:1")]

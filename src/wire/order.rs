@@ -16,7 +16,8 @@ pub struct Order {
     /// `box.shell`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
-    /// When the run's time is over, in milliseconds since the epoch.
+    /// When the run's time is over, in milliseconds since the epoch by the controller's clock. The node's own clock is
+    /// asked, so the run ends earlier by as much as that is ahead; behind, later, until the pod's `activeDeadlineSeconds`.
     pub deadline_ms: u64,
     /// How much time the run has in all, in seconds; for messages.
     #[serde(default)]

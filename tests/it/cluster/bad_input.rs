@@ -31,7 +31,7 @@ const FAULTS: &[(&str, &str, &str, &str, i64)] = &[
         "no-shell",
         "    box: {image: 'scratch-noshell:local'}\n    steps: [{name: s, script: x}]",
         "NoShell",
-        "image scratch-noshell:local has no /bin/sh; script steps need one",
+        "image scratch-noshell:local has no /bin/sh; every box needs one",
         20,
     ),
     (

@@ -25,12 +25,12 @@ const RUN: &str = r#"{"apiVersion": "windlass.dev/v1alpha1", "kind": "PipelineRu
     "status": {"phase": "Running"}}"#;
 
 /// A directory with the kubeconfig of a server and a file to run.
-struct Place {
+pub(super) struct Place {
     directory: TempDir,
 }
 
 impl Place {
-    fn new(server: &Server, file: &str) -> Self {
+    pub(super) fn new(server: &Server, file: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let config = format!(
             "{{apiVersion: v1, kind: Config, current-context: here, clusters: [{{name: here, cluster: {{server: \"{}\"}}}}], \
@@ -43,7 +43,7 @@ impl Place {
         Self { directory }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
         command.env_clear().env("KUBECONFIG", self.directory.path().join("kubeconfig")).args(arguments);
         command.current_dir(self.directory.path());
@@ -51,17 +51,17 @@ impl Place {
         command
     }
 
-    fn start(&self, arguments: &[&str]) -> Child {
+    pub(super) fn start(&self, arguments: &[&str]) -> Child {
         self.command(arguments).spawn().expect("windlass runs")
     }
 }
 
-fn send(child: &Child, signal: Signal) {
+pub(super) fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), signal).expect("a process");
 }
 
 /// Exit code, and what was said, stdout first. The end comes soon.
-fn end(mut child: Child) -> (Option<i32>, String) {
+pub(super) fn end(mut child: Child) -> (Option<i32>, String) {
     let began = Instant::now();
     while child.try_wait().expect("a child").is_none() {
         if began.elapsed() > Duration::from_secs(10) {

@@ -23,6 +23,7 @@ pub(super) enum Answer {
 pub(super) struct Server {
     pub(super) url: String,
     heard: Arc<Mutex<Vec<String>>>,
+    bodies: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Server {
@@ -30,15 +31,22 @@ impl Server {
     pub(super) fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let (answer, hears) = (Arc::new(answer), Arc::clone(&heard));
+        let (heard, bodies): (Arc<Mutex<Vec<String>>>, _) = Default::default();
+        let server = Self { url, heard: Arc::clone(&heard), bodies: Arc::clone(&bodies) };
+        let answer = Arc::new(answer);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (answer, hears) = (Arc::clone(&answer), Arc::clone(&hears));
-                std::thread::spawn(move || serve(stream, &*answer, &hears));
+                let (answer, heard, bodies) = (Arc::clone(&answer), Arc::clone(&heard), Arc::clone(&bodies));
+                std::thread::spawn(move || serve(stream, &*answer, &heard, &bodies));
             }
         });
-        Self { url, heard }
+        server
+    }
+
+    /// What came last with a request like this.
+    pub(super) fn last_body(&self, what: &str) -> Option<String> {
+        let bodies = self.bodies.lock().expect("a list");
+        bodies.iter().rev().find(|(request, _)| request.starts_with(what)).map(|(_, body)| body.clone())
     }
 
     /// Whether something like this was asked.
@@ -66,10 +74,16 @@ impl Server {
 }
 
 /// Serves a connection until it ends.
-fn serve(stream: TcpStream, answer: &dyn Fn(&str) -> Answer, heard: &Mutex<Vec<String>>) {
+fn serve(
+    stream: TcpStream,
+    answer: &dyn Fn(&str) -> Answer,
+    heard: &Mutex<Vec<String>>,
+    bodies: &Mutex<Vec<(String, String)>>,
+) {
     let mut to = stream.try_clone().expect("a socket");
     let mut from = BufReader::new(stream);
-    while let Some(request) = request(&mut from) {
+    while let Some((request, body)) = request(&mut from) {
+        bodies.lock().expect("a list").push((request.clone(), body));
         heard.lock().expect("a list").push(request.clone());
         let (code, text) = match answer(&request) {
             Answer::Json(code, text) => (code, text),
@@ -96,8 +110,8 @@ fn serve(stream: TcpStream, answer: &dyn Fn(&str) -> Answer, heard: &Mutex<Vec<S
     }
 }
 
-/// The next request's first line, without the version; its body is read.
-fn request(from: &mut BufReader<TcpStream>) -> Option<String> {
+/// The next request's first line, without the version, and its body.
+fn request(from: &mut BufReader<TcpStream>) -> Option<(String, String)> {
     let mut first = String::new();
     from.read_line(&mut first).ok().filter(|count| *count > 0)?;
     let mut length = 0;
@@ -113,5 +127,6 @@ fn request(from: &mut BufReader<TcpStream>) -> Option<String> {
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body).ok()?;
-    Some(first.trim_end().trim_end_matches(" HTTP/1.1").to_owned())
+    let first = first.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
+    Some((first, String::from_utf8_lossy(&body).into_owned()))
 }

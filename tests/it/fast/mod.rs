@@ -4,6 +4,7 @@ mod answers;
 mod api_server;
 mod artifacts;
 mod cli;
+mod controller;
 pub(crate) mod crds;
 mod docs;
 mod engine;

@@ -9,7 +9,10 @@ use super::{
     node::{Entry, Files, NODE, Node},
     store::Key,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+    jiff::SignedDuration,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 use windlass::{api::manager, wire::EndReason};
@@ -17,10 +20,13 @@ use windlass::{api::manager, wire::EndReason};
 /// Namespace of the installation.
 pub(super) const SYSTEM: &str = "windlass-system";
 
+/// How far the node's clock is behind the controller's.
+const BEHIND: SignedDuration = SignedDuration::from_mins(2);
+
 /// Renews the agent's lease.
 pub(super) async fn renew(node: Node) {
     let key = Key::new("leases", SYSTEM, &format!("windlass-agent-{NODE}"));
-    let lease = || json!({"metadata": {"name": key.name}, "spec": {"renewTime": MicroTime(clock::now())}});
+    let lease = || json!({"metadata": {"name": key.name}, "spec": {"renewTime": MicroTime(clock::now() - BEHIND)}});
     node.store.with(|store| store.create(&key, lease())).unwrap();
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     convert::Infallible,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -28,12 +28,18 @@ use tokio::sync::Notify;
 pub(super) const CANARY: &str = "canary-8f3a61";
 /// A request takes this long, so that others come between.
 const LATENCY: Duration = Duration::from_millis(2);
+/// Objects in one answer, at most: each may be a megabyte.
+const PAGE_MAX: usize = 50;
 
 /// What all controllers of one plan did.
 #[derive(Default)]
 pub(super) struct Record {
     /// Every write that arrived.
     pub(super) writes: Vec<String>,
+    /// Those that changed an object, by what they are; events on runs are counted apart.
+    pub(super) applied: BTreeMap<String, usize>,
+    /// Lists of runs, page by page.
+    pub(super) lists: usize,
     /// Looks at each run.
     pub(super) looks: HashMap<String, usize>,
     /// One line a request.
@@ -205,7 +211,8 @@ impl Door {
     fn write(&self, call: &Call) -> Answer {
         let Call { method, key, subresource, body, .. } = call;
         let apply = call.kind.starts_with("application/apply-patch");
-        self.store.with(|store| match (method.as_str(), subresource.as_deref()) {
+        let before = self.store.with(|store| store.version());
+        let answer = self.store.with(|store| match (method.as_str(), subresource.as_deref()) {
             ("POST", None) => store.create(key, body.clone()),
             ("PUT", None) => store.replace(key, body.clone()),
             ("PATCH", Some("status")) if apply => {
@@ -214,7 +221,11 @@ impl Door {
             ("PATCH", None) if call.kind.starts_with("application/merge-patch") => store.patch(key, body.clone()),
             ("DELETE", None) => store.delete(key, body),
             _ => panic!("the simulated API server cannot do {} ({})", call.describe(), call.kind),
-        })
+        });
+        if self.store.with(|store| store.version()) != before && key.kind != "events" {
+            *self.record.lock().unwrap().applied.entry(call.describe()).or_default() += 1;
+        }
+        answer
     }
 
     fn read(&self, call: &Call) -> Reply {
@@ -226,16 +237,29 @@ impl Door {
             return reply(self.store.with(|store| store.read(&call.key)));
         }
         let mut record = self.record.lock().unwrap();
+        record.lists += usize::from(call.key.kind == "pipelineruns");
         let stale = record.stale.iter().position(|kind| *kind == call.key.kind).map(|i| record.stale.remove(i));
         let selector = call.selector();
-        let (version, items) = self.store.with(|store| {
-            let version = if stale.is_some() { store.version() / 2 } else { store.version() };
-            (version, store.at(&call.key.kind, version))
+        let number = |name: &str| call.query.get(name).and_then(|n| n.parse::<usize>().ok());
+        let limit = number("limit").filter(|limit| (1..=PAGE_MAX).contains(limit)).unwrap_or_else(|| {
+            self.store.with(|store| store.violated(format!("{} is a list without a bound", call.describe())));
+            PAGE_MAX
         });
+        // A later page is of the version of the first.
+        let token = call.query.get("continue").and_then(|token| token.split_once('-'));
+        let token = token.map(|(version, start)| (version.parse().unwrap(), start.parse().unwrap()));
+        let (version, start): (u64, usize) = token.unwrap_or_else(|| {
+            let version = self.store.with(|store| store.version());
+            (if stale.is_some() { version / 2 } else { version }, 0)
+        });
+        let items = self.store.with(|store| store.at(&call.key.kind, version));
         record.trace.push(format!("{:9.3} {} at version {version}", clock::elapsed().as_secs_f64(), call.describe()));
         let items: Vec<&Value> = items.iter().filter(|o| selector.matches(o)).map(|o| &***o).collect();
-        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()},
-            "items": items});
+        let mut list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()},
+            "items": items.iter().skip(start).take(limit).collect::<Vec<_>>()});
+        if items.len() > start + limit {
+            list["metadata"]["continue"] = json!(format!("{version}-{}", start + limit));
+        }
         json_reply(200, Bytes::from(list.to_string()))
     }
 

@@ -5,10 +5,11 @@ use super::{
     api::{Door, Record},
     clock,
     fault::{Fault, Strike},
-    store::Shared,
+    store::{Key, Shared},
 };
 use k8s_openapi::jiff::SignedDuration;
 use rstest::rstest;
+use serde_json::json;
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -107,5 +108,95 @@ fn who_steps_down_is_followed_at_once() {
         assert!(tokio::time::timeout(Duration::from_secs(3), second.acquire()).await.is_err(), "two lead");
         first.release().await;
         tokio::time::timeout(Duration::from_secs(3), second.acquire()).await.expect("the Lease is free");
+    });
+}
+
+/// When something of a leader's work acted last.
+type Acts = Arc<Mutex<SignedDuration>>;
+
+/// Work that hears of no stop, and acts ten times a second.
+async fn deaf(acts: Acts) {
+    loop {
+        *acts.lock().unwrap() = clock::elapsed();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The Lease is taken away, or cannot be renewed from then on.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Taken,
+    Silence,
+    /// Likewise, and the leader was told to stop a moment before.
+    SilenceAtTheEnd,
+}
+
+#[rstest]
+#[case(Loss::Taken)]
+#[case(Loss::Silence)]
+#[case(Loss::SilenceAtTheEnd)]
+fn nothing_of_a_leader_acts_once_another_may_lead(#[case] loss: Loss) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        clock::start();
+        let (store, acts) = (Shared::new(), Acts::default());
+        let door = door(&store, Strike(Fault::None, 0));
+        let mut leader = Candidate::new(door.client(), SYSTEM, "windlass-controller", "first");
+        leader.acquire().await;
+        let key = Key::new("leases", SYSTEM, "windlass-controller");
+        let at = Duration::from_secs(21);
+        tokio::spawn({
+            let (store, door) = (store.clone(), door.clone());
+            async move {
+                tokio::time::sleep(at).await;
+                match loss {
+                    Loss::Taken => {
+                        _ = store.with(|s| s.edit(&key, |lease| lease["spec"]["holderIdentity"] = json!("second")));
+                    }
+                    Loss::Silence | Loss::SilenceAtTheEnd => *door.dead.lock().unwrap() = true,
+                }
+            }
+        });
+        let told = async {
+            match loss {
+                Loss::SilenceAtTheEnd => tokio::time::sleep(at + Duration::from_secs(8)).await,
+                _ => std::future::pending().await,
+            }
+        };
+        let noted = acts.clone();
+        assert!(leader.lead(move |_| deaf(noted), told).await, "the Lease is lost");
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        let last: Duration = acts.lock().unwrap().to_owned().try_into().unwrap();
+        assert!(last >= at, "{last:?}");
+        // The other sees the last renewal at the latest at `at`, and waits for 15 s.
+        let free = at + if matches!(loss, Loss::Taken) { Duration::from_secs(3) } else { Duration::from_secs(15) };
+        assert!(last < free, "acts at {last:?}, another may from {free:?} on");
+    });
+}
+
+#[rstest]
+#[case::ends_in_time(Duration::from_secs(8), true)]
+#[case::takes_too_long(Duration::from_secs(30), false)]
+fn a_leader_that_is_told_to_stop_may_end_what_it_has_begun(#[case] takes: Duration, #[case] ends: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        clock::start();
+        let store = Shared::new();
+        let mut leader =
+            Candidate::new(door(&store, Strike(Fault::None, 0)).client(), SYSTEM, "windlass-controller", "first");
+        leader.acquire().await;
+        let ended = Acts::default();
+        let noted = ended.clone();
+        let work = move |mut stop: tokio::sync::watch::Receiver<bool>| async move {
+            stop.wait_for(|stop| *stop).await.unwrap();
+            tokio::time::sleep(takes).await;
+            *noted.lock().unwrap() = clock::elapsed();
+        };
+        let told = tokio::time::sleep(Duration::from_secs(30));
+        assert!(!leader.lead(work, told).await, "the Lease is still ours");
+        let took = clock::elapsed().as_secs() - 30;
+        assert!(took <= 10, "{took}");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(!ended.lock().unwrap().is_zero(), ends);
     });
 }

@@ -18,6 +18,7 @@ mod apply;
 mod clock;
 mod election;
 mod fault;
+mod many;
 mod node;
 mod oracle;
 mod store;
@@ -37,6 +38,7 @@ fn faults_of(reference: &Outcome, outcome: &Outcome) -> Vec<String> {
     if reference.pods != outcome.pods {
         wrong.push(format!("pods were made: {:?}, without the fault {:?}", outcome.pods, reference.pods));
     }
+    wrong.extend(oracle::repeated(&reference.applied, &outcome.applied));
     for (reason, count) in &outcome.news {
         if *count > reference.news.get(reason).copied().unwrap_or(0) {
             wrong.push(format!("{count} events {reason}, without the fault {:?}", reference.news));
@@ -77,6 +79,8 @@ fn a_fault_changes_nothing_in_the_end(
         "lost-pod",
         "slow-pull",
         "quota",
+        "webhook-away",
+        "webhook-gone",
         "delete",
         "delete-lost-node",
         "unreadable",

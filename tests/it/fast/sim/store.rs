@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -48,6 +49,20 @@ pub(super) struct Change {
     pub(super) after: Option<Arc<Version>>,
 }
 
+/// What is between the wish for a pod and the pod.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Admission {
+    /// Nothing.
+    #[default]
+    Open,
+    /// A quota, which refuses the pods of the first two attempts.
+    Quota,
+    /// A webhook that does not answer for so long, and fails in other words each time.
+    Away(Duration),
+    /// One that never does.
+    Gone,
+}
+
 struct Object {
     value: Arc<Version>,
     owners: Owners,
@@ -62,8 +77,9 @@ pub(super) struct Store {
     /// Rises with each change, and when something moves in a box.
     changed: watch::Sender<u64>,
     violations: Vec<String>,
-    /// Whether the pods of the first two attempts are refused.
-    quota: bool,
+    admission: Admission,
+    /// Pods that were asked for.
+    asked: u32,
     /// The pod that was refused last, and when.
     refused: Option<(String, SignedDuration)>,
 }
@@ -115,8 +131,8 @@ pub(super) struct Shared(Arc<Mutex<Store>>, watch::Receiver<u64>);
 impl Shared {
     pub(super) fn new() -> Self {
         let (changed, receiver) = watch::channel(0);
-        let (objects, history, violations, quota, refused) = Default::default();
-        let store = Store { objects, version: 0, history, uids: 0, changed, violations, quota, refused };
+        let (objects, history, violations, admission, refused) = Default::default();
+        let store = Store { objects, version: 0, history, uids: 0, changed, violations, admission, asked: 0, refused };
         Self(Arc::new(Mutex::new(store)), receiver)
     }
 
@@ -176,22 +192,30 @@ impl Store {
         &self.violations
     }
 
-    pub(super) fn set_quota(&mut self, quota: bool) {
-        self.quota = quota;
+    pub(super) fn set_admission(&mut self, admission: Admission) {
+        self.admission = admission;
     }
 
-    /// The quota on pods. Another pod is to be asked for only 10 s after one was refused, give or take the
+    /// Whether a pod may be made. Another pod is to be asked for only 10 s after one was refused, give or take the
     /// fraction of a second that times in a status do not have.
     fn admit(&mut self, name: &str) -> Result<(), Refused> {
         let now = clock::elapsed();
         if let Some((last, at)) = self.refused.clone().filter(|(last, at)| last != name && (now - *at).as_secs() < 9) {
             self.violated(format!("pod {name} was asked for {:#} after {last} was refused", now - at));
         }
-        if !self.quota || name.ends_with("-3") {
-            return Ok(());
+        self.asked += 1;
+        let failed = |words: String| Err(Refused(500, "InternalError", format!("failed calling webhook: {words}")));
+        match self.admission {
+            Admission::Quota if !name.ends_with("-3") => {
+                self.refused = Some((name.to_owned(), now));
+                Err(Refused(403, "Forbidden", format!("pods {name:?} is forbidden: exceeded quota: pods")))
+            }
+            Admission::Away(time) if now < time.try_into().unwrap() => {
+                failed(format!("from port {}: connection refused", self.asked))
+            }
+            Admission::Gone => failed("no endpoints available".into()),
+            Admission::Open | Admission::Quota | Admission::Away(_) => Ok(()),
         }
-        self.refused = Some((name.to_owned(), now));
-        Err(Refused(403, "Forbidden", format!("pods {name:?} is forbidden: exceeded quota: pods")))
     }
 
     pub(super) fn violated(&mut self, what: String) {

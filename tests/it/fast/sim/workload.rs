@@ -2,7 +2,7 @@
 
 use super::{
     node::{Manners, is_running},
-    store::{Key, Shared},
+    store::{Admission, Key, Shared},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -20,11 +20,14 @@ pub(super) struct Workload {
     spec: &'static str,
     pub(super) manners: Manners,
     pub(super) agent_away: bool,
-    /// Whether the first two pods are refused.
-    pub(super) quota: bool,
+    pub(super) admission: Admission,
     act: Act,
     /// Phase of the run at the end; none: it is gone.
     pub(super) end: Option<&'static str>,
+    /// Reason at the end, where the phase does not say enough.
+    pub(super) reason: Option<&'static str>,
+    /// Steps that must have passed at the end.
+    pub(super) passed: &'static [&'static str],
     /// Whether a tag moves, which the status must tell at the end.
     pub(super) pushes: bool,
 }
@@ -57,14 +60,16 @@ const PLAIN: Workload = Workload {
     spec: THREE,
     manners: MANNERS,
     agent_away: false,
-    quota: false,
+    admission: Admission::Open,
     act: Act::Nothing,
     end: Some("Succeeded"),
+    reason: None,
+    passed: &[],
     pushes: false,
 };
 
 /// All workloads.
-pub(super) const ALL: [Workload; 16] = [
+pub(super) const ALL: [Workload; 18] = [
     PLAIN,
     Workload {
         name: "agent-away",
@@ -83,7 +88,14 @@ pub(super) const ALL: [Workload; 16] = [
         pushes: true,
         ..PLAIN
     },
-    Workload { name: "cancel-graceful", spec: LONG, act: Act::Cancel("Graceful"), end: Some("Cancelled"), ..PLAIN },
+    Workload {
+        name: "cancel-graceful",
+        spec: LONG,
+        act: Act::Cancel("Graceful"),
+        end: Some("Cancelled"),
+        passed: &["one", "tell"],
+        ..PLAIN
+    },
     Workload { name: "cancel-immediate", spec: LONG, act: Act::Cancel("Immediate"), end: Some("Cancelled"), ..PLAIN },
     Workload {
         name: "timeout",
@@ -105,7 +117,16 @@ pub(super) const ALL: [Workload; 16] = [
     Workload {
         name: "quota",
         spec: "pipelineSpec: {box: {image: 'debian:12'}, retries: 2, steps: [{name: one, script: 'true'}]}",
-        quota: true,
+        admission: Admission::Quota,
+        ..PLAIN
+    },
+    Workload { name: "webhook-away", admission: Admission::Away(Duration::from_secs(8)), ..PLAIN },
+    Workload {
+        name: "webhook-gone",
+        spec: "pipelineSpec: {box: {image: 'debian:12'}, timeout: 2m, steps: [{name: one, script: 'true'}]}",
+        admission: Admission::Gone,
+        end: Some("Failed"),
+        reason: Some("PodForbidden"),
         ..PLAIN
     },
     Workload { name: "delete", spec: LONG, act: Act::Delete, end: None, ..PLAIN },

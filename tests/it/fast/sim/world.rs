@@ -21,8 +21,8 @@ use windlass::controller::{self, PodSettings, metrics::Metrics};
 
 /// A plan that is not over by then hangs.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
-/// A world without a change for this long is at rest.
-const REST: Duration = Duration::from_secs(45);
+/// A world without a change for this long is at rest: longer than the controller waits after any number of failures.
+const REST: Duration = Duration::from_secs(75);
 /// Looks at a run for each of its pods, at most.
 const LOOKS_MAX: usize = 40;
 
@@ -32,6 +32,8 @@ pub(super) struct Outcome {
     pub(super) end: Value,
     /// Writes of the controller.
     pub(super) writes: usize,
+    /// Those that changed something, by what they are.
+    pub(super) applied: BTreeMap<String, usize>,
     /// Watch events that the controller was shown.
     pub(super) events: usize,
     /// Events on the run, by reason.
@@ -54,12 +56,16 @@ struct World {
     workload: Workload,
     store: Shared,
     door: Door,
+    leads: Leads,
 }
+
+/// The context of the controller that leads.
+type Leads = Arc<Mutex<Option<Arc<controller::Context>>>>;
 
 impl World {
     fn new(workload: Workload, strike: Strike) -> Self {
         let store = Shared::new();
-        store.with(|s| s.set_quota(workload.quota));
+        store.with(|s| s.set_admission(workload.admission));
         let door = Door {
             store: store.clone(),
             shown: Arc::default(),
@@ -68,7 +74,7 @@ impl World {
             crash: Arc::default(),
             dead: Arc::default(),
         };
-        Self { workload, store, door }
+        Self { workload, store, door, leads: Leads::default() }
     }
 
     async fn play(self) -> Outcome {
@@ -87,7 +93,7 @@ impl World {
                 }
             });
         }
-        tokio::spawn(controllers(self.door.clone()));
+        tokio::spawn(controllers(self.door.clone(), self.leads.clone()));
         let user = tokio::spawn(self.workload.play(self.store.clone()));
         let rested = tokio::time::timeout(LIMIT, self.rest()).await.is_ok();
         self.judge(rested, user.is_finished())
@@ -123,6 +129,21 @@ impl World {
         if phase.as_deref() != self.workload.end {
             wrong.push(format!("the run ends as {phase:?} instead of {:?}", self.workload.end));
         }
+        let reason = run.as_ref().and_then(|r| r["status"]["conditions"][0]["reason"].as_str());
+        if self.workload.reason.is_some() && reason != self.workload.reason {
+            wrong.push(format!("the run ends for {reason:?} instead of {:?}", self.workload.reason));
+        }
+        for name in self.workload.passed {
+            let has_passed = |step: &Value| step["name"] == *name && step["phase"] == "Succeeded";
+            let steps = run.as_ref().and_then(|r| r["status"]["steps"].as_array());
+            if !steps.is_some_and(|steps| steps.iter().any(has_passed)) {
+                wrong.push(format!("step {name} has not passed"));
+            }
+        }
+        let remembered = self.leads.lock().unwrap().as_ref().map_or(0, |context| context.remembered());
+        if remembered > 0 {
+            wrong.push(format!("the controller still keeps something of {remembered} runs"));
+        }
         let images = |run: &Value| run["status"]["steps"].to_string().contains("sha256:");
         if self.workload.pushes && !run.as_deref().is_some_and(|run| images(run)) {
             wrong.push("the status does not tell of the tag that moved".into());
@@ -157,7 +178,8 @@ impl World {
             wrong.push(format!("the run is gone, and {left} pods of it are left"));
         }
         let events = self.door.shown.events.load(Ordering::Relaxed);
-        Outcome { end, writes: record.writes.len(), events, news, pods, wrong, trace: record.trace.clone() }
+        let (writes, applied, trace) = (record.writes.len(), record.applied.clone(), record.trace.clone());
+        Outcome { end, writes, applied, events, news, pods, wrong, trace }
     }
 }
 
@@ -169,15 +191,17 @@ fn counter(counters: Option<&Value>, run: Option<&Value>) -> Option<String> {
 }
 
 /// One controller after the other, each with empty caches.
-async fn controllers(mut door: Door) {
+async fn controllers(mut door: Door, leads: Leads) {
     loop {
         door.crash = Arc::new(Notify::new());
         door.dead = Arc::new(Mutex::new(false));
         let settings = PodSettings { image: "windlass:sim".into(), ..PodSettings::default() };
         let context =
             controller::Context::new(door.client(), SYSTEM, "controller", settings, Metrics::new(), clock::now);
+        let context = Arc::new(context);
+        *leads.lock().unwrap() = Some(Arc::clone(&context));
         let (_stop, stopped) = tokio::sync::watch::channel(false);
-        let leader = tokio::spawn(controller::lead(Arc::new(context), stopped));
+        let leader = tokio::spawn(controller::lead(context, stopped));
         door.crash.notified().await;
         leader.abort();
         _ = leader.await;
