@@ -22,6 +22,9 @@ use std::time::Duration;
 const PULL_GRACE: Duration = Duration::from_secs(120);
 /// Likewise, when the registry said "not found" or "denied".
 const PULL_GRACE_SURE: Duration = Duration::from_secs(10);
+/// What engines and registries say of a pull without a login, or with a wrong one.
+const NO_LOGIN: [&str; 5] =
+    ["no basic auth credentials", "unauthorized", "denied", "authentication required", "authorization failed"];
 /// A container whose image is there starts within this time.
 const START_WITHOUT_PULL: Duration = Duration::from_secs(2);
 
@@ -57,11 +60,31 @@ fn pull_failed(seen: &Observed, image: &str, message: &str) -> Judgement {
     let lower = message.to_lowercase();
     let grace = if sure.iter().any(|s| lower.contains(s)) { PULL_GRACE_SURE } else { PULL_GRACE };
     let failing = seen.reason_age(reason::IMAGE_PULL_FAILED);
-    let message = format!("image {image} cannot be pulled: {}", cut(message, 700));
+    let login = if NO_LOGIN.iter().any(|s| lower.contains(s)) { login_words(seen) } else { String::new() };
+    let message = format!("image {image} cannot be pulled: {}{login}", cut(cause(message), 700));
     if failing >= grace {
         return Judgement::of(Verdict::failed(reason::IMAGE_PULL_FAILED, message));
     }
     Judgement::of(Verdict::goes_on(reason::IMAGE_PULL_FAILED, message)).wake(grace - failing)
+}
+
+/// What the engine said, without the kubelet's words on when it tries again.
+fn cause(message: &str) -> &str {
+    let again = message.strip_prefix("Back-off pulling image").and_then(|rest| rest.split_once(": ErrImagePull: "));
+    again.map_or(message, |(_, cause)| cause)
+}
+
+/// Where the login for a pull comes from. Secrets are the kubelet's to read: whether they are there is not known here.
+fn login_words(seen: &Observed) -> String {
+    let secrets = seen.frozen().map(|spec| spec.box_.image_pull_secrets).unwrap_or_default();
+    if secrets.is_empty() {
+        return "; if it is private, name a Secret in box.imagePullSecrets".into();
+    }
+    let names = secrets.iter().map(|secret| secret.name.as_str()).collect::<Vec<_>>().join(", ");
+    let namespace = seen.run.namespace().unwrap_or_default();
+    format!(
+        "; the login is looked for in Secret {names} (box.imagePullSecrets), which must be in namespace {namespace}"
+    )
 }
 
 /// The kubelet names the missing object of a service's environment.
