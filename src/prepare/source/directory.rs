@@ -24,7 +24,10 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, FileTimes, Permissions},
     io,
-    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -46,6 +49,11 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
     let meta = fs::metadata(&from.path).map_err(|e| wrong(format!("cannot read {}: {e}", from.path.display())))?;
     if !meta.is_dir() {
         return Err(wrong(format!("{} is no directory", from.path.display())));
+    }
+    let apart = from.apart.as_deref();
+    if apart.is_some_and(|apart| from.path.canonicalize().is_ok_and(|path| path.starts_with(apart))) {
+        let what = "holds what runs need while they go on, and cannot be a source";
+        return Err(wrong(format!("{} {what}", from.path.display())));
     }
     let git = Git {
         home: layout.own(),
@@ -69,7 +77,8 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
             Ignore::default(),
         );
     }
-    let walk = Walk { from: &from.path, ignored, patterns, processes };
+    let apart = apart.and_then(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+    let walk = Walk { from: &from.path, ignored, patterns, apart, processes };
     walk.directory(Path::new(""), to)?;
     let own = to.join(".git");
     if own.is_dir() {
@@ -140,6 +149,8 @@ struct Walk<'a> {
     from: &'a Path,
     ignored: BTreeSet<PathBuf>,
     patterns: Search,
+    /// Device and number of a directory that never comes along.
+    apart: Option<(u64, u64)>,
     processes: &'a Processes,
 }
 
@@ -161,7 +172,7 @@ impl Walk<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 meta => meta.map_err(|e| unread(&path, &e))?,
             };
-            if self.leaves_out(&relative, meta.is_dir()) {
+            if self.apart == Some((meta.dev(), meta.ino())) || self.leaves_out(&relative, meta.is_dir()) {
                 continue;
             }
             let mode = meta.permissions().mode();
@@ -232,7 +243,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("tmp")).unwrap();
         fs::create_dir_all(root.path().join("to")).unwrap();
-        let from = Directory { path: project.to_owned(), ignore_file: ".windlassignore".into() };
+        let from =
+            Directory { path: project.to_owned(), ignore_file: ".windlassignore".into(), ..Directory::default() };
         let layout = Layout::new(Some(root.path().to_owned()));
         let fetched = copy(&from, &root.path().join("to"), &layout, &Processes::default()).unwrap();
         (root, fetched)
@@ -297,12 +309,31 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_holds_the_directories_of_runs_does_not_hold_them_in_its_copy() {
+        let project = project();
+        let base = project.path().join("tmp/windlass-1000");
+        let root = base.join("0f1e");
+        for directory in ["tmp", "to"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::write(base.join("key"), "of another run").unwrap();
+        let copied = |path: &Path| {
+            let from = Directory { path: path.to_owned(), apart: Some(base.clone()), ..Directory::default() };
+            copy(&from, &root.join("to"), &Layout::new(Some(root.clone())), &Processes::default())
+        };
+        copied(project.path()).unwrap();
+        assert!(root.join("to/tmp").is_dir() && !root.join("to/tmp/windlass-1000").exists());
+        let refused = copied(&root).unwrap_err();
+        assert!(refused.message.ends_with("cannot be a source"), "{}", refused.message);
+    }
+
+    #[test]
     fn what_git_cannot_tell_is_no_reason_to_copy_everything() {
         let project = project();
         fs::create_dir(project.path().join(".git")).unwrap();
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("tmp")).unwrap();
-        let from = Directory { path: project.path().to_owned(), ignore_file: ".windlassignore".into() };
+        let from = Directory { path: project.path().to_owned(), ..Directory::default() };
         let layout = Layout::new(Some(root.path().to_owned()));
         let failure = copy(&from, root.path(), &layout, &Processes::default()).unwrap_err();
         assert!(failure.message.starts_with("cannot tell what git ignores: "), "{}", failure.message);
