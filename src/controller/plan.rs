@@ -286,14 +286,14 @@ fn ended(seen: &Observed) -> Plan {
         return without(seen, pod);
     }
     if status.report.is_none() && !box_ended(pod) {
-        return stopped(seen, &status, pod, age).unwrap_or_else(|| without(seen, pod));
+        return stopped(&status, pod, age).unwrap_or_else(|| without(seen, pod));
     }
     let pod_wake = pod_ttl - age;
     Plan::wake(Some(run_wake.map_or(pod_wake, |w| w.min(pod_wake))))
 }
 
 /// Ends a pod, `age` after its run, and keeps it where the output of a service says what was wrong; if that can be.
-fn stopped(seen: &Observed, status: &PipelineRunStatus, pod: &Pod, age: Duration) -> Option<Plan> {
+fn stopped(status: &PipelineRunStatus, pod: &Pod, age: Duration) -> Option<Plan> {
     let why = status.conditions.first().map(|c| c.reason.as_str());
     let of_services = [Some(reason::SERVICE_FAILED), Some(reason::SERVICE_NOT_READY)].contains(&why);
     let left = STOP_PATIENCE.saturating_sub(age);

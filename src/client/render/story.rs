@@ -164,7 +164,8 @@ impl Story {
                     let repeat = |line: &Vec<u8>| format!("  | {}", one_line(&String::from_utf8_lossy(line)));
                     lines.extend(self.failed_tail.iter().map(repeat));
                 }
-                let step = end.step.as_ref().filter(|name| self.ran(name));
+                // Of a service that died the message says where to look.
+                let step = end.step.as_ref().filter(|name| self.ran(name) && end.reason != reason::SERVICE_FAILED);
                 match (step, &self.setting.again) {
                     (Some(_), Some(again)) => lines.push(format!("hint: look in: {again} --breakpoint on-failure")),
                     (Some(step), None) => {

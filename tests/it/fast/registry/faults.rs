@@ -340,7 +340,8 @@ async fn a_registry_that_is_away_is_told_of_while_it_is_tried_again() {
     let client = Client::with_patience(Trust::default(), patient).unwrap();
     let job = job("registry.invalid", &Told::default());
     let (mut progress, stop) = (job.progress.subscribe(), job.stop.clone());
-    let (pushed, ()) = tokio::join!(push(client, job, &Image::new(&[10]), Store::Classic), async {
+    let image = Image::new(&[10]);
+    let (pushed, ()) = tokio::join!(push(client, job, &image, Store::Classic), async {
         let told = progress.wait_for(|progress| progress.away.is_some()).await.unwrap().away.clone().unwrap();
         assert!(told.starts_with("registry.invalid cannot be reached: its name does not resolve"), "{told}");
         assert!(told.ends_with("; trying again"), "{told}");
