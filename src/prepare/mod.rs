@@ -94,8 +94,8 @@ pub struct Directory {
     pub path: PathBuf,
     /// A file in it with patterns, as in `.gitignore`, of what is left out; it need not be there.
     pub ignore_file: String,
-    /// Where runs have their own directories, as a true path: it never comes along, though it may lie below.
-    pub apart: Option<PathBuf>,
+    /// What never comes along, though it may lie below: directories of runs, files of Secrets.
+    pub apart: Vec<PathBuf>,
 }
 
 /// A preparation on this machine, for a local run.

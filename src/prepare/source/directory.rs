@@ -50,11 +50,6 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
     if !meta.is_dir() {
         return Err(wrong(format!("{} is no directory", from.path.display())));
     }
-    let apart = from.apart.as_deref();
-    if apart.is_some_and(|apart| from.path.canonicalize().is_ok_and(|path| path.starts_with(apart))) {
-        let what = "holds what runs need while they go on, and cannot be a source";
-        return Err(wrong(format!("{} {what}", from.path.display())));
-    }
     let git = Git {
         home: layout.own(),
         // The project may belong to another user, and git only reads here.
@@ -77,7 +72,8 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
             Ignore::default(),
         );
     }
-    let apart = apart.and_then(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+    let apart = from.apart.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+    let apart = apart.collect();
     let walk = Walk { from: &from.path, ignored, patterns, apart, processes };
     walk.directory(Path::new(""), to)?;
     let own = to.join(".git");
@@ -149,8 +145,8 @@ struct Walk<'a> {
     from: &'a Path,
     ignored: BTreeSet<PathBuf>,
     patterns: Search,
-    /// Device and number of a directory that never comes along.
-    apart: Option<(u64, u64)>,
+    /// Devices and numbers of directories that never come along.
+    apart: Vec<(u64, u64)>,
     processes: &'a Processes,
 }
 
@@ -172,7 +168,7 @@ impl Walk<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 meta => meta.map_err(|e| unread(&path, &e))?,
             };
-            if self.apart == Some((meta.dev(), meta.ino())) || self.leaves_out(&relative, meta.is_dir()) {
+            if self.apart.contains(&(meta.dev(), meta.ino())) || self.leaves_out(&relative, meta.is_dir()) {
                 continue;
             }
             let mode = meta.permissions().mode();
@@ -318,13 +314,14 @@ mod tests {
         }
         fs::write(base.join("key"), "of another run").unwrap();
         let copied = |path: &Path| {
-            let from = Directory { path: path.to_owned(), apart: Some(base.clone()), ..Directory::default() };
-            copy(&from, &root.join("to"), &Layout::new(Some(root.clone())), &Processes::default())
+            let apart = vec![base.clone(), root.clone()];
+            let from = Directory { path: path.to_owned(), apart, ..Directory::default() };
+            copy(&from, &root.join("to"), &Layout::new(Some(root.clone())), &Processes::default()).unwrap();
         };
-        copied(project.path()).unwrap();
+        copied(project.path());
         assert!(root.join("to/tmp").is_dir() && !root.join("to/tmp/windlass-1000").exists());
-        let refused = copied(&root).unwrap_err();
-        assert!(refused.message.ends_with("cannot be a source"), "{}", refused.message);
+        copied(&base);
+        assert!(root.join("to/key").is_file() && !root.join("to/0f1e").exists());
     }
 
     #[test]
