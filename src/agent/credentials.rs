@@ -17,7 +17,7 @@ use crate::{
     steps::{
         docker_push::{self, Login},
         expand,
-        logins::{self, Origin},
+        logins::{self, CONFIG, CONFIG_JSON, Origin, PASSWORD, USERNAME},
     },
     wire::{Variable, push_volume, secret_volume},
 };
@@ -29,12 +29,6 @@ const MAX_VALUE_BYTES: usize = 1024 * 1024;
 const MAX_ALL_BYTES: usize = 8 * 1024 * 1024;
 /// Most values that are looked for.
 const MAX_VALUES: usize = 1000;
-/// Keys of a Secret that hold logins.
-const CONFIG_JSON: &str = ".dockerconfigjson";
-/// The older form: what is below `auths`.
-const CONFIG: &str = ".dockercfg";
-const USERNAME: &str = "username";
-const PASSWORD: &str = "password";
 
 /// A push step, and where its Secrets are.
 #[derive(Clone, Copy)]
@@ -120,12 +114,19 @@ impl Logins<'_> {
             }
             (Some(username), Some(password)) => Credentials::from_basic_auth(&username, &password)
                 .map_err(|error| unusable("username or password", error)),
-            (Some(_), None) => Err(missing(format!("Secret {name} has no key {PASSWORD}"))),
-            (None, Some(_)) => Err(missing(format!("Secret {name} has no key {USERNAME}"))),
-            (None, None) => Err(missing(format!(
-                "Secret {name} does not exist, or has neither {CONFIG_JSON} nor {USERNAME} and {PASSWORD}"
-            ))),
+            (None, _) | (_, None) => Err(missing(self.no_login(name))),
         }
+    }
+
+    /// Why a Secret holds no login.
+    fn no_login(&self, name: &str) -> String {
+        let index = logins::push_secrets(self.spec).iter().position(|known| *known == name);
+        let keys = index.and_then(|index| self.volumes.secret_keys(&push_volume(index)).ok()).unwrap_or_default();
+        if keys.is_empty() {
+            return format!("Secret {name} does not exist, or is empty");
+        }
+        let fault = logins::no_login(name, keys.iter().map(String::as_str));
+        fault.unwrap_or_else(|| format!("Secret {name} changed while it was read"))
     }
 
     /// Whether the pipeline itself says which host is pushed to. What the box exports may choose a repository,

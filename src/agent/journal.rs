@@ -217,6 +217,7 @@ impl Journal {
             return None;
         }
         state.phase = StepPhase::Waiting;
+        state.waits = None;
         state.asked = true;
         state.started_ms.get_or_insert(at);
         Some(())
@@ -263,6 +264,7 @@ impl Journal {
             EndReason::ExitCode if code == Some(0) || (internal && code.is_none()) => StepPhase::Succeeded,
             EndReason::EarlierStepFailed if began => return None,
             EndReason::EarlierStepFailed => StepPhase::Skipped,
+            EndReason::Cancelled if !began => StepPhase::Skipped,
             EndReason::Cancelled => StepPhase::Cancelled,
             EndReason::Agent if !internal => return None,
             EndReason::ExitCode

@@ -19,8 +19,11 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// `pushing: 3 of 8 layers, 12.5 MB sent, 4.1 MB/s`; `elapsed` is the time since the push began.
-    pub(super) fn words(&mut self, elapsed: Duration, progress: Progress) -> String {
+    /// `pushing: 3 of 8 layers, 12.5 MB sent, 4.1 MB/s`, or why the registry is being tried again; `elapsed` is the time since the push began.
+    pub(super) fn words(&mut self, elapsed: Duration, progress: &Progress) -> String {
+        if let Some(why) = &progress.away {
+            return why.clone();
+        }
         let done = progress.layers_there + progress.layers_sent;
         let total = done + progress.layers_left;
         let sent = match progress.bytes_total {
@@ -57,7 +60,7 @@ mod tests {
     use rstest::rstest;
 
     fn progress(bytes_done: u64, bytes_total: Option<u64>) -> Progress {
-        Progress { layers_there: 2, layers_sent: 1, layers_left: 5, bytes_done, bytes_total }
+        Progress { layers_there: 2, layers_sent: 1, layers_left: 5, bytes_done, bytes_total, away: None }
     }
 
     #[rstest]
@@ -66,7 +69,14 @@ mod tests {
     #[case::only_a_part_is_known(12_560_000, Some(1), "pushing: 3 of 8 layers, 12.5 MB sent, 6.2 MB/s")]
     #[case::nothing_was_sent(0, None, "pushing: 3 of 8 layers, 0.0 MB sent, 0.0 MB/s")]
     fn words(#[case] done: u64, #[case] total: Option<u64>, #[case] expected: &str) {
-        assert_eq!(Gauge::default().words(Duration::from_secs(2), progress(done, total)), expected);
+        assert_eq!(Gauge::default().words(Duration::from_secs(2), &progress(done, total)), expected);
+    }
+
+    #[test]
+    fn a_registry_that_is_away_is_what_the_push_is_at() {
+        let away = "r.example cannot be reached: its name does not resolve; trying again";
+        let progress = Progress { away: Some(away.into()), ..progress(0, None) };
+        assert_eq!(Gauge::default().words(Duration::from_secs(2), &progress), away);
     }
 
     #[test]

@@ -181,7 +181,8 @@ fn one_step(
 ) -> StepStatus {
     let told =
         StepStatus { images: known.map(|known| known.images.clone()).unwrap_or_default(), ..told(step, state, pod_ip) };
-    if step.internal {
+    // Once the box has asked, the word is the agent's; before that the step waits as any other.
+    if step.internal && (state.asked || state.waits.is_none()) {
         return worked(told, work);
     }
     match state.waits {

@@ -328,7 +328,7 @@ async fn show(progress: watch::Receiver<Progress>, line: &Line) {
     let (began, mut gauge, mut told) = (Instant::now(), Gauge::default(), String::new());
     loop {
         tokio::time::sleep(PROGRESS_INTERVAL).await;
-        let words = gauge.words(began.elapsed(), *progress.borrow());
+        let words = gauge.words(began.elapsed(), &progress.borrow());
         if words != told {
             line.progress(words.clone());
             told = words;

@@ -98,12 +98,12 @@ pub struct PipelineSpec {
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = rules::by_name())]
     pub after_steps: Vec<Step>,
-    /// Directories kept from run to run.
+    /// Directories kept from run to run. Not yet: this version refuses it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = rules::by_name())]
     pub caches: Vec<Cache>,
-    /// Files kept after the run.
+    /// Files kept after the run. Not yet: this version refuses it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = rules::by_name())]

@@ -127,7 +127,7 @@ pub struct PipelineRunSpec {
     #[x_kube(validation = rules::duration("1s", "168h"))]
     #[x_kube(validation = rules::fixed())]
     pub breakpoint_timeout: String,
-    /// Higher goes first.
+    /// Higher goes first. Without effect yet: no run waits for another.
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
     #[x_kube(validation = rules::fixed())]

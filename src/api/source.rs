@@ -17,7 +17,7 @@ pub struct Source {
     /// Files written here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<InlineSource>,
-    /// A directory of an image.
+    /// A directory of an image. Not yet: this version refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageSource>,
     /// No source: an empty directory.

@@ -98,7 +98,7 @@ pub struct Step {
     #[schemars(length(max = 50))]
     #[x_kube(merge_strategy = rules::by_name())]
     pub env: Vec<EnvVar>,
-    /// A condition in CEL over `params`; false skips the step.
+    /// A condition in CEL over `params`; false skips the step. Not yet: this version refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,

@@ -160,9 +160,13 @@ const ENTRIES: &[Entry] = &[
     (
         "ServiceNotReady",
         "a service was not ready in time",
-        "check its output, its readiness, or raise readiness.within",
+        "check its output (windlass logs RUN --service NAME), its readiness, or raise readiness.within",
     ),
-    ("ServiceFailed", "a service ended by itself", "check its output; if that is fine, set its onExit to Ignore"),
+    (
+        "ServiceFailed",
+        "a service ended by itself",
+        "check its output: windlass logs RUN --service NAME; if that is fine, set its onExit to Ignore",
+    ),
     ("StepFailed", "a step failed, and the run with it", "read its output: windlass logs RUN --step STEP"),
     ("StepTimedOut", "a step ran longer than it may", "raise the step's timeout or the pipeline's stepTimeout"),
     ("NoOutput", "a step printed nothing for too long", "raise noOutputTimeout, or let the step print what it does"),

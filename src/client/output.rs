@@ -144,11 +144,15 @@ async fn read_all(
     let mut ended = false;
     let mut failed_at_end = 0;
     let mut waited = 0;
+    if source.container.starts_with(SERVICE_PREFIX) {
+        // A service that ends is started again: why it ended was said before that. Most have no past.
+        let _ = connection(source, false, true, heard, decoder).await;
+    }
     loop {
         if heard.is_closed() {
             return None;
         }
-        let result = connection(source, follow, heard, decoder).await;
+        let result = connection(source, follow, false, heard, decoder).await;
         // 400: the container waits to start, so nothing is there.
         let none_yet = matches!(&result, Err(kube::Error::Api(status)) if status.code == 400);
         if catching_up && (result.is_ok() || none_yet) {
@@ -197,6 +201,7 @@ async fn read_all(
 async fn connection(
     source: &Source,
     follow: bool,
+    previous: bool,
     heard: &mpsc::Sender<Heard>,
     decoder: &mut Decoder,
 ) -> kube::Result<()> {
@@ -208,6 +213,7 @@ async fn connection(
     let params = LogParams {
         container: Some(source.container.clone()),
         follow,
+        previous,
         timestamps: true,
         since_time: decoder.since(),
         ..LogParams::default()

@@ -173,7 +173,7 @@ pub(super) fn describe(run: &RunView, look: &Look, now: Timestamp, zone: &TimeZo
                     notes.push(why_failed(s.exit_code, why, s.message.as_deref().unwrap_or_default()));
                 }
                 StepPhase::Skipped => notes.push("skipped".into()),
-                StepPhase::Cancelled => notes.push("cancelled".into()),
+                StepPhase::Cancelled => notes.push(one_line(s.message.as_deref().unwrap_or("cancelled"))),
                 StepPhase::Waiting => notes.push(one_line(s.message.as_deref().unwrap_or("waiting"))),
                 StepPhase::Running => notes.extend(s.message.as_deref().map(one_line)),
                 StepPhase::Pending | StepPhase::Succeeded => {}

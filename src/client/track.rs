@@ -18,7 +18,10 @@ use super::{
     logtext::Piece,
     view::{RunView, StepInfo, millis_between},
 };
-use crate::api::{condition::reason, status::StepStatus};
+use crate::api::{
+    condition::reason,
+    status::{StepPhase, StepStatus},
+};
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use steps::has_begun;
@@ -284,6 +287,9 @@ impl Tracker {
             self.waiting = None;
             return;
         }
+        if why == reason::WAITING_FOR_USER && self.is_about_to_begin(now_ms) {
+            return;
+        }
         if why == reason::CANCELLING && (self.cancel_told || !self.stops_something()) {
             self.waiting = None;
             return;
@@ -300,6 +306,13 @@ impl Tracker {
     fn begins_soon(&self, message: &str) -> bool {
         let waits = |step: &String| message.starts_with(&format!("step {step} waits; it has not begun"));
         self.lets_begin.as_ref().is_some_and(waits)
+    }
+
+    /// Whether the step that waits will soon be told to have begun: first that, then its wait.
+    fn is_about_to_begin(&self, now_ms: u64) -> bool {
+        let waits = |t: &&Track| !t.started && t.status.as_ref().is_some_and(|s| s.phase == StepPhase::Waiting);
+        let seen_ms = self.steps.iter().find(waits).and_then(|t| t.begun_ms);
+        seen_ms.is_some_and(|seen_ms| now_ms.saturating_sub(seen_ms) < HOLD_MS)
     }
 
     /// Whether a step runs that a cancel has to stop. After that step has ended a wait for it would be told late.

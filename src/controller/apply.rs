@@ -96,6 +96,11 @@ async fn apply_change(ctx: &Context, run: &PipelineRun, change: Change) -> Resul
             };
             absent_is_fine(pods.delete(&name, &params).await.map(|_| ())).map_err(failed("delete the pod"))?;
         }
+        Change::StopPod { name, uid, time_s } => {
+            let body = json!({"metadata": {"uid": uid}, "spec": {"activeDeadlineSeconds": time_s}});
+            let stopped = pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&body)).await;
+            absent_is_fine(stopped.map(|_| ())).map_err(failed("stop the pod"))?;
+        }
         Change::ClearAgentStatus => {
             status_write(&ctx.client, run, manager::AGENT, json!({}))
                 .await

@@ -82,8 +82,9 @@ pub fn judge(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Judgement {
     if let Some(judgement) = blocked(seen, containers.iter().chain(&services)) {
         return judgement;
     }
-    if let Some(verdict) = by_services(spec, &services) {
-        return Judgement::of(verdict);
+    if let Some(verdict) = by_services(seen, spec, &services) {
+        let steps = close_steps(spec, &status, &verdict, seen.now);
+        return Judgement { verdict, steps, wake: None };
     }
     going_on(seen, spec, &status, pod, &containers)
 }
@@ -293,7 +294,7 @@ fn by_clock(seen: &Observed, spec: &PipelineSpec, status: &PipelineRunStatus, po
 }
 
 /// A native sidecar that ends is restarted by the kubelet: that is how its end is seen.
-fn by_services(spec: &PipelineSpec, services: &[ContainerStatus]) -> Option<Verdict> {
+fn by_services(seen: &Observed, spec: &PipelineSpec, services: &[ContainerStatus]) -> Option<Verdict> {
     for service in spec.services.iter().filter(|s| s.on_exit == OnExit::FailRun) {
         let name = format!("{SERVICE_PREFIX}{}", service.name);
         let Some(status) = services.iter().find(|c| c.name == name && c.restart_count > 0) else { continue };
@@ -304,7 +305,9 @@ fn by_services(spec: &PipelineSpec, services: &[ContainerStatus]) -> Option<Verd
         let code = end.map_or_else(String::new, |e| format!(" with exit code {}", e.exit_code));
         let words =
             end.and_then(|e| e.message.as_deref()).map_or_else(String::new, |m| format!(": {}", cut(m.trim(), 300)));
-        return Some(Verdict::failed(reason::SERVICE_FAILED, format!("service {} ended{code}{words}", service.name)));
+        let (name, run) = (&service.name, seen.run.name_any());
+        let message = format!("service {name} ended{code}{words}; its output: windlass logs {run} --service {name}");
+        return Some(Verdict::failed(reason::SERVICE_FAILED, message));
     }
     None
 }
@@ -439,12 +442,14 @@ fn from_summary(step: &crate::api::Step, known: Option<&StepStatus>, end: &StepE
         (EndReason::Signal, _) => (StepPhase::Failed, reason::SIGNAL),
         (EndReason::TimedOut, _) => (StepPhase::Failed, reason::TIMED_OUT),
         (EndReason::NoOutput, _) => (StepPhase::Failed, reason::NO_OUTPUT),
+        // It never began.
+        (EndReason::Cancelled, None) if end.started_ms == end.finished_ms => (StepPhase::Skipped, reason::CANCELLED),
         (EndReason::Cancelled, _) => (StepPhase::Cancelled, reason::CANCELLED),
         (EndReason::OutOfMemory, _) => (StepPhase::Failed, reason::OUT_OF_MEMORY),
         (EndReason::EarlierStepFailed, _) => (StepPhase::Skipped, reason::EARLIER_STEP_FAILED),
         (EndReason::Agent | EndReason::NotStarted, _) => (StepPhase::Failed, reason::STEP_FAILED),
     };
-    let ran = !matches!(end.reason, EndReason::EarlierStepFailed);
+    let ran = phase != StepPhase::Skipped;
     StepStatus {
         name: name.to_owned(),
         phase,
@@ -479,7 +484,8 @@ pub fn close_steps(
             match step.phase {
                 StepPhase::Pending => {
                     step.phase = StepPhase::Skipped;
-                    step.reason = Some(reason::EARLIER_STEP_FAILED.to_owned());
+                    let why = if is_cancel { reason::CANCELLED } else { reason::EARLIER_STEP_FAILED };
+                    step.reason = Some(why.to_owned());
                 }
                 StepPhase::Running | StepPhase::Waiting => {
                     step.phase = if is_cancel { StepPhase::Cancelled } else { StepPhase::Failed };
@@ -523,7 +529,9 @@ pub fn box_hears_cancel(seen: &Observed, spec: &PipelineSpec, status: &PipelineR
         .after_steps
         .iter()
         .any(|after| status.steps.iter().any(|step| step.name == after.name && step.started_at.is_some()));
-    if in_after_steps || status.steps.iter().any(|step| step.phase == StepPhase::Cancelled) {
+    let cut_short =
+        |step: &StepStatus| step.phase == StepPhase::Cancelled || step.reason.as_deref() == Some(reason::CANCELLED);
+    if in_after_steps || status.steps.iter().any(cut_short) {
         return true;
     }
     let lately = seen.agent_seen.is_some_and(|at| elapsed(at, seen.now) < CANCEL_SILENT);

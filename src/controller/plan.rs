@@ -16,6 +16,7 @@ use super::{
 };
 use crate::api::{
     Pipeline, PipelineRun, PipelineSpec, condition::reason, duration, meta, run::Cancel, run::Param, run::pod_name,
+    status::PipelineRunStatus,
 };
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod},
@@ -29,9 +30,14 @@ const PIPELINE_GRACE: Duration = Duration::from_secs(30);
 /// A pod that was refused is asked for again after this time, then after twice as long, and so on.
 const REFUSED_BACKOFF: Duration = Duration::from_secs(10);
 /// A message that changes alone is written at most this often.
-const MESSAGE_INTERVAL: Duration = Duration::from_secs(10);
+const MESSAGE_INTERVAL: Duration = Duration::from_secs(2);
 /// Grace of a deleted pod: the runner ends the step by TERM, then KILL after 10 s.
 const DELETE_GRACE_S: u32 = 15;
+
+/// How long a node may take to end a pod whose time is over; then the pod is deleted.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+/// A pod's time that is over as soon as it is set.
+const NO_TIME_S: i64 = 1;
 
 /// Why the API server made no pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +151,16 @@ pub enum Change {
         uid: String,
         /// Seconds for the runner to end.
         grace_s: u32,
+    },
+    /// Let the time of the pod with this UID be over: its node ends it, and keeps what it printed. That it is gone
+    /// already is as good.
+    StopPod {
+        /// Name.
+        name: String,
+        /// UID, so that no other pod of the name is hit.
+        uid: String,
+        /// The time that it may take from its start, in seconds.
+        time_s: i64,
     },
     /// Take away what the agent wrote of an earlier attempt.
     ClearAgentStatus,
@@ -285,11 +301,28 @@ fn ended(seen: &Observed) -> Plan {
         return Plan::wake(run_wake);
     };
     // Without the runner's report the run ended by our judgement: what still runs is stopped.
-    if age >= pod_ttl || (status.report.is_none() && !box_ended(pod)) {
+    if age >= pod_ttl {
         return without(seen, pod);
+    }
+    if status.report.is_none() && !box_ended(pod) {
+        return stopped(&status, pod, age).unwrap_or_else(|| without(seen, pod));
     }
     let pod_wake = pod_ttl - age;
     Plan::wake(Some(run_wake.map_or(pod_wake, |w| w.min(pod_wake))))
+}
+
+/// Ends a pod, `age` after its run, and keeps it where the output of a service says what was wrong; if that can be.
+fn stopped(status: &PipelineRunStatus, pod: &Pod, age: Duration) -> Option<Plan> {
+    let why = status.conditions.first().map(|c| c.reason.as_str());
+    let of_services = [Some(reason::SERVICE_FAILED), Some(reason::SERVICE_NOT_READY)].contains(&why);
+    let left = STOP_PATIENCE.saturating_sub(age);
+    if !of_services || left.is_zero() || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let asked = pod.spec.as_ref().and_then(|s| s.active_deadline_seconds) == Some(NO_TIME_S);
+    let stop = Change::StopPod { name: pod.name_any(), uid: pod.uid()?, time_s: NO_TIME_S };
+    let changes = if asked { Vec::new() } else { vec![stop] };
+    Some(Plan { changes, wake: Some(left), ..Plan::default() })
 }
 
 /// The pod's phase says so later than the box's own state.

@@ -472,9 +472,43 @@ fn a_service_that_ends_fails_the_run_unless_it_may() {
         let seen = with_pod(&spec, &status);
         assert_eq!(seen.run.status.as_ref().unwrap().completion_time.is_some(), ended);
         if ended {
-            assert_eq!(reason_of(&seen).2, "service db ended with exit code 3");
+            assert_eq!(
+                reason_of(&seen).2,
+                "service db ended with exit code 3; its output: windlass logs r --service db"
+            );
         }
     }
+}
+
+#[test]
+fn a_service_that_dies_ends_all_steps_and_its_output_is_kept() {
+    let spec = SPEC.replace("{box", "{services: [{name: db, image: 'p:1'}], box");
+    let mut seen = with_pod(&spec, BOX_RUNS);
+    seen.run.status.as_mut().unwrap().steps = vec![step("one", StepPhase::Succeeded), step("two", StepPhase::Running)];
+    let died = "{name: svc-db, image: p, imageID: '', ready: true, restartCount: 1, state: {running: {}}}";
+    let status = seen.pod.as_mut().unwrap().status.as_mut().unwrap();
+    status.init_container_statuses = Some(vec![serde_yaml::from_str(died).unwrap()]);
+    let mut seen = settle(seen);
+    let status = seen.run.status.as_ref().unwrap();
+    let ends: Vec<_> = status.steps.iter().map(|s| (s.phase, s.reason.as_deref(), s.finished_at.is_some())).collect();
+    let failed = (StepPhase::Failed, Some("ServiceFailed"), true);
+    let skipped = (StepPhase::Skipped, Some("EarlierStepFailed"), false);
+    assert_eq!(ends, [(StepPhase::Succeeded, None, false), failed, skipped]);
+
+    let stop = Change::StopPod { name: "r-1".into(), uid: "p-1".into(), time_s: 1 };
+    assert_eq!(plan(&seen).changes, [stop], "what still runs is stopped, and its output kept");
+    let mut stuck = seen.clone();
+    stuck.now += SignedDuration::from_secs(60);
+    assert!(matches!(plan(&stuck).changes.as_slice(), [Change::DeletePod { .. }]), "its node does not end it");
+    let pod = seen.pod.as_mut().unwrap();
+    pod.spec.as_mut().unwrap().active_deadline_seconds = Some(1);
+    assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(60))), "asked once");
+    let ended = "{phase: Failed, reason: DeadlineExceeded}";
+    seen.pod.as_mut().unwrap().status = Some(serde_yaml::from_str(ended).unwrap());
+    assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(3600))), "kept for podTTLAfterFinished");
+    assert_eq!(reason_of(&seen).1, "ServiceFailed");
+    seen.now += SignedDuration::from_secs(3600);
+    assert!(matches!(plan(&seen).changes.as_slice(), [Change::DeletePod { .. }]));
 }
 
 #[test]
@@ -484,7 +518,7 @@ fn progress_alone_is_written_seldom() {
     seen = settle(seen);
     seen.run.status.as_mut().unwrap().steps.push(step("two", StepPhase::Running));
     seen.written = Some(seen.now);
-    assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(10))));
+    assert_eq!(plan(&seen), Plan::wake(Some(Duration::from_secs(2))));
 }
 
 const BREAKS: &str = "{box: {image: 'a:1'}, steps: [{name: one, script: x}, {name: push, dockerPush: {repository: h.io/a}}]}, breakpoint: {atFailure: true}";

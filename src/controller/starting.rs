@@ -35,6 +35,9 @@ const SURE: [&str; 8] = [
     "unable to find ",
     "runasnonroot",
 ];
+/// What engines and registries say of a pull without a login, or with a wrong one.
+const NO_LOGIN: [&str; 5] =
+    ["no basic auth credentials", "unauthorized", "denied", "authentication required", "authorization failed"];
 /// A container whose image is there starts within this time.
 const START_WITHOUT_PULL: Duration = Duration::from_secs(2);
 
@@ -70,7 +73,8 @@ fn pull_failed(seen: &Observed, image: &str, message: &str) -> Judgement {
     let lower = message.to_lowercase();
     let grace = if sure.iter().any(|s| lower.contains(s)) { PULL_GRACE_SURE } else { PULL_GRACE };
     let failing = seen.reason_age(reason::IMAGE_PULL_FAILED);
-    let message = format!("image {image} cannot be pulled: {}", cut(message, 700));
+    let login = if NO_LOGIN.iter().any(|s| lower.contains(s)) { login_words(seen) } else { String::new() };
+    let message = format!("image {image} cannot be pulled: {}{login}", cut(cause(message), 700));
     if failing >= grace {
         return Judgement::of(Verdict::failed(reason::IMAGE_PULL_FAILED, message));
     }
@@ -88,6 +92,25 @@ fn start_failed(seen: &Observed, verdict: Verdict, message: &str) -> Judgement {
         return Judgement::of(verdict);
     }
     Judgement::of(Verdict::goes_on(reason::BOX_FAILED_TO_START, verdict.message)).wake(left)
+}
+
+/// What the engine said, without the kubelet's words on when it tries again.
+fn cause(message: &str) -> &str {
+    let again = message.strip_prefix("Back-off pulling image").and_then(|rest| rest.split_once(": ErrImagePull: "));
+    again.map_or(message, |(_, cause)| cause)
+}
+
+/// Where the login for a pull comes from. Secrets are the kubelet's to read: whether they are there is not known here.
+fn login_words(seen: &Observed) -> String {
+    let secrets = seen.frozen().map(|spec| spec.box_.image_pull_secrets).unwrap_or_default();
+    if secrets.is_empty() {
+        return "; if it is private, name a Secret in box.imagePullSecrets".into();
+    }
+    let names = secrets.iter().map(|secret| secret.name.as_str()).collect::<Vec<_>>().join(", ");
+    let namespace = seen.run.namespace().unwrap_or_default();
+    format!(
+        "; the login is looked for in Secret {names} (box.imagePullSecrets), which must be in namespace {namespace}"
+    )
 }
 
 /// The kubelet names the missing object of a service's environment.

@@ -104,6 +104,20 @@ fn a_box_without_a_shell_is_told_what_it_is_for() {
 }
 
 #[rstest]
+#[case::no_secret("box: {", "if it is private, name a Secret in box.imagePullSecrets")]
+#[case::a_secret(
+    "box: {imagePullSecrets: [{name: a}, {name: b}], ",
+    "the login is looked for in Secret a, b (box.imagePullSecrets), which must be in namespace n"
+)]
+fn a_pull_without_a_login_says_where_one_would_be(#[case] spec: &str, #[case] hint: &str) {
+    let said = "Back-off pulling image \"r.io/a\": ErrImagePull: Error: no basic auth credentials";
+    let waits = format!("state: {{waiting: {{reason: ImagePullBackOff, message: '{said}'}}}}");
+    let failing = starting(&SPEC.replacen("box: {", spec, 1), &pair("state: {running: {}}", &waits));
+    let expected = format!("image box:1 cannot be pulled: Error: no basic auth credentials; {hint}");
+    assert_eq!(reason_of(&failing).2, expected);
+}
+
+#[rstest]
 #[case::no_sandbox("False", 60, "PodPending", "node node sets up pod r-1")]
 #[case::images_are_there("True", 1, "PodPending", "node node sets up pod r-1")]
 #[case::takes_longer("True", 2, "PullingImages", "pulling box:1")]

@@ -7,6 +7,7 @@
 use super::failure::failure;
 use crate::{
     api::{condition::reason, env::can_be_set},
+    steps::logins::{self, no_key},
     wire::{EnvFromSource, EnvItem, EnvValue, Failure, LoginKey, Order, Variable},
 };
 use std::collections::BTreeMap;
@@ -15,8 +16,6 @@ use std::collections::BTreeMap;
 const LIMIT_BYTES: usize = 1024 * 1024;
 /// Most that Linux passes to a program in one variable: name, `=`, value and the end.
 const VARIABLE_BYTES: usize = 128 * 1024 - 1;
-/// Most keys that a message lists.
-const LISTED_KEYS: usize = 20;
 
 /// A Secret or ConfigMap: its keys, with the values that were asked for.
 #[derive(Default)]
@@ -67,8 +66,11 @@ pub(crate) fn resolve(order: &Order, mounted: &Mounted) -> Result<Environment, F
 /// Whether what push steps log in with is there; the values are the agent's to read.
 fn check_logins(order: &Order, mounted: &Mounted) -> Result<(), Failure> {
     for (step, name) in &order.push_secrets {
-        if !mounted.push_secrets.contains_key(name) {
+        let Some(keys) = mounted.push_secrets.get(name) else {
             return Err(missing(&SECRET, name, order, &format!("step {step} needs it")));
+        };
+        if let Some(fault) = logins::no_login(name, keys.iter().map(String::as_str)) {
+            return Err(failure(SECRET.key_not_found, format!("{fault}; step {step} logs in with it")));
         }
     }
     for LoginKey { step, variable, secret, key } in &order.login_keys {
@@ -162,14 +164,6 @@ fn key_value<'a>(
 fn missing(kind: &Kind, name: &str, order: &Order, need: &str) -> Failure {
     let message = format!("{} {name} does not exist in namespace {}; {need}", kind.name, order.run.namespace);
     failure(kind.not_found, message)
-}
-
-/// `Secret keys has no key api; it has: token, user`.
-pub(crate) fn no_key<'a>(kind: &str, name: &str, key: &str, keys: impl Iterator<Item = &'a str>) -> String {
-    let keys: Vec<_> = keys.collect();
-    let more = if keys.len() > LISTED_KEYS { format!(" and {} more", keys.len() - LISTED_KEYS) } else { String::new() };
-    let listed = keys.iter().take(LISTED_KEYS).copied().collect::<Vec<_>>().join(", ");
-    format!("{kind} {name} has no key {key}; it has: {listed}{more}")
 }
 
 fn all_keys(

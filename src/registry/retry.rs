@@ -2,8 +2,9 @@
 //!
 //! **Invariant:** only what may pass is tried again, and the tries of one call end within the limits of [`Patience`].
 
-use super::{client::Patience, error::PushError};
+use super::{client::Patience, door::Progress, error::PushError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Longest `Retry-After` that is waited for.
@@ -13,13 +14,19 @@ const MAX_PAUSE: Duration = Duration::from_secs(300);
 pub(super) struct Retries<'a> {
     patience: Patience,
     stop: &'a CancellationToken,
+    progress: Option<&'a watch::Sender<Progress>>,
     begun: Instant,
     pause: Duration,
 }
 
 impl<'a> Retries<'a> {
-    pub(super) fn new(patience: Patience, stop: &'a CancellationToken) -> Self {
-        Self { patience, stop, begun: Instant::now(), pause: patience.first_pause }
+    /// The pauses of one call; `progress` is told why, while nothing answers.
+    pub(super) fn new(
+        patience: Patience,
+        stop: &'a CancellationToken,
+        progress: Option<&'a watch::Sender<Progress>>,
+    ) -> Self {
+        Self { patience, stop, progress, begun: Instant::now(), pause: patience.first_pause }
     }
 
     /// Waits for the next try, or gives the error back if there is none.
@@ -34,12 +41,31 @@ impl<'a> Retries<'a> {
             return Err(error);
         }
         tracing::debug!(%error, ?pause, "trying again");
+        if error.unconnected {
+            self.tell(Some(format!("{error}; trying again")));
+        }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = self.stop.cancelled() => return Err(PushError::stopped()),
         }
         self.pause = (self.pause * 2).min(patience.first_pause * 30);
         Ok(())
+    }
+
+    fn tell(&self, away: Option<String>) {
+        let Some(progress) = self.progress else { return };
+        progress.send_if_modified(|progress| {
+            let differs = progress.away != away;
+            progress.away = away;
+            differs
+        });
+    }
+}
+
+/// With its call the wait is over, however it ended.
+impl Drop for Retries<'_> {
+    fn drop(&mut self) {
+        self.tell(None);
     }
 }
 

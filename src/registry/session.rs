@@ -10,6 +10,7 @@ use super::{
     client::{Answer, Client, OutBody, authority, full},
     credentials::{Credentials, Secret},
     digest::Digest,
+    door::Progress,
     error::{PushError, plain},
     reference::Repository,
     refusal::refusal,
@@ -23,7 +24,7 @@ use std::{
     sync::PoisonError,
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -43,6 +44,7 @@ pub struct Session {
     repository: Repository,
     credentials: Option<Credentials>,
     sources: Vec<String>,
+    progress: Option<watch::Sender<Progress>>,
     stop: CancellationToken,
     login: Mutex<(u64, Login)>,
     /// What the last login was exchanged for, to take it out of a registry's words.
@@ -76,7 +78,7 @@ impl Session {
     ) -> Self {
         let login = Mutex::new((0, Login::Unasked));
         let issued = std::sync::Mutex::new(None);
-        Self { client, repository, credentials, sources: Vec::new(), stop, login, issued }
+        Self { client, repository, credentials, sources: Vec::new(), progress: None, stop, login, issued }
     }
 
     /// Lets the session read other repositories of the same registry, to mount blobs from.
@@ -84,6 +86,16 @@ impl Session {
     pub fn with_sources(mut self, sources: Vec<String>) -> Self {
         self.sources = sources;
         self
+    }
+
+    /// Tells there why the registry is being tried again, while nothing answers.
+    pub(super) fn with_progress(mut self, progress: watch::Sender<Progress>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    fn retries(&self) -> Retries<'_> {
+        Retries::new(self.client.patience(), &self.stop, self.progress.as_ref())
     }
 
     /// The repository.
@@ -148,7 +160,7 @@ impl Session {
         call.grace = TAG_GRACE;
         let kind = HeaderValue::from_str(kind).unwrap_or(HeaderValue::from_static("application/json"));
         call.headers.insert(header::CONTENT_TYPE, kind);
-        let mut retries = Retries::new(self.client.patience(), &self.stop);
+        let mut retries = self.retries();
         let answer = loop {
             match self.attempt(&call).await {
                 Ok(answer) => break answer,
@@ -262,7 +274,7 @@ impl Session {
 
     /// Puts a small blob there, with as many tries as it takes. A blob that may be there is looked for first.
     pub(super) async fn put_blob(&self, digest: &Digest, bytes: &Bytes, mut look: bool) -> Result<(), PushError> {
-        let mut retries = Retries::new(self.client.patience(), &self.stop);
+        let mut retries = self.retries();
         loop {
             if look && self.head_blob(digest).await?.is_some() {
                 return Ok(());
@@ -368,7 +380,7 @@ impl Session {
     }
 
     async fn call(&self, call: &Call) -> Result<Answer, PushError> {
-        let mut retries = Retries::new(self.client.patience(), &self.stop);
+        let mut retries = self.retries();
         loop {
             match self.attempt(call).await {
                 Ok(answer) => return Ok(answer),

@@ -297,7 +297,8 @@ impl Schedule {
     fn next(&mut self, now: u64, acts: &mut Vec<Act>) {
         while let Some(index) = self.ends.iter().position(Option::is_none) {
             if let Some(reason) = self.skip(now, index) {
-                let end = End::new(reason, None, None);
+                let why = self.why_halted().filter(|_| !self.is_after(index));
+                let end = End::new(reason, None, why);
                 self.close(index, &end);
                 acts.push(Act::End { step: index, end });
                 continue;

@@ -33,8 +33,13 @@ pub(super) fn halted(cancelled: bool, step: &str, timeout_s: u64) -> (&'static s
     if cancelled {
         (CANCELLED, format!("cancelled (Graceful) at step {step}"))
     } else {
-        (RUN_TIMED_OUT, format!("the run took longer than {}; step {step} was running", duration(timeout_s)))
+        (RUN_TIMED_OUT, format!("{}; step {step} was running", run_took_longer(timeout_s)))
     }
+}
+
+/// What a run did whose time was over.
+pub(super) fn run_took_longer(timeout_s: u64) -> String {
+    format!("the run took longer than {}", duration(timeout_s))
 }
 
 /// Why a run failed at this step: reason and message.
@@ -66,7 +71,7 @@ pub(super) fn failed(step: &PlanStep, end: &End, number: usize, total: usize) ->
 pub(super) fn ended(end: &End) -> String {
     match (end.reason, end.code) {
         (EndReason::ExitCode, Some(code)) => format!("exit code {code}"),
-        (EndReason::Cancelled, _) => "cancelled".into(),
+        (EndReason::Cancelled, _) => end.message.clone().unwrap_or_else(|| "cancelled".into()),
         (EndReason::EarlierStepFailed, _) => "skipped".into(),
         (_, code) => {
             let code = code.map(|code| format!("exit code {code}"));
@@ -164,6 +169,11 @@ mod tests {
             (end(EndReason::ExitCode, Some(3), None), Some("0.4s"), "FAIL  [1.0s] 1/2 a 0.4s: exit code 3"),
             (end(EndReason::Cancelled, None, None), Some("0.4s"), "FAIL  [1.0s] 1/2 a 0.4s: cancelled"),
             (end(EndReason::Cancelled, None, None), None, "skip  [1.0s] 1/2 a: cancelled"),
+            (
+                end(EndReason::Cancelled, Some(143), Some(&run_took_longer(5))),
+                Some("5.0s"),
+                "FAIL  [1.0s] 1/2 a 5.0s: the run took longer than 5s",
+            ),
             (end(EndReason::EarlierStepFailed, None, None), None, "skip  [1.0s] 1/2 a: skipped"),
             (
                 end(EndReason::TimedOut, None, Some(&waited(1))),

@@ -21,6 +21,17 @@ use crate::api::{
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// Most keys that a message lists.
+const LISTED_KEYS: usize = 20;
+/// Keys of a Secret that hold logins, as `kubernetes.io/dockerconfigjson` has them.
+pub const CONFIG_JSON: &str = ".dockerconfigjson";
+/// The older form: what is below `auths`.
+pub const CONFIG: &str = ".dockercfg";
+/// As `kubernetes.io/basic-auth` has them.
+pub const USERNAME: &str = "username";
+/// Goes with [`USERNAME`].
+pub const PASSWORD: &str = "password";
+
 /// Where the value of a variable comes from, by the word of the pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin<'a> {
@@ -37,6 +48,36 @@ pub enum Origin<'a> {
     },
     /// A ConfigMap, a step that exports it, or nothing.
     Elsewhere,
+}
+
+/// Why a Secret with these keys is no login to a registry, with what it has instead: a name that is misspelt is seen at
+/// once. `None` if it may be one.
+pub fn no_login<'a>(name: &str, keys: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
+    let has = |key: &str| keys.clone().any(|known| known == key);
+    if has(CONFIG_JSON) || has(CONFIG) {
+        return None;
+    }
+    match (has(USERNAME), has(PASSWORD)) {
+        (true, true) => None,
+        (true, false) => Some(no_key("Secret", name, PASSWORD, keys)),
+        (false, true) => Some(no_key("Secret", name, USERNAME, keys)),
+        (false, false) => {
+            let has = list(keys);
+            Some(format!("Secret {name} has neither {CONFIG_JSON} nor {USERNAME} and {PASSWORD}; it has: {has}"))
+        }
+    }
+}
+
+/// `token, user`; at most so many, and how many more there are.
+fn list<'a>(keys: impl Iterator<Item = &'a str>) -> String {
+    let keys: Vec<_> = keys.collect();
+    let more = if keys.len() > LISTED_KEYS { format!(" and {} more", keys.len() - LISTED_KEYS) } else { String::new() };
+    format!("{}{more}", keys.iter().take(LISTED_KEYS).copied().collect::<Vec<_>>().join(", "))
+}
+
+/// `Secret keys has no key api; it has: token, user`.
+pub fn no_key<'a>(kind: &str, name: &str, key: &str, keys: impl Iterator<Item = &'a str>) -> String {
+    format!("{kind} {name} has no key {key}; it has: {}", list(keys))
 }
 
 /// A key of a Secret that a push step logs in with.

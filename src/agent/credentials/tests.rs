@@ -80,7 +80,8 @@ fn logins_of_secrets(#[case] files: &[(&str, &str)]) {
 #[rstest]
 #[case::no_secret(&[], "Secret login does not exist")]
 #[case::another_secret(&[("push-1/password", "pw")], "Secret login does not exist")]
-#[case::half(&[("push-0/username", "demo")], "Secret login has no key password")]
+#[case::half(&[("push-0/username", "demo")], "Secret login has no key password; it has: username")]
+#[case::other_keys(&[("push-0/user", "demo"), ("push-0/pass", "pw")], "Secret login has neither .dockerconfigjson nor username and password; it has: pass, user")]
 #[case::another_host(&[("push-0/.dockerconfigjson", r#"{"auths":{"other.io":{"username":"a","password":"b"}}}"#)], "Secret login has no login for registry.example.com")]
 #[case::rubbish(&[("push-0/.dockerconfigjson", "hunter2")], "Secret login, key .dockerconfigjson")]
 fn no_login(#[case] files: &[(&str, &str)], #[case] expected: &str) {

@@ -101,6 +101,14 @@ fn ends(#[case] index: usize, #[case] code: Option<i32>, #[case] reason: EndReas
 }
 
 #[test]
+fn a_step_that_a_cancel_kept_from_beginning_was_skipped() {
+    let never = ended(1, None, EndReason::Cancelled);
+    let journal = fold([started(0), ended(0, None, EndReason::Cancelled), never], &steps());
+    assert_eq!(phases(&journal)[..2], [StepPhase::Cancelled, StepPhase::Skipped]);
+    assert_eq!((journal.steps[1].finished_ms, journal.steps[1].ended), (None, Some(EndReason::Cancelled)));
+}
+
+#[test]
 fn an_end_is_final() {
     let first = fold([started(0), ended(0, Some(1), EndReason::ExitCode)], &steps());
     let again =

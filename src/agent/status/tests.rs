@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     agent::{
-        fixture::{asked, ended, exited, failed, passed, phases, run, run_of, started},
+        fixture::{asked, ended, exited, failed, passed, phases, run, run_of, run_with, started},
         journal::fold,
     },
     api::status::ImageStatus,
@@ -225,6 +225,25 @@ fn a_watched_step_says_where_it_is_reachable_and_what_limits_it_while_it_runs() 
     assert_eq!((over.steps[0].phase, &over.steps[0].reason), (StepPhase::Succeeded, &None));
     assert_eq!((&over.steps[0].message, over.steps[0].addresses.len()), (&None, 0));
     assert_eq!(over.report.unwrap().result, ReportResult::Passed);
+}
+
+#[rstest]
+#[case(json!({"name": "push", "dockerPush": {"repository": "h.io/a"}}))]
+#[case(json!({"name": "push", "dockerScratchPush": {"repository": "h.io/a"}}))]
+#[case(json!({"name": "push", "storeContainer": {}}))]
+fn a_breakpoint_before_a_step_of_the_agent_is_seen(#[case] step: serde_json::Value) {
+    let run = run_with(json!({"box": {"image": "debian"}, "steps": [step]}), json!({"before": ["push"]}));
+    let of = |records: &[Record], recorded: &AgentStatus| {
+        compose(&run, &fold(records.to_vec(), &run.outline), recorded, &BTreeMap::new(), None)
+    };
+    let waits = Record::Waiting { at: 1, step: 0, why: Wait::Before, code: None };
+    let waiting = of(std::slice::from_ref(&waits), &AgentStatus::default());
+    let seen = &waiting.steps[0];
+    assert_eq!((seen.phase, seen.reason.as_deref()), (StepPhase::Waiting, Some(reason::ATTACH)));
+    let message = "it has not begun; attach with: windlass shell hello-7; go on with: windlass continue hello-7";
+    assert_eq!(seen.message.as_deref(), Some(message));
+    let on = of(&[waits, asked(0)], &waiting);
+    assert_eq!((on.steps[0].phase, &on.steps[0].reason, &on.steps[0].message), (StepPhase::Running, &None, &None));
 }
 
 proptest! {

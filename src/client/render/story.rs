@@ -164,7 +164,8 @@ impl Story {
                     let repeat = |line: &Vec<u8>| format!("  | {}", one_line(&String::from_utf8_lossy(line)));
                     lines.extend(self.failed_tail.iter().map(repeat));
                 }
-                let step = end.step.as_ref().filter(|name| self.ran(name));
+                // Of a service that died the message says where to look.
+                let step = end.step.as_ref().filter(|name| self.ran(name) && end.reason != reason::SERVICE_FAILED);
                 match (step, &self.setting.again) {
                     (Some(_), Some(again)) => lines.push(format!("hint: look in: {again} --breakpoint on-failure")),
                     (Some(step), None) => {
@@ -243,7 +244,8 @@ pub(in crate::client) fn step_words(end: &StepEnd) -> Option<String> {
     match end.result {
         StepResult::Succeeded => None,
         StepResult::Skipped => Some("skipped".into()),
-        StepResult::Cancelled => Some("cancelled".into()),
+        StepResult::Cancelled if end.message.is_empty() => Some("cancelled".into()),
+        StepResult::Cancelled => Some(one_line(&end.message)),
         StepResult::Failed => Some(why_failed(end.exit_code, &end.reason, &end.message)),
     }
 }
@@ -283,10 +285,16 @@ pub(super) fn run_words(story: &Story, end: &RunEnd) -> String {
             format!("{run} cancelled after {took}{step}{image}")
         }
         Outcome::Failed => {
-            let failed = story.ends.iter().find(|e| Some(&e.step.name) == end.step.as_ref());
+            // A step that was cut short has nothing to say of why: that is the run's to tell.
+            let says_why =
+                |e: &&StepEnd| e.result == StepResult::Failed && (e.exit_code.is_some() || !e.message.is_empty());
+            let failed = story.ends.iter().find(|e| Some(&e.step.name) == end.step.as_ref()).filter(says_why);
             match failed.and_then(|e| step_words(e).map(|words| format!("step {}, {words}", e.step.name))) {
                 Some(words) => format!("{run} failed in {took}: {words}"),
-                None => format!("{run} failed in {took}: {}: {}", one_line(&end.reason), one_line(&end.message)),
+                None => {
+                    let message = hint::paste(&one_line(&end.message), &story.setting.program);
+                    format!("{run} failed in {took}: {}: {message}", one_line(&end.reason))
+                }
             }
         }
     }

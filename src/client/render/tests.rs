@@ -8,6 +8,7 @@ use crate::{
         view::{Outcome, StepInfo},
     },
 };
+use rstest::rstest;
 
 fn step(name: &str, kind: &str, after: bool, index: usize, of: usize) -> StepInfo {
     let ports = if kind == "dockerPush" { vec!["5000/tcp".into()] } else { Vec::new() };
@@ -254,6 +255,28 @@ fn a_failure_before_any_step_names_its_reason() {
         "> FAIL  [0.8s] hello-7 failed in 0.8s: PipelineNotFound: Pipeline release does not exist in namespace team-a\n\
          hint: windlass explain PipelineNotFound\n"
     );
+}
+
+#[rstest]
+#[case::its_time_was_over("RunTimedOut", StepResult::Cancelled, "the run took longer than 5s; step test was running")]
+#[case::a_service_died(
+    "ServiceFailed",
+    StepResult::Failed,
+    "service db ended with exit code 3; its output: windlass logs hello-7 --service db"
+)]
+fn the_last_line_of_a_run_that_no_step_failed_is_its_own(
+    #[case] why: &str,
+    #[case] result: StepResult,
+    #[case] message: &str,
+) {
+    let mut cut_short = finished(1, result, Some(5_000), None);
+    let mut end = over(Outcome::Failed, why, 6_000, Some("test"));
+    if let (Event::StepFinished(step), Event::RunFinished(end)) = (&mut cut_short, &mut end) {
+        step.reason = why.into();
+        end.message = message.into();
+    }
+    let text = shown(setting(Mode::Plain), &[(0, created()), (1_000, started(1)), (6_000, cut_short), (6_000, end)]);
+    assert!(text.contains(&format!("FAIL  [6.0s] hello-7 failed in 6.0s: {why}: {message}\n")), "{text}");
 }
 
 #[test]

@@ -338,5 +338,18 @@ fn the_wait_that_who_follows_ends_is_not_told() {
     t.status(waits("build"), 1_000);
     assert!(!words(&t.advance(1_001)).iter().any(|word| word.starts_with("waiting")));
     t.status(waits("test"), 2_000);
-    assert!(words(&t.advance(2_001)).contains(&"waiting WaitingForUser".to_owned()));
+    assert!(words(&t.advance(2_501)).contains(&"waiting WaitingForUser".to_owned()));
+}
+
+#[test]
+fn a_step_begins_before_it_is_said_to_wait() {
+    let waits = condition("Unknown", "WaitingForUser", "step build waits; attach with: windlass shell hello-7");
+    let mut t = Tracker::new(true, origin(), None);
+    t.status(hello(&format!("{{{RUNNING}, {waits}, {}}}", steps("build=Waiting"))), 1_000);
+    let early = words(&t.advance(1_001));
+    assert!(!early.iter().any(|word| word.starts_with("waiting")), "{early:?}");
+    say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 1_100);
+    let mut told = words(&t.advance(1_100));
+    told.extend(words(&t.advance(1_350)));
+    assert_eq!(told, ["prepared 3000", "start build", "waiting WaitingForUser"]);
 }

@@ -32,7 +32,11 @@ fn mounted() -> Mounted {
     Mounted {
         secrets: [("keys".into(), keys), ("bad".into(), bad), ("gone".into(), Object::default())].into(),
         config_maps: [("settings".into(), settings)].into(),
-        push_secrets: [("registry-login".into(), vec!["password".into(), "username".into()])].into(),
+        push_secrets: [
+            ("registry-login".into(), vec!["password".into(), "username".into()]),
+            ("misspelt".into(), vec!["pass".into(), "user".into()]),
+        ]
+        .into(),
     }
 }
 
@@ -132,6 +136,10 @@ fn says_which_step_needs_it() {
     check_failure(&Order { steps: vec![step], ..order(vec![]) }, expected);
     let push_secrets = vec![("first".into(), "registry-login".into()), ("push".into(), "other-login".into())];
     let expected = "SecretNotFound: Secret other-login does not exist in namespace team; step push needs it";
+    check_failure(&Order { push_secrets, ..order(vec![]) }, expected);
+    let push_secrets = vec![("push".into(), "misspelt".into())];
+    let expected = "SecretKeyNotFound: Secret misspelt has neither .dockerconfigjson nor username and password; it has: \
+                    pass, user; step push logs in with it";
     check_failure(&Order { push_secrets, ..order(vec![]) }, expected);
 }
 

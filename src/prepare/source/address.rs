@@ -26,6 +26,8 @@ pub(super) struct Address<'a> {
     pub(super) origin: String,
     /// Without the port; empty for files.
     pub(super) host: &'a str,
+    /// As written, if it is.
+    pub(super) port: Option<&'a str>,
     path: &'a str,
 }
 
@@ -39,7 +41,7 @@ pub(super) fn parse(url: &str) -> Result<Address<'_>, &'static str> {
         return Err(FORM);
     }
     if let Some(path) = url.strip_prefix("file://") {
-        let address = Address { url, transport: Transport::File, origin: String::new(), host: "", path };
+        let address = Address { url, transport: Transport::File, origin: String::new(), host: "", port: None, path };
         return if path.starts_with('/') { Ok(address) } else { Err(FORM) };
     }
     let (transport, scheme, authority, path) = if let Some((scheme, rest)) = url.split_once("://") {
@@ -69,7 +71,8 @@ pub(super) fn parse(url: &str) -> Result<Address<'_>, &'static str> {
         return Err(FORM);
     }
     let origin = format!("{scheme}://{}", server.to_ascii_lowercase());
-    Ok(Address { url, transport, origin, host, path })
+    let port = server.rsplit_once(':').map(|(_, port)| port).filter(|port| is_port(port));
+    Ok(Address { url, transport, origin, host, port, path })
 }
 
 /// The server without its port.
@@ -84,6 +87,11 @@ fn is_host(host: &str) -> bool {
     !host.is_empty()
         && !host.starts_with('-')
         && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
+}
+
+/// The end of an IPv6 address is none, as its bracket follows.
+fn is_port(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 impl Address<'_> {

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     api::condition::reason,
-    prepare::{env::no_key, failure::failure, layout::Layout, mounts},
+    prepare::{failure::failure, layout::Layout, mounts},
+    steps::logins::no_key,
     wire::{Failure, GitOrder},
 };
 use std::{
@@ -80,9 +81,10 @@ pub(super) fn access(
         Transport::Http => access.settings.push(("credential.helper".into(), helper(&directory, &address.origin)?)),
         Transport::Ssh => {
             if keys.iter().all(|key| key != KNOWN_HOSTS) {
+                let port = address.port.map_or_else(String::new, |port| format!("-p {port} "));
                 let message = format!(
                     "the host key of {host} cannot be checked: Secret {name} has no key {KNOWN_HOSTS}; put the output \
-                     of ssh-keyscan {host} there",
+                     of ssh-keyscan {port}{host} there",
                     host = address.host
                 );
                 return Err(failure(reason::SOURCE_AUTH_FAILED, message));

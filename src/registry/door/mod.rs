@@ -87,7 +87,7 @@ pub struct DoorJob {
 }
 
 /// How far a push is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Layers that the registry had.
     pub layers_there: usize,
@@ -99,6 +99,8 @@ pub struct Progress {
     pub bytes_done: u64,
     /// Bytes of the layers that are being sent, as far as the engine has said.
     pub bytes_total: Option<u64>,
+    /// Why the registry is being tried again, while nothing answers there.
+    pub away: Option<String>,
 }
 
 /// What will be pushed.
@@ -218,7 +220,11 @@ impl Push {
         let same_host = job.mount_from.filter(|source| source.host == job.repository.host && *source != job.repository);
         let mount_from = same_host.map(|source| source.path);
         let sources = mount_from.iter().cloned().collect();
-        let session = Session::new(client, job.repository, job.credentials, stop.clone()).with_sources(sources);
+        let mut session = Session::new(client, job.repository, job.credentials, stop.clone()).with_sources(sources);
+        // Of where a container is stored nothing is told on the way.
+        if !job.artifact {
+            session = session.with_progress(job.progress.clone());
+        }
         let searched = job.secrets_in_image != SecretsInImage::Allow;
         let needles = if searched { Needles::new(&job.secrets)? } else { None };
         Ok(Self {

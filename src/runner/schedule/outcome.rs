@@ -34,8 +34,14 @@ impl Schedule {
                 End::new(EndReason::ExitCode, code, None)
             }
             Why::Finished => End::new(EndReason::ExitCode, Some(0), None),
+            Why::Run if !self.is_after(step) => End::new(EndReason::Cancelled, code, self.why_halted()),
             Why::Run | Why::Reload | Why::Stop(_) => End::new(EndReason::Cancelled, code, None),
         }
+    }
+
+    /// Why steps are stopped, or not begun, if nobody cancelled.
+    pub(super) fn why_halted(&self) -> Option<String> {
+        self.halt.filter(|halt| !halt.cancelled).map(|_| words::run_took_longer(self.timeout_s))
     }
 
     /// How the run ends by what is known; `None` while a step before the after-steps is open.

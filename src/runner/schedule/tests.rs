@@ -279,7 +279,10 @@ fn the_runs_time_ends_steps_and_leaves_five_minutes() {
 #[test]
 fn no_step_begins_when_time_is_over() {
     let mut schedule = Schedule::new(vec![script("a")], 0, 100, GRACE);
-    let acts: Vec<String> = schedule.on(0, Event::Begin).iter().map(shown).collect();
+    let acts = schedule.on(0, Event::Begin);
+    let Act::End { end, .. } = &acts[0] else { panic!("{acts:?}") };
+    assert_eq!(end.message.as_deref(), Some("the run took longer than 1m40s"), "nobody cancelled");
+    let acts: Vec<String> = acts.iter().map(shown).collect();
     assert_eq!(acts[0], "end 0 Cancelled");
     assert!(acts[1].starts_with(RUN_TIMED_OUT));
 }

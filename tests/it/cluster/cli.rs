@@ -198,6 +198,42 @@ fn output_is_chosen_by_time_step_and_service() {
 }
 
 #[test]
+fn a_service_that_dies_ends_the_steps_and_leaves_its_output() {
+    let place = Place::new();
+    let service = |command: &str, more: &str| {
+        format!(
+            "    services: [{{name: db, image: \"busybox:local\", imagePullPolicy: Never, command: [sh, -c, '{command}']{more}}}]\n    "
+        )
+    };
+    let steps = "steps: [{name: a, script: 'sleep 60'}]\n    afterSteps: [{name: tell, script: 'echo no'}]";
+    let later = run("{name: later}", &format!("{}{steps}", service("sleep 2; echo boom; exit 3", "")));
+    let at_once = service("echo boom; exit 3", ", readiness: {tcp: 5432}");
+    let at_once = run("{name: at-once}", &format!("{at_once}{steps}"));
+    for (name, text) in [("later", later), ("at-once", at_once)] {
+        let said = place.say(&["run", "-f", "-"], &text);
+        let hint = format!("logs {name} --service db");
+        assert!(said.code == Some(1) && said.err.contains("ServiceFailed") && said.err.contains(&hint), "{}", said.err);
+        let pod = format!("pod/{name}-1");
+        let ended = place.kubectl(&["wait", &pod, "--for=jsonpath={.status.phase}=Failed", "--timeout=60s"]);
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let said = place.say(&["logs", name, "--service", "db"], "");
+        assert!(said.out.contains("boom\n"), "{name}: {} {}", said.out, said.err);
+        let phases = "jsonpath={range .status.steps[*]}{.name}={.phase} {end}";
+        let phases = place.kubectl(&["get", "pipelinerun", name, "-o", phases]);
+        let phases = String::from_utf8_lossy(&phases.stdout).into_owned();
+        assert!(phases.contains("tell=Skipped") && !phases.contains("Running"), "{phases}");
+    }
+    let controller = "--as=system:serviceaccount:windlass-system:windlass-controller";
+    for patch in
+        [r#"{"metadata": {"labels": {"x": "y"}}}"#, r#"{"spec": {"containers": [{"name": "box", "image": "other"}]}}"#]
+    {
+        let patched = place.kubectl(&[controller, "patch", "pod/later-1", "-p", patch]);
+        let said = String::from_utf8_lossy(&patched.stderr).into_owned();
+        assert!(said.contains("the controller only ends a pod by its time"), "{patch}: {said}");
+    }
+}
+
+#[test]
 fn a_file_may_hold_what_the_run_needs() {
     let place = Place::new();
     let beside = "apiVersion: v1\nkind: Secret\nmetadata: {name: login}\nstringData: {password: hunter2}\n---\n\

@@ -193,7 +193,7 @@ async fn an_engine_pushes_through_the_door() {
     assert_eq!(pushed.tags, ["v1", "latest"]);
     let told = told.all();
     assert_eq!(told[1..], [format!("before {}", pushed.digest), "after v1".into(), "after latest".into()]);
-    let done = *progress.borrow();
+    let done = progress.borrow().clone();
     assert_eq!((done.layers_there, done.layers_sent, done.layers_left), (0, 2, 0), "{done:?}");
 
     let session = session(&repository);

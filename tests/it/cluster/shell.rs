@@ -204,15 +204,21 @@ async fn a_wait_ends_by_a_word_by_time_and_by_a_cancel() {
     run("late", "breakpoint: {atFailure: true}, breakpointTimeout: 1s");
     run("before", "breakpoint: {before: [test]}, breakpointTimeout: 1s");
     run("cancel", "breakpoint: {before: [test]}");
+    world.apply(
+        "{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun, metadata: {name: pushes}, spec: {breakpoint: {before: [push]},
+           pipelineSpec: {box: {image: 'busybox:local'}, steps: [{name: push, dockerPush: {repository: h.io/never}}]}}}",
+    );
     wait(&world, "told").await;
     assert_eq!(say(&world, &["continue", "told"]).0, Some(0));
     assert_eq!(verdict(&world.end("told").await), failed);
     assert_eq!(verdict(&world.end("late").await), failed);
     let message = "step test waited longer than 1s at its breakpoint; raise breakpointTimeout".to_owned();
     assert_eq!(verdict(&world.end("before").await), ("StepTimedOut".into(), message));
-    wait(&world, "cancel").await;
-    assert_eq!(say(&world, &["cancel", "cancel"]).0, Some(0));
-    assert_eq!(verdict(&world.end("cancel").await).0, "Cancelled");
+    for name in ["cancel", "pushes"] {
+        wait(&world, name).await;
+        assert_eq!(say(&world, &["cancel", name]).0, Some(0));
+        assert_eq!(verdict(&world.end(name).await).0, "Cancelled");
+    }
 }
 
 #[tokio::test]

@@ -144,9 +144,12 @@ fn a_host_or_key_that_is_not_known_says_so() {
         pod.fails(&order(&pod, &url, true), "SourceAuthFailed", message);
     }
     let without_hosts = pod(&[("ssh-privatekey", &good)]);
-    let message = "the host key of 127.0.0.1 cannot be checked: Secret git-key has no key known_hosts; put the output of \
-                   ssh-keyscan 127.0.0.1 there";
-    without_hosts.fails(&order(&without_hosts, &url, true), "SourceAuthFailed", message);
+    let port = url.trim_start_matches("ssh://").split('/').next().and_then(|server| server.rsplit_once(':')).unwrap().1;
+    let message = format!(
+        "the host key of 127.0.0.1 cannot be checked: Secret git-key has no key known_hosts; put the output of \
+         ssh-keyscan -p {port} 127.0.0.1 there"
+    );
+    without_hosts.fails(&order(&without_hosts, &url, true), "SourceAuthFailed", &message);
     let without_secret = pod(&[]);
     let message =
         format!("{url} asks for a key; name a Secret with ssh-privatekey and known_hosts in source.git.secretName");

@@ -334,6 +334,22 @@ async fn a_name_that_does_not_resolve() {
     assert!(error.message.starts_with("registry.invalid cannot be reached: its name does not resolve"), "{error}");
 }
 
+#[tokio::test]
+async fn a_registry_that_is_away_is_told_of_while_it_is_tried_again() {
+    let patient = Patience { unreachable_for: Duration::from_secs(60), ..patience() };
+    let client = Client::with_patience(Trust::default(), patient).unwrap();
+    let job = job("registry.invalid", &Told::default());
+    let (mut progress, stop) = (job.progress.subscribe(), job.stop.clone());
+    let image = Image::new(&[10]);
+    let (pushed, ()) = tokio::join!(push(client, job, &image, Store::Classic), async {
+        let told = progress.wait_for(|progress| progress.away.is_some()).await.unwrap().away.clone().unwrap();
+        assert!(told.starts_with("registry.invalid cannot be reached: its name does not resolve"), "{told}");
+        assert!(told.ends_with("; trying again"), "{told}");
+        stop.cancel();
+    });
+    assert!(pushed.1.is_err(), "it is no longer tried");
+}
+
 /// A registry is named by users; the agent is on the node's own network.
 #[rstest]
 #[case("127.0.0.1:1")]

@@ -58,7 +58,7 @@ async fn a_layer_becomes_an_image(#[case] size: usize) {
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.docker.image.rootfs.diff.tar.gzip");
     assert_eq!(manifest["layers"][0]["digest"], digest(&layer));
-    let progress = *progress.borrow();
+    let progress = progress.borrow().clone();
     assert_eq!((progress.layers_sent, progress.layers_left, progress.bytes_done), (1, 0, layer.len() as u64));
 }
 

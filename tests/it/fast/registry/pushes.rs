@@ -50,7 +50,7 @@ async fn layers_go_through_and_the_config_is_swapped(#[case] store: Store) {
     assert_eq!(registry.state().manifests["v1"].0, OCI);
     let received = registry.state().received.clone();
     assert!(!holds(&received, "KUBERNETES_"), "the engine's own config reached the registry");
-    let progress = *progress.borrow();
+    let progress = progress.borrow().clone();
     assert_eq!((progress.layers_there, progress.layers_sent, progress.layers_left), (0, 8, 0));
     assert_eq!(progress.bytes_done, expected - CONFIG.len() as u64 + image.config.len() as u64);
     assert_eq!(progress.bytes_total.is_some(), store == Store::Containerd);
