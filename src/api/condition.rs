@@ -32,7 +32,7 @@ pub mod kind {
 ///
 /// Some False reasons are Unknown for a grace first: what the run needs may be applied a moment later, and a
 /// pull may yet succeed. Once `Succeeded` is True or False it stays so.
-#[allow(missing_docs, reason = "the names say it; docs/reference/errors.md explains each")]
+#[expect(missing_docs, reason = "the names say it; docs/reference/errors.md explains each")]
 pub mod reason {
     // Unknown: the run goes on, and this is what it waits for.
     pub const RESOLVING: &str = "Resolving";
