@@ -179,14 +179,14 @@ impl Cluster {
         Fault::new(reason::CLUSTER_UNREACHABLE, Exit::World, format!("{what} (context {})", self.context))
     }
 
-    /// The run that a person means: a name, `@latest`, `PIPELINE#7` by its build number, or nothing, which is the
-    /// latest.
+    /// The run that a person means: a name (also as kubectl writes it, `pipelinerun.windlass.dev/NAME`), `@latest`,
+    /// `PIPELINE#7` by its build number, or nothing, which is the latest.
     ///
     /// # Errors
     /// `NotFound`, with the name that was probably meant.
     pub(super) async fn find_run(&self, wanted: Option<&str>) -> Result<DynamicObject, Stop> {
         let namespace = &self.namespace;
-        let Some(name) = wanted.filter(|w| *w != "@latest") else {
+        let Some(name) = wanted.map(bare).filter(|w| *w != "@latest") else {
             let mut runs = self.list_runs(&self.runs(), None).await?;
             runs.sort_by_key(newest_first);
             return runs.into_iter().next().ok_or_else(|| {
@@ -249,6 +249,17 @@ impl Cluster {
                 _ => return Ok(runs),
             }
         }
+    }
+}
+
+/// The name in what `kubectl get -o name` prints of a run.
+fn bare(wanted: &str) -> &str {
+    match wanted.split_once('/') {
+        Some((
+            "pipelinerun" | "pipelineruns" | "plr" | "pipelinerun.windlass.dev" | "pipelineruns.windlass.dev",
+            name,
+        )) => name,
+        Some(_) | None => wanted,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     exit::Exit,
     fault::{Fault, Stop, reason},
     feed::{Fed, Feed},
-    follow::{self, Interrupt, Left, Options},
+    follow::{self, Followed, Interrupt, Left, Options},
     logtext::Decoder,
     output::{Heard, Over},
     project::{self, Project},
@@ -111,45 +111,22 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
     let chosen = project.choose(asked.pipeline, session.name)?;
     let request = request(&asked, &file, project, chosen)?;
     let engine = DockerEngine::of_local_runs(&engine_address()?).map_err(|error| unreachable(&error.to_string()))?;
-    let signals = Signals::catch()?;
-    let started = local::start(request, engine).await.map_err(refused)?;
-    for port in &asked.here.publish {
-        session.screen.message(&format!("port {} of the box is at 127.0.0.1:{}", port.remote, port.local))?;
-    }
-    follow_here(session, &asked, started, signals).await
-}
-
-async fn follow_here(
-    session: &mut Session,
-    asked: &Asked<'_>,
-    mut started: Started,
-    signals: Signals,
-) -> Result<Exit, Stop> {
-    let view = view(&started.changes.borrow_and_update());
+    let (mut signals, mut hangup) = (Signals::catch()?, handler(SignalKind::hangup())?);
+    let started = tokio::select! {
+        started = local::start(request, engine) => started.map_err(refused)?,
+        // Nothing is made before.
+        exit = signals.asked_to_end() => return Ok(exit),
+        _ = hangup.recv() => return Ok(Exit::Terminated),
+    };
     // A terminal that is closed takes the run with it, as a second Ctrl-C does.
-    let (mut hangup, abandon) = (handler(SignalKind::hangup())?, started.abandoning());
+    let abandon = started.abandoning();
     tokio::spawn(async move {
         if hangup.recv().await.is_some() {
             abandon();
         }
     });
-    let mut setting = session.setting();
-    setting.show = asked.manner.show;
-    setting.tail = asked.manner.tail;
-    setting.interrupt = "Ctrl-C cancels";
-    setting.again = Some(asked.again.clone());
-    let options = Options {
-        made: Some(Duration::ZERO),
-        interrupt: Some(Interrupt::Cancel),
-        exit_code: asked.manner.exit_code,
-        ..Options::watching()
-    };
-    if asked.manner.output == Some(RunOutput::Name) {
-        session.screen.data(&format!("{}\n", view.name))?;
-    }
-    let mut screen = Screen::new(&session.look, asked.manner.output.is_some(), false);
-    let feed = OfHere { started: &mut started };
-    let followed = follow::follow_feed(feed, view, &mut screen, setting, options, signals).await;
+    let mut started = started;
+    let followed = follow_here(session, &asked, &mut started, signals).await;
     // However following ended: the run ends with us.
     started.abandon();
     let last = started.changes.borrow().clone();
@@ -168,6 +145,34 @@ async fn follow_here(
         Some(RunOutput::Name) | None => {}
     }
     Ok(followed.exit)
+}
+
+async fn follow_here(
+    session: &mut Session,
+    asked: &Asked<'_>,
+    started: &mut Started,
+    signals: Signals,
+) -> Result<Followed, Stop> {
+    for port in &asked.here.publish {
+        session.screen.message(&format!("port {} of the box is at 127.0.0.1:{}", port.remote, port.local))?;
+    }
+    let view = view(&started.changes.borrow_and_update());
+    let mut setting = session.setting();
+    setting.show = asked.manner.show;
+    setting.tail = asked.manner.tail;
+    setting.interrupt = "Ctrl-C cancels";
+    setting.again = Some(asked.again.clone());
+    let options = Options {
+        made: Some(Duration::ZERO),
+        interrupt: Some(Interrupt::Cancel),
+        exit_code: asked.manner.exit_code,
+        ..Options::watching()
+    };
+    if asked.manner.output == Some(RunOutput::Name) {
+        session.screen.data(&format!("{}\n", view.name))?;
+    }
+    let mut screen = Screen::new(&session.look, asked.manner.output.is_some(), false);
+    follow::follow_feed(OfHere { started }, view, &mut screen, setting, options, signals).await
 }
 
 fn unreachable(message: &str) -> Stop {

@@ -103,6 +103,10 @@ impl<'a> InBox<'a> {
             Ok(Err(kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code)))) => {
                 Err(self.refused(code.as_u16()).into())
             }
+            // The kubelet's words, when the box ends in this moment.
+            Ok(Err(kube::Error::Api(status))) if status.message.contains("container not found") => {
+                Err(self.gone().into())
+            }
             Ok(Err(error)) => {
                 let denied = matches!(&error, kube::Error::Api(status) if status.code == 403);
                 match refusal::explain(&error, &self.ask(), self.cluster) {
@@ -134,6 +138,21 @@ impl<'a> InBox<'a> {
             return Err(self.cluster.unreachable(&what).into());
         };
         Ok((ended, String::from_utf8_lossy(&[out, err].concat()).trim().to_owned()))
+    }
+
+    /// The box ended between the look at the run and the wish to be in it.
+    fn gone(&self) -> Fault {
+        let name = &self.view.name;
+        let fault = Fault::new(reason::NO_BOX, Exit::NotFound, format!("{name} ends, and its box has ended"));
+        fault.hint(format!("{} status {name}", self.cluster.program))
+    }
+
+    /// A process could not be started, in the node's words: none, or these, if the box ends in this moment.
+    pub(super) fn not_started(&self, why: &str) -> Fault {
+        if why.is_empty() || why.contains("container not found") {
+            return self.gone();
+        }
+        Fault::new(reason::NO_BOX, Exit::NotFound, format!("{}: {why}", self.view.name))
     }
 
     fn ask(&self) -> Ask<'_> {

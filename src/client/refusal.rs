@@ -252,6 +252,11 @@ fn plain_words(message: &str) -> String {
     let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
     let value = stream.next().and_then(Result::ok);
     let said = rest.get(stream.byte_offset()..).and_then(|r| r.strip_prefix(": "));
+    // The schema's own words begin with the field once more.
+    let said = said.map(|said| match said.split_once(" in body ") {
+        Some((field, said)) if !field.contains(' ') => said,
+        Some(_) | None => said,
+    });
     match (value, said) {
         (Some(Value::String(kind)), Some(said))
             if matches!(kind.as_str(), "object" | "array" | "string" | "integer" | "null") =>

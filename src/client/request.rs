@@ -5,6 +5,7 @@
 
 use super::{
     args::{BreakAt, HereArgs, KeyValue, Manner, What},
+    docker,
     exit::Exit,
     fault::{Fault, Stop, reason},
     project::{Chosen, Project},
@@ -15,6 +16,7 @@ use crate::{
         env::{EnvVar, KeyRef, can_be_set},
         run::{Breakpoint, Param},
     },
+    engine::docker::containers::Publish as Published,
     local::{self, Objects, Request},
     prepare::Directory,
     registry::Trust,
@@ -29,8 +31,6 @@ const IGNORE_FILE: &str = ".windlassignore";
 const SECRET_ENV: &str = "secret-env";
 /// Names of the runner's place, if it is not beside this program.
 const RUNNER_VARIABLE: &str = "WINDLASS_RUNNER";
-/// The engine's socket, if nothing says otherwise.
-const SOCKET: &str = "/var/run/docker.sock";
 /// Largest certificate file.
 const CA_BYTES: u64 = 1024 * 1024;
 
@@ -82,9 +82,9 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
         pipeline,
         spec,
         objects,
-        directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into() }),
+        directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into(), ..Directory::default() }),
         runner: runner()?,
-        publish: here.publish.iter().map(|port| (port.local, port.remote)).collect(),
+        publish: here.publish.iter().map(|port| Published::on_loopback(port.local, port.remote)).collect(),
         logins: DockerLogins::read()
             .map_err(|error| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, error).note("nothing was started"))?,
         trust: trust(here)?,
@@ -173,10 +173,9 @@ fn runner() -> Result<PathBuf, Stop> {
 
 /// The engine that `DOCKER_HOST` names. Its directories must be those of this machine.
 pub(super) fn engine_address() -> Result<String, Stop> {
-    let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-    let Some(host) = host else { return Ok(SOCKET.into()) };
-    if let Some(socket) = host.strip_prefix("unix://") {
-        return Ok(socket.to_owned());
+    let host = docker::host();
+    if host.starts_with('/') || host.starts_with("unix://") {
+        return Ok(host);
     }
     let of_this_machine = |address: &str| {
         let name = address.rsplit_once(':').map_or(address, |(name, _)| name).trim_matches(['[', ']']);

@@ -8,13 +8,21 @@ use super::{
     args::{DryRun, RunArgs, RunOutput},
     connect::Cluster,
     exit::Exit,
-    fault::{Fault, Stop},
+    fault::{Fault, Stop, nearest, reason},
     manifest::{self, Manifest},
     project,
     start::{Shown, as_value, create, internal, not_both, start},
 };
+use crate::api::Pipeline;
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, ListParams},
+};
 use serde_json::Value;
 use std::path::Path;
+
+/// Names that one may have meant.
+const MOST_NAMES: u32 = 500;
 
 /// `run`.
 ///
@@ -25,6 +33,10 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
     not_both(session, args.manner.output)?;
     let cluster = session.cluster().await?;
     let Asked { file, manifest } = assemble(read, &cluster, args)?;
+    if args.from.is_some() {
+        is_there(&cluster, manifest.run.pointer("/spec/pipelineRef/name").and_then(Value::as_str).unwrap_or_default())
+            .await?;
+    }
     if let Some(dry_run) = args.dry_run {
         return preview(session, &cluster, &manifest, &file, dry_run, args.manner.output).await;
     }
@@ -72,7 +84,12 @@ pub(super) fn read(args: &RunArgs, program: &str, verb: &str) -> Result<Read, St
         (None, Some(from), _) => Ok((from.clone(), None)),
         (None, None, Some(name)) => {
             let fault = Fault::usage(format!("{name:?}: a cluster is never guessed from a pipeline's name"));
-            Err(fault.hint(format!("{program} {verb} --from pipeline/{name}")).into())
+            // `windlass run hello.yaml` means the file.
+            let path = Path::new(name);
+            let is_file = path.extension().is_some() || path.is_file() || name.contains('/');
+            let how =
+                if is_file { format!("-f {}", manifest::as_argument(name)) } else { format!("--from pipeline/{name}") };
+            Err(fault.hint(format!("{program} {verb} {how}")).into())
         }
         (None, None, None) => {
             let fault = Fault::usage("nothing to run: give a file with -f, or a Pipeline with --from");
@@ -108,6 +125,28 @@ fn from_pipeline(from: &str, cluster: &Cluster, args: &RunArgs) -> Result<Manife
     let mut run = manifest::run_of(name, &cluster.namespace);
     manifest::complete(from, &mut run, args)?;
     Ok(Manifest::of(run))
+}
+
+/// Sees that a Pipeline is there: a run that is applied waits for it to be made, and a person has mistyped its name.
+/// Who may start runs may not be one who reads Pipelines, and then it is not asked.
+///
+/// # Errors
+/// `NotFound`, with the name that was probably meant.
+async fn is_there(cluster: &Cluster, name: &str) -> Result<(), Stop> {
+    let resource = ApiResource::erase::<Pipeline>(&());
+    let pipelines: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource);
+    if !matches!(pipelines.get_metadata_opt(name).await, Ok(None)) {
+        return Ok(());
+    }
+    let Ok(there) = pipelines.list_metadata(&ListParams::default().limit(MOST_NAMES)).await else { return Ok(()) };
+    let message = format!("no pipeline {name:?} in namespace {}", cluster.namespace);
+    let fault = Fault::new(reason::NOT_FOUND, Exit::NotFound, message).note("nothing was started");
+    let names = there.items.iter().filter_map(|pipeline| pipeline.metadata.name.as_deref());
+    Err(match nearest(name, names) {
+        Some(near) => fault.hint(format!("did you mean {near:?}?")),
+        None => fault.hint(format!("kubectl -n {} get pipelines", cluster.namespace)),
+    }
+    .into())
 }
 
 async fn preview(

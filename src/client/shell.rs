@@ -6,7 +6,9 @@
 use super::{
     Session,
     args::ShellArgs,
+    box_here,
     connect::Cluster,
+    docker::KEYS_APART,
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
     hint,
@@ -27,8 +29,6 @@ use tokio::{
     signal::unix::SignalKind,
 };
 
-/// How long a Ctrl-P waits for its Ctrl-Q.
-const KEYS_APART: Duration = Duration::from_millis(500);
 /// How long the exit code may take after the last output.
 const STATUS_WAIT: Duration = Duration::from_secs(5);
 /// The runner's own code for a terminal that it did not give.
@@ -51,6 +51,11 @@ enum Parted {
 /// # Errors
 /// When there is no box, the caller may not, or the connection is lost.
 pub(super) async fn shell(session: &mut Session, args: &ShellArgs) -> Result<Exit, Stop> {
+    if let Some(run) = &args.run
+        && let Some(here) = box_here::find(session, run).await
+    {
+        return here.shell(session, args).await;
+    }
     let cluster = session.cluster().await?;
     if args.command.is_empty() && !tty::is_there() {
         let fault = Fault::usage("a shell needs a terminal on stdin and stdout");
@@ -83,9 +88,7 @@ pub(super) async fn shell(session: &mut Session, args: &ShellArgs) -> Result<Exi
             Err(fault.hint(format!("{} status {name}", session.program)).into())
         }
         Parted::Ended(Ended::Code(code)) => Ok(u8::try_from(code).map_or(Exit::Failed, Exit::Step)),
-        Parted::Ended(Ended::Refused(why)) => {
-            Err(Fault::new(reason::NO_BOX, Exit::NotFound, format!("{name}: {why}")).into())
-        }
+        Parted::Ended(Ended::Refused(why)) => Err(there.not_started(&why).into()),
         Parted::Ended(Ended::Lost) => {
             let fault = Fault::new(reason::CONNECTION_LOST, Exit::World, format!("{name} is still at step {step}"));
             Err(fault.hint(later).into())
@@ -131,13 +134,10 @@ fn after(run: &RunView, step: &str, is_shell: bool, program: &str) -> String {
 async fn command(there: &InBox<'_>, command: &[String]) -> Result<Exit, Stop> {
     let words: Vec<&str> = ["shell", "--"].into_iter().chain(command.iter().map(String::as_str)).collect();
     let parted = if tty::is_there() { on_terminal(there, &words).await? } else { piped(there, &words).await? };
-    let name = &there.view.name;
     match parted {
         Parted::Ended(Ended::Code(0)) | Parted::Detached => Ok(Exit::Success),
         Parted::Ended(Ended::Code(code)) => Ok(Exit::Step(u8::try_from(code).unwrap_or(u8::MAX))),
-        Parted::Ended(Ended::Refused(why)) => {
-            Err(Fault::new(reason::NO_BOX, Exit::NotFound, format!("{name}: {why}")).into())
-        }
+        Parted::Ended(Ended::Refused(why)) => Err(there.not_started(&why).into()),
         Parted::Ended(Ended::Lost) => {
             let lost = "how the command ended is not known".to_owned();
             Err(Fault::new(reason::CONNECTION_LOST, Exit::World, lost).into())

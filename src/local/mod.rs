@@ -23,18 +23,23 @@ mod setup;
 mod trust;
 mod words;
 
+pub use containers::box_name;
 pub use objects::{Keys, Objects, ObjectsError, env_file};
 
 use crate::{
     agent::run::Wish,
     api::{PipelineRun, PipelineRunSpec},
     controller::resolve::{self, Refusal},
-    engine::{EngineError, docker::DockerEngine},
+    engine::{
+        EngineError,
+        docker::{DockerEngine, containers::Publish},
+    },
     prepare::Directory,
     registry::{Client as RegistryClient, Trust, docker_config::DockerLogins},
 };
 use bytes::Bytes;
-use std::{path::PathBuf, sync::Arc};
+use nix::sys::stat::{Mode, umask};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -42,6 +47,8 @@ use tokio::{
 
 /// Namespace of local runs, where one has to be named.
 pub const NAMESPACE: &str = "local";
+/// How long a sweep may go on after its run.
+const SWEEP_GRACE: Duration = Duration::from_secs(10);
 /// Pieces of output that wait for a slow reader.
 const OUTPUT_QUEUE: usize = 256;
 
@@ -60,8 +67,8 @@ pub struct Request {
     pub directory: Option<Directory>,
     /// The runner's executable.
     pub runner: PathBuf,
-    /// Ports of this machine's loopback, each with the box's port.
-    pub publish: Vec<(u16, u16)>,
+    /// Ports of the box that this machine has.
+    pub publish: Vec<Publish>,
     /// The user's logins.
     pub logins: DockerLogins,
     /// What is trusted beside the public registries, and what the engine's settings say.
@@ -90,6 +97,7 @@ pub struct Started {
     pub output: mpsc::Receiver<Bytes>,
     wish: Arc<watch::Sender<Wish>>,
     task: JoinHandle<()>,
+    sweep: JoinHandle<()>,
 }
 
 impl Started {
@@ -115,6 +123,8 @@ impl Started {
     pub async fn cleaned(self) {
         // A panic in there has been told.
         let _ = self.task.await;
+        // What it is at is ours too, while it is at it.
+        let _ = tokio::time::timeout(SWEEP_GRACE, self.sweep).await;
     }
 }
 
@@ -124,6 +134,9 @@ impl Started {
 /// When the pipeline cannot be run, or the engine or this machine does not allow it.
 pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, StartError> {
     let mut request = request;
+    // As in `prepare` of a cluster: the box's user must be able to read what git and others write for it. Nobody else
+    // comes so far, as the directory around it is the user's alone.
+    umask(Mode::from_bits_truncate(0o022));
     let pipeline = request.spec.pipeline_spec.clone().unwrap_or_default();
     let mut resolved = resolve::resolve(&request.spec, &pipeline).map_err(StartError::Refused)?;
     login::stand_in(&mut resolved.spec, &request.objects);
@@ -140,10 +153,10 @@ pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, St
     trust::as_the_engine(&mut request.trust, &resolved.spec).await;
     let registry = RegistryClient::new(request.trust.clone())
         .map_err(|error| StartError::Machine(format!("registries: {error}")))?;
-    tokio::spawn(owner::sweep(engine.clone(), base.clone(), owner.clone()));
+    let sweep = tokio::spawn(owner::sweep(engine.clone(), base.clone(), owner.clone()));
     let (wish, wished) = watch::channel(Wish::Go);
     let (sender, output) = mpsc::channel(OUTPUT_QUEUE);
     let (node, changes) = node::Node::new(request, resolved, engine, registry, owner, base);
     let task = tokio::spawn(node.carry_out(wished, sender));
-    Ok(Started { changes, output, wish: Arc::new(wish), task })
+    Ok(Started { changes, output, wish: Arc::new(wish), task, sweep })
 }

@@ -94,6 +94,8 @@ pub struct Directory {
     pub path: PathBuf,
     /// A file in it with patterns, as in `.gitignore`, of what is left out; it need not be there.
     pub ignore_file: String,
+    /// Where runs have their own directories: they never come along, though they may lie below.
+    pub apart: Vec<PathBuf>,
 }
 
 /// A preparation on this machine, for a local run.

@@ -77,7 +77,7 @@ fn refused_fields_are_named_with_their_step() {
 error[InvalidStep]: hello.yaml: spec.pipelineSpec.steps[2] (deploy): set exactly one of script, dockerPush and shell
 error[InvalidPipeline]: hello.yaml: spec.pipelineSpec.timeout: must be a duration such as 90s, 5m or 1h30m
 error[InvalidPipeline]: hello.yaml: spec.pipelineSpec.box.image: is required
-error[InvalidPipeline]: hello.yaml: spec.pipelineSpec.retries: 9: spec.retries in body should be less than or equal to 5
+error[InvalidPipeline]: hello.yaml: spec.pipelineSpec.retries: 9: should be less than or equal to 5
   nothing was started
 "
     );

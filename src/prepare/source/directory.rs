@@ -24,7 +24,10 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, FileTimes, Permissions},
     io,
-    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -69,7 +72,9 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
             Ignore::default(),
         );
     }
-    let walk = Walk { from: &from.path, ignored, patterns, processes };
+    let apart = from.apart.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+    let apart = apart.collect();
+    let walk = Walk { from: &from.path, ignored, patterns, apart, processes };
     walk.directory(Path::new(""), to)?;
     let own = to.join(".git");
     if own.is_dir() {
@@ -140,6 +145,8 @@ struct Walk<'a> {
     from: &'a Path,
     ignored: BTreeSet<PathBuf>,
     patterns: Search,
+    /// Devices and numbers of directories that never come along.
+    apart: Vec<(u64, u64)>,
     processes: &'a Processes,
 }
 
@@ -161,7 +168,7 @@ impl Walk<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 meta => meta.map_err(|e| unread(&path, &e))?,
             };
-            if self.leaves_out(&relative, meta.is_dir()) {
+            if self.apart.contains(&(meta.dev(), meta.ino())) || self.leaves_out(&relative, meta.is_dir()) {
                 continue;
             }
             let mode = meta.permissions().mode();
@@ -232,7 +239,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("tmp")).unwrap();
         fs::create_dir_all(root.path().join("to")).unwrap();
-        let from = Directory { path: project.to_owned(), ignore_file: ".windlassignore".into() };
+        let from =
+            Directory { path: project.to_owned(), ignore_file: ".windlassignore".into(), ..Directory::default() };
         let layout = Layout::new(Some(root.path().to_owned()));
         let fetched = copy(&from, &root.path().join("to"), &layout, &Processes::default()).unwrap();
         (root, fetched)
@@ -297,12 +305,32 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_holds_the_directories_of_runs_does_not_hold_them_in_its_copy() {
+        let project = project();
+        let base = project.path().join("tmp/windlass-1000");
+        let root = base.join("0f1e");
+        for directory in ["tmp", "to"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::write(base.join("key"), "of another run").unwrap();
+        let copied = |path: &Path| {
+            let apart = vec![base.clone(), root.clone()];
+            let from = Directory { path: path.to_owned(), apart, ..Directory::default() };
+            copy(&from, &root.join("to"), &Layout::new(Some(root.clone())), &Processes::default()).unwrap();
+        };
+        copied(project.path());
+        assert!(root.join("to/tmp").is_dir() && !root.join("to/tmp/windlass-1000").exists());
+        copied(&base);
+        assert!(root.join("to/key").is_file() && !root.join("to/0f1e").exists());
+    }
+
+    #[test]
     fn what_git_cannot_tell_is_no_reason_to_copy_everything() {
         let project = project();
         fs::create_dir(project.path().join(".git")).unwrap();
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("tmp")).unwrap();
-        let from = Directory { path: project.path().to_owned(), ignore_file: ".windlassignore".into() };
+        let from = Directory { path: project.path().to_owned(), ..Directory::default() };
         let layout = Layout::new(Some(root.path().to_owned()));
         let failure = copy(&from, root.path(), &layout, &Processes::default()).unwrap_err();
         assert!(failure.message.starts_with("cannot tell what git ignores: "), "{}", failure.message);

@@ -31,6 +31,8 @@ pub(super) struct Blobs {
     /// Not in the registry, when the engine asked.
     absent: HashSet<Digest>,
     held: HashMap<Digest, Bytes>,
+    /// What the engine has given, with its size: it may look for it afterwards.
+    given: HashMap<Digest, u64>,
     open: HashMap<String, Upload>,
     /// Uploads that a request is working on.
     working: usize,
@@ -59,6 +61,18 @@ impl Blobs {
 
     pub(super) fn is_known(&self, digest: &Digest) -> bool {
         self.known.contains_key(digest)
+    }
+
+    /// Notes that the engine has given a blob.
+    pub(super) fn note_given(&mut self, digest: Digest, size: u64) {
+        if self.given.len() < MAX_KNOWN {
+            self.given.insert(digest, size);
+        }
+    }
+
+    /// Size of a blob that the engine has given.
+    pub(super) fn given(&self, digest: &Digest) -> Option<u64> {
+        self.given.get(digest).copied()
     }
 
     /// Keeps a blob until the manifest tells what it is.

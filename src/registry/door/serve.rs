@@ -84,7 +84,12 @@ pub(super) async fn answer(push: Arc<Push>, request: Request<Incoming>) -> Reply
 }
 
 /// Whether the engine may leave a blob out. A small one it always sends, as it may be the config, which is needed here.
+/// Engines with the classic image store look for each blob once more when they have sent it.
 async fn head_blob(push: &Push, digest: &Digest) -> Result<Reply, PushError> {
+    let given = push.state().blobs.given(digest);
+    if let Some(size) = given {
+        return Ok(found(digest, size));
+    }
     let mut there = push.session.head_blob(digest).await?;
     if there.is_none()
         && let Some(source) = &push.mount_from
@@ -99,11 +104,14 @@ async fn head_blob(push: &Push, digest: &Digest) -> Result<Reply, PushError> {
     let large = size.filter(|size| *size > HOLD as u64);
     push.state().blobs.note(digest.clone(), Origin::There, large.is_some());
     push.show();
-    let Some(size) = large else { return Ok(reply(StatusCode::NOT_FOUND)) };
+    Ok(large.map_or_else(|| reply(StatusCode::NOT_FOUND), |size| found(digest, size)))
+}
+
+fn found(digest: &Digest, size: u64) -> Reply {
     let mut reply = reply(StatusCode::OK);
     reply.headers_mut().insert(header::CONTENT_LENGTH, size.into());
     reply.headers_mut().insert("docker-content-digest", text(digest.as_str()));
-    Ok(reply)
+    reply
 }
 
 /// Opens an upload. The engine may ask to mount from another of its repositories; those are not the registry's.
@@ -118,9 +126,7 @@ async fn open_upload(push: &Push, request: Request<Incoming>) -> Result<Reply, P
     if let Some(digest) = digest {
         // Everything in one request.
         upload.expect(push, &digest);
-        let upload = receive(push, upload, request.into_body()).await?;
-        upload.finish(push, Some(&digest)).await?;
-        return Ok(created(push, &digest));
+        return last(push, upload, &digest, request.into_body()).await;
     }
     if !push.state().blobs.open(id.clone(), upload) {
         return Err(PushError::transient(reason::COMMIT_FAILED, "the engine opens too many uploads"));
@@ -142,9 +148,16 @@ async fn put(push: &Push, id: &str, request: Request<Incoming>) -> Result<Reply,
     let taken = push.state().blobs.take(id);
     let Some(mut upload) = taken else { return Ok(reply(StatusCode::NOT_FOUND)) };
     upload.expect(push, &digest);
-    let upload = receive(push, upload, request.into_body()).await?;
-    upload.finish(push, Some(&digest)).await?;
-    Ok(created(push, &digest))
+    last(push, upload, &digest, request.into_body()).await
+}
+
+/// Takes the last body of a blob in, which is whole then.
+async fn last(push: &Push, upload: Upload, digest: &Digest, body: Incoming) -> Result<Reply, PushError> {
+    let upload = receive(push, upload, body).await?;
+    let size = upload.received;
+    upload.finish(push, Some(digest)).await?;
+    push.state().blobs.note_given(digest.clone(), size);
+    Ok(created(push, digest))
 }
 
 /// Takes a body in, showing that it is on its way. What came of one that fails does not stay with the registry.

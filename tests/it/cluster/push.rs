@@ -5,7 +5,7 @@ use super::{
     ledger::{Ledger, forms, logs_with},
     world::{World, step, tool, verdict},
 };
-use crate::token_registry::{TokenRegistry, User};
+use crate::token_registry::{Hurry, TokenRegistry, User};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use windlass::api::status::StepPhase;
@@ -345,6 +345,36 @@ async fn a_user_without_the_right_to_push_is_told_so() {
     assert!(message.starts_with(&format!("step push failed: {said}")), "{message}");
     let status = world.end("writer").await;
     assert_eq!(verdict(&status).0, "Succeeded", "{:?}", verdict(&status));
+}
+
+/// Tokens live two seconds and the layer alone takes longer: the upload is closed, and tagged, with others than it began
+/// with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_outlives_its_tokens() {
+    let world = World::new().await;
+    let hurry = Hurry { token_life_s: 2, bytes_per_s: 3 << 20 };
+    let below = format!("{}/", world.namespace);
+    let writer = User { name: "writer", password: "writers-password", may: vec![(below, &["pull", "push"])] };
+    let registry = TokenRegistry::start_known_in(hurry, vec![writer]).await;
+    let repository = format!("{}/{}/app", registry.host, world.namespace);
+    world.apply(
+        "{apiVersion: v1, kind: Secret, metadata: {name: writer}, stringData: {username: writer, password: writers-password}}",
+    );
+    let pipeline = format!(
+        "    box: {{image: 'busybox:local'}}
+    steps:
+    - {{name: build, script: 'dd if=/dev/urandom of=/big bs=1M count=12 2>/dev/null'}}
+    - {{name: push, dockerPush: {{repository: '{repository}', tags: [v1, v2], credentials: {{secretName: writer}}}}}}"
+    );
+    let status = world.run("r", &pipeline).await;
+    assert_eq!(verdict(&status).0, "Succeeded", "{:?}", verdict(&status));
+    assert!(registry.issued() > 1, "the token of the beginning did for all");
+    let pushed = &step(&status, "push").images[0].digest;
+    for tag in ["v1", "v2"] {
+        let image = format!("docker://{repository}:{tag}");
+        let login = ["inspect", "--tls-verify=false", "--creds", "writer:writers-password", &image];
+        assert!(tool("skopeo", &login, "").unwrap().contains(pushed), "{tag}");
+    }
 }
 
 #[tokio::test]

@@ -5,9 +5,13 @@ use super::{
     installation,
     world::{World, step, tool, verdict},
 };
-use crate::artifact_server::{what_is_not_whole_does_not_count, what_is_stored_can_be_read};
+use crate::{
+    artifact_server::{what_is_not_whole_does_not_count, what_is_stored_can_be_read},
+    token_registry::{TokenRegistry, User},
+};
 use serde_json::Value;
 use std::{
+    io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -20,16 +24,16 @@ use windlass::{
 
 /// What `windlass` printed and complained of, with its exit code.
 fn windlass(world: &World, dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_windlass"))
-        .args(["-n", &world.namespace])
-        .args(arguments)
-        .current_dir(dir)
-        .env("XDG_CACHE_HOME", dir.join("cache"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = command(world, dir, arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn command(world: &World, dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+    command.args(["-n", &world.namespace]).args(arguments).current_dir(dir);
+    command.env("XDG_CACHE_HOME", dir.join("cache")).env("DOCKER_CONFIG", dir).stdin(Stdio::null());
+    command
 }
 
 /// A run that stores its box as `app`.
@@ -97,6 +101,17 @@ async fn a_stored_container_is_pulled_and_opened() {
     assert!(!err.contains("verified"), "{err}");
     let (code, _, err) = windlass(&world, dir.path(), &["open", "r"]);
     assert_eq!(code, Some(2), "{err}");
+    // Whoever leaves takes the container along: a terminal that is closed, and Ctrl-C when nothing is printed any more.
+    for (signal, code) in [("-HUP", 143), ("-INT", 130)] {
+        let script = "sh -c 'echo up; exec >/dev/null 2>&1; sleep 300'";
+        let mut child =
+            command(&world, dir.path(), &["open", "r", "--cmd", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert_eq!(first, "up\n");
+        tool("kill", &[signal, &child.id().to_string()], "").unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+    }
     assert_eq!(tool("docker", &["ps", "-aq", "--filter", &format!("ancestor={image}")], "").unwrap(), "");
     tool("docker", &["rmi", "-f", &image], "").unwrap();
     let (code, _, err) = windlass(&world, dir.path(), &["pull", "r", "--load"]);
@@ -270,6 +285,11 @@ fn the_chart_knows_four_kinds_of_stores() {
             &["- --artifacts-registry=r.io/kept", "- --artifacts-login=/run/windlass/artifacts/.dockerconfigjson"],
             &["name: windlass-artifacts", "- --artifacts-token=/run/windlass/artifacts/token"],
         ),
+        (
+            "artifacts.tls.existingSecret=cert",
+            &["secret: {secretName: \"cert\"}", "secret: {secretName: \"cert\", items: [{key: ca.crt, path: ca.pem}]}"],
+            &["name: windlass-artifacts-tls", "name: windlass-artifacts-ca", "type: kubernetes.io/tls"],
+        ),
         ("artifacts.store.kind=none", &[], &["name: windlass-artifacts", "- --has-store"]),
     ] {
         let text = render(values).unwrap();
@@ -280,6 +300,11 @@ fn the_chart_knows_four_kinds_of_stores() {
             assert!(!has(&text, line), "{values}: {line}");
         }
     }
+    // A new certificate, as one rendered without the cluster has, starts nothing again: the files are read while they change.
+    let pods = |text: &str| text.split("kind: Deployment").last().unwrap().to_owned();
+    let (first, second) = (render("image.tag=one").unwrap(), render("image.tag=one").unwrap());
+    assert_ne!(first, second);
+    assert_eq!(pods(&first), pods(&second));
     for (values, word) in [
         ("artifacts.store.kind=tape", "kind"),
         ("artifacts.store.kind=s3", "bucket"),
@@ -308,13 +333,22 @@ impl Drop for S3Server {
 
 impl S3Server {
     async fn start() -> Self {
+        Self::start_at("127.0.0.1").await
+    }
+
+    /// One that pods reach, at the node's own address, which no other machine does.
+    async fn start_for_pods() -> Self {
+        Self::start_at(&std::env::var("WINDLASS_NODE_IP").unwrap()).await
+    }
+
+    async fn start_at(ip: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["data/kept", "meta"] {
             std::fs::create_dir_all(dir.path().join(name)).unwrap();
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
         let child = Command::new("versitygw")
-            .args(["--access", "demo", "--secret", "demo-secret", "--port", &format!("127.0.0.1:{port}"), "--quiet"])
+            .args(["--access", "demo", "--secret", "demo-secret", "--port", &format!("{ip}:{port}"), "--quiet"])
             .args(["posix", "--sidecar"])
             .arg(dir.path().join("meta"))
             .arg(dir.path().join("data"))
@@ -323,7 +357,7 @@ impl S3Server {
             .spawn()
             .unwrap_or_else(|error| panic!("versitygw cannot be started ({error}): source target/cluster/env"));
         for tries in 0.. {
-            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            if tokio::net::TcpStream::connect((ip, port)).await.is_ok() {
                 break;
             }
             assert!(tries < 200, "versitygw does not listen");
@@ -363,4 +397,114 @@ async fn what_is_not_whole_does_not_count_in_s3() {
     what_is_not_whole_does_not_count(s3.store()).await;
     let uploads = s3.dir.path().join("data/kept/windlass/uploads");
     assert_eq!(std::fs::read_dir(uploads).map_or(0, Iterator::count), 0);
+}
+
+/// The installation with another store, until it is dropped.
+struct OtherStore {
+    values: tempfile::NamedTempFile,
+}
+
+impl OtherStore {
+    fn of_chart(values: &Value) -> Self {
+        let before =
+            tool("helm", &["-n", installation::NAMESPACE, "get", "values", "windlass", "-o", "json"], "").unwrap();
+        let kept = Self { values: tempfile::NamedTempFile::new().unwrap() };
+        std::fs::write(kept.values.path(), before).unwrap();
+        let other = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(other.path(), values.to_string()).unwrap();
+        kept.install(&[other.path()]).unwrap();
+        kept
+    }
+
+    /// Installs with the values of before and these on top, and waits until all parts work.
+    fn install(&self, on_top: &[&Path]) -> Result<(), String> {
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/windlass");
+        let mut arguments =
+            vec!["-n", installation::NAMESPACE, "upgrade", "windlass", chart.to_str().unwrap(), "--skip-crds"];
+        for file in [self.values.path()].into_iter().chain(on_top.iter().copied()) {
+            arguments.extend(["-f", file.to_str().unwrap()]);
+        }
+        tool("helm", &arguments, "")?;
+        let parts = tool("kubectl", &["-n", installation::NAMESPACE, "get", "deploy,ds", "-o", "name"], "")?;
+        for part in parts.lines() {
+            tool("kubectl", &["-n", installation::NAMESPACE, "rollout", "status", part, "--timeout=60s"], "")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for OtherStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.install(&[]) {
+            eprintln!("the installation is not as it was: {error}");
+        }
+        let secret = ["-n", installation::NAMESPACE, "delete", "secret", STORE_LOGIN, "--ignore-not-found"];
+        if let Err(error) = tool("kubectl", &secret, "") {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// The Secret with the store's login, in the namespace of Windlass.
+const STORE_LOGIN: &str = "it-store-login";
+
+fn store_login(kind: &str, data: &Value) {
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "type": kind, "stringData": data,
+        "metadata": {"name": STORE_LOGIN, "namespace": installation::NAMESPACE},
+    });
+    tool("kubectl", &["apply", "-f", "-"], &secret.to_string()).unwrap();
+}
+
+/// The chart's value for S3: the artifact server keeps all in the bucket, people pull as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_with_s3_keeps_what_is_stored() {
+    let world = World::alone().await;
+    let s3 = S3Server::start_for_pods().await;
+    store_login("Opaque", &serde_json::json!({"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo-secret"}));
+    let endpoint = format!("http://{}:{}", std::env::var("WINDLASS_NODE_IP").unwrap(), s3.port);
+    let bucket = serde_json::json!({
+        "bucket": "kept", "prefix": "here", "endpoint": endpoint, "insecure": true, "secretName": STORE_LOGIN,
+    });
+    let _other = OtherStore::of_chart(&serde_json::json!({"artifacts": {"store": {"kind": "s3", "s3": bucket}}}));
+    let status = stored(&world, "r").await;
+    let blobs = s3.dir.path().join("data/kept/here/blobs/sha256");
+    assert!(std::fs::read_dir(blobs).unwrap().count() >= 3);
+    assert_pulled(&world, &status, None).await;
+}
+
+/// The chart's value for a registry, which wants a login of agents and people.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_with_a_registry_keeps_what_is_stored() {
+    let world = World::alone().await;
+    let user = User { name: "keeper", password: "keepers-password", may: Vec::new() };
+    let registry = TokenRegistry::start_known_with_passwords(vec![user]).await;
+    let auths = serde_json::json!({"auths": {&registry.host: {"username": "keeper", "password": "keepers-password"}}});
+    let login = serde_json::json!({".dockerconfigjson": auths.to_string()});
+    store_login("kubernetes.io/dockerconfigjson", &login);
+    let prefix = format!("{}/kept", registry.host);
+    let values = serde_json::json!({"prefix": prefix, "secretName": STORE_LOGIN});
+    let _other =
+        OtherStore::of_chart(&serde_json::json!({"artifacts": {"store": {"kind": "registry", "registry": values}}}));
+    let status = stored(&world, "r").await;
+    let location = status.artifacts[0].location.clone().unwrap();
+    assert!(location.starts_with(&format!("{prefix}/{}/r@sha256:", world.namespace)), "{location}");
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, err) = windlass(&world, dir.path(), &["pull", "r"]);
+    assert_eq!(code, Some(4), "without a login: {err}");
+    assert!(err.contains("asks for a login"), "{err}");
+    assert_pulled(&world, &status, Some(&auths)).await;
+}
+
+/// A pull gives what the run stored, with these logins of the person's Docker.
+async fn assert_pulled(world: &World, status: &PipelineRunStatus, docker: Option<&Value>) {
+    let dir = tempfile::tempdir().unwrap();
+    if let Some(config) = docker {
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    }
+    let (code, _, err) = windlass(world, dir.path(), &["pull", "r", "-o", "r.tar"]);
+    assert_eq!(code, Some(0), "{err}");
+    let archive = format!("oci-archive:{}", dir.path().join("r.tar").display());
+    let inspected: Value = serde_json::from_str(&tool("skopeo", &["inspect", &archive], "").unwrap()).unwrap();
+    assert_eq!(inspected["Digest"], status.artifacts[0].digest.clone().unwrap());
 }

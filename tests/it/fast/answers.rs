@@ -313,3 +313,30 @@ fn a_watch_that_is_refused_ends_with_the_reason(#[case] arguments: &[&str]) {
     let (code, said) = end(place.start(arguments));
     assert!(code == Some(4) && said.contains("error[Forbidden]"), "{code:?} {said}");
 }
+
+#[test]
+fn a_pipeline_that_is_not_there_is_told_before_anything_starts() {
+    let names = r#"{"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {},
+        "items": [{"metadata": {"name": "release"}}, {"metadata": {"name": "test"}}]}"#;
+    let missing = r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+        "message": "pipelines.windlass.dev \"relx\" not found", "details": {"name": "relx", "kind": "pipelines"}}"#;
+    let server = Server::start(move |request| match request {
+        one if one.contains("/pipelines/") => Answer::Json(404, missing.into()),
+        all if all.starts_with("GET ") => Answer::Json(200, names.into()),
+        _ => Answer::Json(500, "{}".into()),
+    });
+    let (code, said) = end(Place::new(&server, RUN).start(&["run", "--from", "pipeline/relase"]));
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("error[NotFound]: no pipeline \"relase\" in namespace team-a\n"), "{said}");
+    assert!(said.contains("did you mean \"release\"?"), "{said}");
+}
+
+#[test]
+fn a_run_goes_by_the_name_that_kubectl_prints() {
+    let server = Server::start(|request| match request.split('?').next() {
+        Some(one) if one == format!("GET {RUNS}/x") => Answer::Json(200, RUN.into()),
+        _ => Answer::Json(404, "{}".into()),
+    });
+    let (code, said) = end(Place::new(&server, RUN).start(&["status", "pipelinerun.windlass.dev/x"]));
+    assert!(code == Some(0), "{code:?} {said}");
+}

@@ -97,6 +97,10 @@ fn a_pipeline_of_a_project_file_is_never_guessed() {
     let said = Place::new().say(&["run", "build"]);
     assert_eq!(said.code, 2);
     assert!(said.err.contains("hint: windlass run --from pipeline/build\n"), "{}", said.err);
+    for file in ["hello.yaml", "ci/hello"] {
+        let said = Place::new().say(&["run", file]);
+        assert!(said.err.contains(&format!("hint: windlass run -f {file}\n")), "{}", said.err);
+    }
 }
 
 #[test]

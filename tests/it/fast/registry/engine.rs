@@ -1,4 +1,5 @@
-//! An engine that pushes as Docker does: with the classic store (POST, chunked PATCH, PUT) or containerd's (POST, PUT).
+//! An engine that pushes as Docker does: with the classic store (POST, chunked PATCH, PUT, and a look whether the blob is
+//! there now) or containerd's (POST, PUT).
 
 use super::fake::digest;
 use bytes::Bytes;
@@ -159,6 +160,14 @@ impl Engine {
             return Err(format!("close: {status} {text}"));
         }
         assert_eq!(headers["docker-content-digest"], name);
+        if self.store == Store::Classic {
+            let path = format!("{}/blobs/{name}", self.base);
+            let (status, headers, _) = self.send(Method::HEAD, &path, "", full(Bytes::new())).await?;
+            if status != 200 {
+                return Err("unknown blob".into());
+            }
+            assert_eq!(headers[header::CONTENT_LENGTH], bytes.len().to_string());
+        }
         Ok(())
     }
 
