@@ -77,12 +77,15 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
         None if asked.as_written || inline => None,
         None => Some(project_dir()),
     };
+    // What is given as a Secret is not the project's to have, wherever it lies: an image is made of the source.
+    let secrets = here.secret.iter().map(|given| PathBuf::from(&given.value)).chain(here.secret_env.iter().cloned());
+    let apart: Vec<PathBuf> = secrets.collect();
     Ok(Request {
         name: format!("{}-{}", short(&base), tail()),
         pipeline,
         spec,
         objects,
-        directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into(), ..Directory::default() }),
+        directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into(), apart }),
         runner: runner()?,
         publish: here.publish.iter().map(|port| Published::on_loopback(port.local, port.remote)).collect(),
         logins: DockerLogins::read()

@@ -27,7 +27,7 @@ use crate::{
             containers::{ContainerEnd, LocalImage, PullProgress},
         },
     },
-    prepare::{self, Directory, Here},
+    prepare::{self, Here},
     registry::docker_config::DockerLogins,
     wire::{Failure, Order},
 };
@@ -197,10 +197,11 @@ impl Setup {
     }
 
     fn prepare(&self, root: PathBuf, services: IpAddr) -> Here {
-        let directory = self.request.directory.clone();
-        // A source may be all of /tmp, or of the home directory.
-        let directory =
-            directory.map(|directory| Directory { apart: vec![self.base.clone(), root.clone()], ..directory });
+        let mut directory = self.request.directory.clone();
+        if let Some(directory) = &mut directory {
+            // A source may be all of /tmp, or of the home directory.
+            directory.apart.extend([self.base.clone(), root.clone()]);
+        }
         Here { root, runner: self.request.runner.clone(), directory, services }
     }
 

@@ -94,7 +94,7 @@ pub struct Directory {
     pub path: PathBuf,
     /// A file in it with patterns, as in `.gitignore`, of what is left out; it need not be there.
     pub ignore_file: String,
-    /// Where runs have their own directories: they never come along, though they may lie below.
+    /// What never comes along, though it may lie below: directories of runs, files of Secrets.
     pub apart: Vec<PathBuf>,
 }
 

@@ -261,7 +261,7 @@ fn secrets_are_masked_and_kept_out_of_images() {
     let push = format!("  - {{name: push, dockerPush: {{repository: '{repository}', tags: [t]}}}}");
     let project = Project::new(&format!(
         "  box: {{image: 'busybox:local'}}\n  env: [{{name: KEY, secretKeyRef: {{name: keys, key: api}}}}]\n  steps:\n\
-         \x20 - {{name: use, script: 'echo \"$KEY $TOKEN $PLAIN\"; echo $TOKEN > /leak'}}\n{push}"
+         \x20 - {{name: use, script: 'echo \"$KEY $TOKEN $PLAIN\"; ls *.env; echo $TOKEN > /leak'}}\n{push}"
     ));
     project.write("keys.env", "api=a-key-of-somebody\n");
     project.write("secret.env", "TOKEN=a-token-of-somebody\n");
@@ -269,7 +269,7 @@ fn secrets_are_masked_and_kept_out_of_images() {
     let arguments = ["build", "--secret", "keys=keys.env", "--secret-env", "secret.env", "--env-file", "plain.env"];
     let said = project.say(&arguments);
     assert_eq!(said.code, Some(1), "{}", said.all());
-    assert!(said.out.starts_with("*** *** shown\n"), "{}", said.all());
+    assert!(said.out.starts_with("*** *** shown\nplain.env\n"), "{}", said.all());
     assert!(said.err.contains("the value of variable TOKEN is in /leak"), "{}", said.all());
     assert!(!said.all().contains("of-somebody"), "{}", said.all());
     let image = format!("docker://{repository}:t");
