@@ -10,7 +10,7 @@ STATIC_DIR := target/$(HOST)
 RUNNER_BYTES_MAX := 1800000
 IN_CLUSTER := source target/cluster/env &&
 
-.PHONY: help build binaries image cluster cluster-down install demo check test fast lint gen bench clean-cluster
+.PHONY: help build binaries image cluster cluster-down cluster-check install demo check test fast lint gen bench clean-cluster
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,9 @@ cluster: ## Boot the test cluster (seconds, once its tools are built)
 
 cluster-down: ## Stop it and leave nothing behind
 	tests/cluster/down.sh
+
+cluster-check: ## Its smoke test, healing and stopping; leaves it stopped
+	tests/cluster/life.sh
 
 image: binaries cluster ## The image windlass:dev in the cluster's engine
 	$(IN_CLUSTER) tests/cluster/build-image.sh
@@ -58,6 +61,7 @@ gen: ## Write the generated files anew
 
 test: check install ## Everything, on a real cluster
 	$(IN_CLUSTER) $(CARGO) test --locked --test it cluster::
+	$(IN_CLUSTER) examples/hello/demo.sh
 
 bench: install ## Measure a release in the cluster; see bench/README.md
 	$(IN_CLUSTER) bench/bench.py | tee target/bench.md

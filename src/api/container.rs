@@ -91,6 +91,24 @@ pub struct Resources {
     pub limits: BTreeMap<String, Quantity>,
 }
 
+/// Settings that take rights away from a service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSecurity {
+    /// Refuse to start as root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as_non_root: Option<bool>,
+    /// `false`: setuid programs gain nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_privilege_escalation: Option<bool>,
+    /// Capabilities to drop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<DropCapabilities>,
+    /// The seccomp profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp_profile: Option<SeccompProfile>,
+}
+
 /// Settings that take rights away from the box.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -113,6 +131,19 @@ pub struct BoxSecurity {
     pub supplemental_groups: Vec<i64>,
 }
 
+impl BoxSecurity {
+    /// What a service may have as well: all but the groups, which Kubernetes gives to a pod only.
+    #[must_use]
+    pub fn of_container(&self) -> ServiceSecurity {
+        ServiceSecurity {
+            run_as_non_root: self.run_as_non_root,
+            allow_privilege_escalation: self.allow_privilege_escalation,
+            capabilities: self.capabilities.clone(),
+            seccomp_profile: self.seccomp_profile.clone(),
+        }
+    }
+}
+
 /// Capabilities to drop.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
 pub struct DropCapabilities {
@@ -122,7 +153,7 @@ pub struct DropCapabilities {
     pub drop: Vec<String>,
 }
 
-/// The seccomp profile of the box.
+/// The seccomp profile of a container.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
 pub struct SeccompProfile {
     /// Only `RuntimeDefault`, the container runtime's own.
@@ -199,6 +230,9 @@ pub struct Service {
     /// As in a Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// A closed list of settings that only take rights away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<ServiceSecurity>,
     /// What happens when it ends by itself: the run fails (`FailRun`), or nothing (`Ignore`).
     #[serde(default)]
     pub on_exit: OnExit,

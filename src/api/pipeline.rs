@@ -7,7 +7,7 @@
 pub use super::{
     container::{
         BoxSecurity, BoxSpec, DropCapabilities, ExecReadiness, HttpReadiness, ImagePullPolicy, LocalName, OnExit,
-        Readiness, Resources, SeccompProfile, SeccompType, Service,
+        Readiness, Resources, SeccompProfile, SeccompType, Service, ServiceSecurity,
     },
     env::{EnvFrom, EnvVar, KeyRef, ObjectRef},
     source::{GitSource, ImageSource, InlineFile, InlineSource, Lfs, Nothing, Source, Submodules},

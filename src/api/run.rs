@@ -140,7 +140,7 @@ pub struct PipelineRunSpec {
     #[schemars(length(min = 2, max = 20))]
     #[x_kube(validation = rules::duration("0s", "8760h"))]
     pub ttl_after_finished: Option<String>,
-    /// The pod is deleted this long after the run's end; the run and its logs stay.
+    /// The pod is deleted this long after the run's end, and its output with it; the run stays.
     #[serde(default = "default_pod_ttl", rename = "podTTLAfterFinished")]
     #[schemars(length(min = 2, max = 20))]
     #[x_kube(validation = rules::duration("0s", "168h"))]

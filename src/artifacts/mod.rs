@@ -28,7 +28,6 @@ use crate::serve as health;
 use anyhow::Context as _;
 use serve::Server;
 use std::{sync::Arc, time::Duration};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Between two sweeps.
@@ -54,7 +53,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let ready = health::Health::default();
     let metrics = Arc::default();
     let answering = health::start(options.listen_health, ready.clone(), metrics).await.context("serve health")?;
-    let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listen on {}", options.listen))?;
+    let listener = health::listen(options.listen).await.with_context(|| format!("listen on {}", options.listen))?;
     let (places, stopping) = (listen::Places::new(), CancellationToken::new());
     let sweeping = tokio::spawn(sweeps(Arc::clone(&server), options.retention()));
     let looking = tokio::spawn(look(Arc::clone(&server), ready));

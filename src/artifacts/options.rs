@@ -46,7 +46,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_count: Option<u32>,
     /// Where agents and people are served
-    #[arg(long, default_value = "0.0.0.0:8443")]
+    #[arg(long, default_value = "[::]:8443")]
     pub listen: SocketAddr,
     /// Certificate chain, in PEM
     #[arg(long, value_name = "FILE")]
@@ -55,7 +55,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub tls_key: PathBuf,
     /// Where health is served
-    #[arg(long, default_value = "0.0.0.0:8081")]
+    #[arg(long, default_value = "[::]:8081")]
     pub listen_health: SocketAddr,
     /// Namespace of the agents
     #[arg(long = "own-namespace", env = "POD_NAMESPACE", default_value = "windlass-system")]

@@ -71,7 +71,7 @@ const ENTRIES: &[Entry] = &[
     (
         "WaitingForAgent",
         "a step needs the agent of its node, which does not answer",
-        "see whether the agent's pod on that node runs",
+        "see whether the agent's pod on that node runs, or whether the node should have one (agent.nodeSelector of the chart)",
     ),
     ("WaitingForUser", "a step waits for a person", "attach with the command that the message names"),
     ("Retrying", "the infrastructure failed and the run begins again in a new pod", ""),

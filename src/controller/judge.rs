@@ -5,6 +5,7 @@
 
 use super::{
     lost::{self, node_is_lost},
+    order::needs_agent,
     plan::Observed,
     pod::{self, BOX, PREPARE, SERVICE_PREFIX},
     starting::{blocked, cannot_start, preparing, starting},
@@ -329,14 +330,17 @@ fn going_on(
         let node = status.node_name.as_deref().unwrap_or("the run's node");
         let step =
             spec.all_steps().find(|(_, s)| s.kind().is_some_and(|k| k.is_of_agent())).map_or("", |(_, s)| &s.name);
-        let verdict = Verdict::goes_on(
-            reason::WAITING_FOR_AGENT,
+        let message = if seen.agent_seen.is_some() {
             format!(
                 "step {step} needs the agent of node {node}, which has not answered for {}s",
                 AGENT_SILENT.as_secs()
-            ),
-        );
-        return Judgement::of(verdict).wake(Duration::from_secs(10));
+            )
+        } else {
+            format!(
+                "step {step} needs an agent, and node {node} has none: it needs Docker Engine, and the labels of the chart's agent.nodeSelector"
+            )
+        };
+        return Judgement::of(Verdict::goes_on(reason::WAITING_FOR_AGENT, message)).wake(Duration::from_secs(10));
     }
     let wake = if needs_agent(spec) { AGENT_SILENT } else { Duration::from_secs(300) };
     let prepares = !started && state(PREPARE).is_none_or(|s| s.terminated.is_none());
@@ -501,10 +505,6 @@ pub fn close_steps(
 
 fn terminated<'a>(containers: &'a [ContainerStatus], name: &str) -> Option<&'a ContainerStateTerminated> {
     containers.iter().find(|c| c.name == name)?.state.as_ref()?.terminated.as_ref()
-}
-
-fn needs_agent(spec: &PipelineSpec) -> bool {
-    spec.all_steps().any(|(_, s)| s.kind().is_some_and(|k| k.is_of_agent()))
 }
 
 /// Whether a step of the agent is under way.

@@ -25,12 +25,12 @@ mod starting;
 pub mod status;
 
 use crate::{
-    api::{PipelineRun, meta},
+    api::{PipelineRun, meta, pipeline::Resources},
     serve,
 };
 use futures::StreamExt;
 use head::Head;
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::api::resource::Quantity, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt,
     core::DeserializeGuard,
@@ -85,9 +85,48 @@ pub struct Options {
     /// Steps may store containers: there is an artifact store
     #[arg(long)]
     pub has_store: bool,
+    /// A label of the nodes that have an agent; pods with steps for it go there (repeat for more)
+    #[arg(long = "agent-node-label", value_name = "LABEL=VALUE", value_parser = label)]
+    pub agent_nodes: Vec<(String, String)>,
+    /// What is set aside for the container prepare (repeat for more)
+    #[arg(long = "prepare-request", value_name = "RESOURCE=QUANTITY", value_parser = quantity)]
+    pub prepare_requests: Vec<(String, Quantity)>,
+    /// What the container prepare may use at most (repeat for more)
+    #[arg(long = "prepare-limit", value_name = "RESOURCE=QUANTITY", value_parser = quantity)]
+    pub prepare_limits: Vec<(String, Quantity)>,
     /// Where health and metrics are served
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value = "[::]:8080")]
     pub listen: SocketAddr,
+}
+
+impl Options {
+    /// What pods depend on.
+    fn pod_settings(&self) -> PodSettings {
+        PodSettings {
+            image: self.image.clone(),
+            image_pull_policy: self.image_pull_policy.clone(),
+            image_pull_secrets: self.image_pull_secrets.clone(),
+            has_store: self.has_store,
+            agent_nodes: self.agent_nodes.iter().cloned().collect(),
+            prepare: Resources {
+                requests: self.prepare_requests.iter().cloned().collect(),
+                limits: self.prepare_limits.iter().cloned().collect(),
+            },
+        }
+    }
+}
+
+/// `LABEL=VALUE`; the value may be empty.
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "expected LABEL=VALUE".into())
+}
+
+/// `RESOURCE=QUANTITY`; the API server judges the quantity.
+fn quantity(text: &str) -> Result<(String, Quantity), String> {
+    let pair = text.split_once('=').filter(|(name, amount)| !name.is_empty() && !amount.is_empty());
+    pair.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
+        .ok_or_else(|| "expected RESOURCE=QUANTITY, such as memory=256Mi".into())
 }
 
 /// What all reconciliations share.
@@ -190,12 +229,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = &mut told => return Ok(()),
     }
     tracing::info!(identity = options.identity, "leads");
-    let settings = PodSettings {
-        image: options.image,
-        image_pull_policy: options.image_pull_policy,
-        image_pull_secrets: options.image_pull_secrets,
-        has_store: options.has_store,
-    };
+    let settings = options.pod_settings();
     let context = Context::new(client, &options.own_namespace, &options.identity, settings, metrics, Timestamp::now);
     let lost = lease.lead(|stopped| lead(Arc::new(context), stopped), told).await;
     tracing::info!(lost, "stopped");

@@ -52,6 +52,12 @@ pub fn breakpoints(run: &PipelineRunSpec) -> Breakpoints {
     })
 }
 
+/// Whether a step of the run is the work of the node's agent.
+#[must_use]
+pub fn needs_agent(spec: &PipelineSpec) -> bool {
+    spec.all_steps().any(|(_, step)| step.kind().is_some_and(|kind| kind.is_of_agent()))
+}
+
 fn env_item(var: &EnvVar) -> EnvItem {
     let value = match (&var.secret_key_ref, &var.config_map_key_ref) {
         (Some(r), _) => EnvValue::Secret { name: r.name.clone(), key: r.key.clone(), optional: r.optional },

@@ -337,6 +337,19 @@ fn a_push_waits_for_its_agent_and_says_so_but_scripts_do_not() {
 }
 
 #[rstest]
+#[case::it_was_there(Some(40), "step push needs the agent of node node, which has not answered for 30s")]
+#[case::it_never_was(
+    None,
+    "step push needs an agent, and node node has none: it needs Docker Engine, and the labels of the chart's agent.nodeSelector"
+)]
+fn a_run_that_waits_for_an_agent_says_which_one(#[case] renewed_ago: Option<i64>, #[case] message: &str) {
+    let mut seen = with_pod(PUSH, BOX_RUNS);
+    seen.now += SignedDuration::from_secs(40);
+    seen.agent_seen = renewed_ago.map(|s| seen.now - SignedDuration::from_secs(s));
+    assert_eq!(reason_of(&settle(seen)).2, message);
+}
+
+#[rstest]
 #[case::it_ran(StepPhase::Running)]
 #[case::term_ended_it_first(StepPhase::Cancelled)]
 fn a_lost_pod_names_the_step(#[case] phase: StepPhase) {

@@ -1,13 +1,13 @@
 //! The run's pod: `prepare` and the box, started together, and the services. Called by `plan`.
 //!
 //! **Invariant:** pure. The pod holds no Secret value, no service account token, no hostPath and no
-//! privilege; it passes Pod Security *baseline* always, and *restricted* when the box image can.
+//! privilege; it passes Pod Security *baseline* always, and *restricted* when the images of the box and of the services can.
 
 use super::order;
 use crate::{
     api::{
         PipelineRun, PipelineSpec, duration, meta,
-        pipeline::{BoxSpec, EnvVar, ImagePullPolicy, Resources, Service},
+        pipeline::{BoxSecurity, BoxSpec, EnvVar, ImagePullPolicy, Resources, Service, ServiceSecurity},
         run::pod_name,
     },
     steps::logins,
@@ -47,6 +47,10 @@ pub struct PodSettings {
     pub image_pull_secrets: Vec<String>,
     /// Whether there is a store for what `storeContainer` steps keep.
     pub has_store: bool,
+    /// Nodes that have an agent.
+    pub agent_nodes: BTreeMap<String, String>,
+    /// Requests and limits of `prepare`.
+    pub prepare: Resources,
 }
 
 /// Makes the pod of an attempt. `now_ms` (milliseconds since the epoch) starts the run's time.
@@ -77,7 +81,7 @@ pub fn pod(run: &PipelineRun, spec: &PipelineSpec, attempt: u32, settings: &PodS
             enable_service_links: Some(false),
             service_account_name: spec.service_account_name.clone(),
             image_pull_secrets: Some(pull_secrets.map(|name| LocalObjectReference { name: name.clone() }).collect()),
-            node_selector: Some(spec.node_selector.clone()),
+            node_selector: Some(node_selector(spec, settings)),
             tolerations: Some(spec.tolerations.clone()),
             host_aliases: host_aliases(spec),
             security_context: Some(PodSecurityContext {
@@ -91,6 +95,13 @@ pub fn pod(run: &PipelineRun, spec: &PipelineSpec, attempt: u32, settings: &PodS
         }),
         status: None,
     }
+}
+
+/// A run whose steps need an agent goes where agents are. Where the pipeline says otherwise, it has its will.
+fn node_selector(spec: &PipelineSpec, settings: &PodSettings) -> BTreeMap<String, String> {
+    let mut labels = if order::needs_agent(spec) { settings.agent_nodes.clone() } else { BTreeMap::new() };
+    labels.extend(spec.node_selector.clone());
+    labels
 }
 
 fn metadata(run: &PipelineRun, attempt: u32) -> ObjectMeta {
@@ -134,7 +145,10 @@ fn box_container(spec: &BoxSpec) -> Container {
         image_pull_policy: pull_policy(spec.image_pull_policy),
         command: Some(box_command()),
         resources: resources(spec.resources.as_ref()),
-        security_context: Some(box_security(spec)),
+        security_context: Some(security(
+            spec.user.as_deref(),
+            spec.security_context.as_ref().map(BoxSecurity::of_container),
+        )),
         volume_mounts: Some(vec![
             VolumeMount { read_only: Some(true), ..mount(wire::IN_VOLUME, wire::IN_DIR) },
             mount(wire::OUT_VOLUME, wire::OUT_DIR),
@@ -144,9 +158,10 @@ fn box_container(spec: &BoxSpec) -> Container {
     }
 }
 
-fn box_security(spec: &BoxSpec) -> SecurityContext {
-    let (user, group) = user(spec.user.as_deref());
-    let asked = spec.security_context.clone().unwrap_or_default();
+/// The rights of a container of the user's. Its seccomp profile is the pod's.
+fn security(user: Option<&str>, asked: Option<ServiceSecurity>) -> SecurityContext {
+    let (user, group) = ids(user);
+    let asked = asked.unwrap_or_default();
     SecurityContext {
         run_as_user: user,
         run_as_group: group,
@@ -193,13 +208,7 @@ fn prepare(spec: &PipelineSpec, order: &wire::Order, settings: &PodSettings) -> 
         image_pull_policy: Some(settings.image_pull_policy.clone()).filter(|p| !p.is_empty()),
         args: Some(vec!["prepare".into()]),
         env: Some(order_env(order).into_iter().chain([pod_ip()]).collect()),
-        resources: Some(ResourceRequirements {
-            requests: Some(BTreeMap::from([
-                ("cpu".into(), Quantity("10m".into())),
-                ("memory".into(), Quantity("32Mi".into())),
-            ])),
-            ..Default::default()
-        }),
+        resources: resources(Some(&settings.prepare)),
         security_context: Some(SecurityContext {
             run_as_user: Some(65532),
             run_as_group: Some(65532),
@@ -250,7 +259,6 @@ fn dollars_before(text: &str, end: usize) -> usize {
 
 /// A service: a native sidecar, so that it runs before and beside the box and ends with it.
 fn service(spec: &Service) -> Container {
-    let (user, group) = user(spec.user.as_deref());
     let list = |items: &Vec<String>| (!items.is_empty()).then(|| items.clone());
     Container {
         name: format!("{SERVICE_PREFIX}{}", spec.name),
@@ -261,7 +269,7 @@ fn service(spec: &Service) -> Container {
         env: Some(spec.env.iter().map(service_env).collect()),
         resources: resources(spec.resources.as_ref()),
         restart_policy: Some("Always".into()),
-        security_context: Some(SecurityContext { run_as_user: user, run_as_group: group, ..Default::default() }),
+        security_context: Some(security(spec.user.as_deref(), spec.security_context.clone())),
         startup_probe: startup_probe(spec),
         ..Default::default()
     }
@@ -383,7 +391,7 @@ fn resources(resources: Option<&Resources>) -> Option<ResourceRequirements> {
 }
 
 /// `UID` or `UID:GID`.
-fn user(user: Option<&str>) -> (Option<i64>, Option<i64>) {
+fn ids(user: Option<&str>) -> (Option<i64>, Option<i64>) {
     let Some(user) = user else { return (None, None) };
     let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
     (uid.parse().ok(), gid.and_then(|g| g.parse().ok()))

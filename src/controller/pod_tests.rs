@@ -1,4 +1,5 @@
 use super::*;
+use rstest::rstest;
 
 fn run() -> PipelineRun {
     serde_yaml::from_str(
@@ -13,7 +14,12 @@ fn spec(yaml: &str) -> PipelineSpec {
 }
 
 fn settings() -> PodSettings {
-    PodSettings { image: "windlass:test".into(), ..Default::default() }
+    let prepare = Resources {
+        requests: BTreeMap::from([("memory".into(), Quantity("32Mi".into()))]),
+        limits: BTreeMap::from([("memory".into(), Quantity("256Mi".into()))]),
+    };
+    let agent_nodes = BTreeMap::from([("build".to_owned(), "yes".to_owned()), ("disk".to_owned(), "ssd".to_owned())]);
+    PodSettings { image: "windlass:test".into(), prepare, agent_nodes, ..Default::default() }
 }
 
 /// What `prepare` will read, as the API server and the kubelet hand it over.
@@ -108,6 +114,41 @@ fn services_are_native_sidecars_with_names_on_localhost() {
     insta::assert_yaml_snapshot!(pod.spec.as_ref().unwrap().init_containers);
     let hosts = pod.spec.unwrap().host_aliases.unwrap().remove(0);
     assert_eq!(hosts.hostnames.unwrap(), ["db", "q"]);
+}
+
+#[test]
+fn a_service_may_have_as_few_rights_as_the_box() {
+    let rights = "{runAsNonRoot: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}";
+    let spec = spec(&format!(
+        "{{box: {{image: 'a:1', user: '7:8', securityContext: {rights}}}, steps: [{{name: s, script: x}}],
+          services: [{{name: db, image: 'p:1', user: '7:8', securityContext: {rights}}}]}}"
+    ));
+    let pod = pod(&run(), &spec, 1, &settings(), 0).spec.unwrap();
+    let service = pod.init_containers.unwrap().remove(0).security_context.unwrap();
+    let boxed = pod.containers.into_iter().find(|c| c.name == BOX).unwrap().security_context.unwrap();
+    assert_eq!(service, boxed);
+    assert_eq!(service.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+    assert_eq!((service.run_as_non_root, service.allow_privilege_escalation), (Some(true), Some(false)));
+}
+
+#[rstest]
+#[case::scripts_go_anywhere("steps: [{name: s, script: x}]", "[]")]
+#[case::a_push_goes_where_agents_are(
+    "steps: [{name: s, dockerPush: {repository: h.io/a}}]",
+    r#"[("build", "yes"), ("disk", "ssd")]"#
+)]
+#[case::so_does_one_after_the_steps(
+    "steps: [{name: s, script: x}], afterSteps: [{name: k, storeContainer: {}}]",
+    r#"[("build", "yes"), ("disk", "ssd")]"#
+)]
+#[case::the_pipeline_may_want_others(
+    "nodeSelector: {disk: hdd, zone: a}, steps: [{name: s, dockerPush: {repository: h.io/a}}]",
+    r#"[("build", "yes"), ("disk", "hdd"), ("zone", "a")]"#
+)]
+fn a_run_goes_to_a_node_that_can_do_its_steps(#[case] rest: &str, #[case] expected: &str) {
+    let pod = pod(&run(), &spec(&format!("{{box: {{image: 'a:1'}}, {rest}}}")), 1, &settings(), 0);
+    let selector: Vec<_> = pod.spec.unwrap().node_selector.unwrap().into_iter().collect();
+    assert_eq!(format!("{selector:?}"), expected);
 }
 
 #[test]

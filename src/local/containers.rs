@@ -140,11 +140,26 @@ pub(super) fn of_box(
 ///
 /// # Errors
 /// `BoxFailedToStart`.
-pub(super) fn check_user(spec: &BoxSpec, image: &LocalImage) -> Result<(), Failure> {
+pub(super) fn check_box_user(spec: &BoxSpec, image: &LocalImage) -> Result<(), Failure> {
     if spec.security_context.as_ref().and_then(|s| s.run_as_non_root) != Some(true) {
         return Ok(());
     }
-    let user = spec.user.as_deref().unwrap_or(&image.user);
+    check_user("box", spec.user.as_deref(), image)
+}
+
+/// The same of a service.
+///
+/// # Errors
+/// `BoxFailedToStart`, as the controller has it for services too.
+pub(super) fn check_service_user(service: &Service, image: &LocalImage) -> Result<(), Failure> {
+    if service.security_context.as_ref().and_then(|s| s.run_as_non_root) != Some(true) {
+        return Ok(());
+    }
+    check_user(&format!("service {}", service.name), service.user.as_deref(), image)
+}
+
+fn check_user(whose: &str, own: Option<&str>, image: &LocalImage) -> Result<(), Failure> {
+    let user = own.unwrap_or(&image.user);
     let number = user.split(':').next().and_then(|uid| uid.parse::<u32>().ok());
     let problem = match number {
         Some(0) => "it would run as root",
@@ -152,7 +167,7 @@ pub(super) fn check_user(spec: &BoxSpec, image: &LocalImage) -> Result<(), Failu
         None if user.is_empty() => "the image's user is root",
         None => "the image's user is a name, which could be root's",
     };
-    let message = format!("box.securityContext.runAsNonRoot is set, and {problem}; set box.user to a number");
+    let message = format!("{whose}: securityContext.runAsNonRoot is set, and {problem}; set its user to a number");
     Err(Failure { reason: reason::BOX_FAILED_TO_START.into(), message })
 }
 
@@ -168,6 +183,7 @@ pub(super) fn of_service(
 ) -> Result<ContainerSpec, Failure> {
     let list = |items: &Vec<String>| (!items.is_empty()).then(|| items.clone());
     let (memory, nano_cpus) = limits(service.resources.as_ref()).unwrap_or_default();
+    let security = service.security_context.clone().unwrap_or_default();
     let mut env = Vec::new();
     for var in &service.env {
         if let Some(value) = value(service, var, objects)? {
@@ -185,6 +201,8 @@ pub(super) fn of_service(
         network: Network::Of(box_id.to_owned()),
         memory,
         nano_cpus,
+        cap_drop: security.capabilities.map(|c| c.drop).unwrap_or_default(),
+        no_new_privileges: security.allow_privilege_escalation == Some(false),
         ..ContainerSpec::default()
     })
 }
@@ -259,6 +277,7 @@ fn amount(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::pipeline::ServiceSecurity;
     use rstest::rstest;
     use serde_json::{Value, json};
 
@@ -363,6 +382,9 @@ mod tests {
         value.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
         let spec: BoxSpec = serde_json::from_value(value).unwrap();
         let image = LocalImage { id: String::new(), user: image_user.into() };
-        assert_eq!(check_user(&spec, &image).is_ok(), good);
+        assert_eq!(check_box_user(&spec, &image).is_ok(), good);
+        let security = ServiceSecurity { run_as_non_root: Some(true), ..ServiceSecurity::default() };
+        let service = Service { user: spec.user, security_context: Some(security), ..Service::default() };
+        assert_eq!(check_service_user(&service, &image).is_ok(), good);
     }
 }

@@ -39,6 +39,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -141,11 +142,11 @@ pub(super) async fn set_up(setup: Setup, stopped: prepare::Stopped) {
 impl Setup {
     async fn run(&self, stopped: prepare::Stopped) -> Result<(), Setback> {
         // A pull can be given up; what the engine makes is waited for, so that it can be removed.
-        let image = tokio::select! {
-            image = self.images() => image?,
+        let images = tokio::select! {
+            images = self.images() => images?,
             () = self.stop.cancelled() => return Err(Setback::Stopped),
         };
-        containers::check_user(&self.spec.box_, &image)?;
+        self.check_users(&images)?;
         let directory = self.directory()?;
         let common = Common { uid: &self.uid, run: &self.request.name, pod: &self.pod, owner: &self.owner };
         let alone = self.spec.services.is_empty();
@@ -215,8 +216,21 @@ impl Setup {
         }
     }
 
-    /// Pulls what is missing, all at once. Gives the image of the box.
-    async fn images(&self) -> Result<LocalImage, Setback> {
+    /// Whether the box and the services may run as the users that they would have.
+    fn check_users(&self, images: &HashMap<&str, LocalImage>) -> Result<(), Failure> {
+        if let Some(image) = images.get(self.spec.box_.image.as_str()) {
+            containers::check_box_user(&self.spec.box_, image)?;
+        }
+        for service in &self.spec.services {
+            if let Some(image) = images.get(service.image.as_str()) {
+                containers::check_service_user(service, image)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pulls what is missing, all at once. Gives the images of box and services by their names.
+    async fn images(&self) -> Result<HashMap<&str, LocalImage>, Setback> {
         let of_box = (self.spec.box_.image.as_str(), self.spec.box_.image_pull_policy);
         let services = self.spec.services.iter().map(|s| (s.image.as_str(), s.image_pull_policy));
         let mut wanted: Vec<(&str, Option<ImagePullPolicy>)> = vec![of_box];
@@ -225,13 +239,10 @@ impl Setup {
                 wanted.push((image, policy));
             }
         }
-        let found = future::join_all(wanted.into_iter().map(|(image, policy)| self.image(image, policy))).await;
-        let mut first = None;
-        for image in found {
-            let image = image?;
-            first.get_or_insert(image);
-        }
-        Ok(first.unwrap_or_default())
+        let pulls = wanted
+            .into_iter()
+            .map(|(image, policy)| async move { Ok::<_, Setback>((image, self.image(image, policy).await?)) });
+        future::join_all(pulls).await.into_iter().collect()
     }
 
     async fn image(&self, image: &str, policy: Option<ImagePullPolicy>) -> Result<LocalImage, Setback> {

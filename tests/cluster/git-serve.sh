@@ -11,6 +11,9 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 . "$cluster_src/lib/settings.sh"
 
+git_dir=${WINDLASS_GIT_DIR:-$state_dir/git}
+git_url=${WINDLASS_GIT_URL:-http://$node_ip:$git_port}
+
 usage() { die "usage: git-serve.sh publish FOLDER NAME [--private] | remove NAME [--private] | url NAME [--private]"; }
 
 git_quiet() {
@@ -19,7 +22,7 @@ git_quiet() {
 }
 
 publish() {
-  local folder=$1 repo=$state_dir/git/$2.git
+  local folder=$1 repo=$git_dir/$2.git
   [ -d "$folder" ] || die "no folder $folder"
   mkdir -p "$(dirname "$repo")"
   [ -d "$repo" ] || git_quiet init -q --bare "$repo"
@@ -61,8 +64,8 @@ name=$1
 [ "${2:-}" != --private ] || name=private/$name
 case $action in
   publish) publish "$folder" "$name" ;;
-  remove) rm -rf "$state_dir/git/$name.git" && exit ;;
+  remove) rm -rf "$git_dir/$name.git" && exit ;;
   url) ;;
   *) usage ;;
 esac
-echo "http://$node_ip:$git_port/$name.git"
+echo "$git_url/$name.git"

@@ -3,18 +3,44 @@
 # machine, two registries and a git server. Builds what is not built yet. Run
 # again, it looks whether all is well and restarts what died. Afterwards:
 #   . target/cluster/env
-# WINDLASS_CLUSTER=current takes the cluster of your kubeconfig instead.
+# WINDLASS_CLUSTER=current takes the cluster of your kubeconfig instead, for the
+# installation and the demo; it says which variables that needs.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 for part in settings tools process pki machine components; do . "$cluster_src/lib/$part.sh"; done
 
+# What our own cluster has, somebody else's must name.
 use_current() {
-  command -v kubectl >/dev/null || die "WINDLASS_CLUSTER=current needs a kubectl on PATH"
+  local tool name what missing=
+  for tool in kubectl helm docker curl; do
+    command -v "$tool" >/dev/null || die "WINDLASS_CLUSTER=current needs $tool on PATH"
+  done
+  while read -r name what; do
+    [ -n "${!name:-}" ] || missing+=$'\n'"  $name: $what"
+  done <<'END'
+WINDLASS_REGISTRY host:port of a registry without TLS that nodes and this machine reach
+WINDLASS_GIT_DIR directory of this machine for bare git repositories
+WINDLASS_GIT_URL address below which pods find them
+END
+  [ -z "$missing" ] || die "WINDLASS_CLUSTER=current needs these variables:$missing"
+  export DOCKER_HOST=${DOCKER_HOST:-unix:///var/run/docker.sock}
   kubectl --request-timeout=10s get --raw /readyz >/dev/null || die "the cluster of your kubeconfig does not answer"
+  docker image inspect debian:local >/dev/null 2>&1 ||
+    die "the node's engine ($DOCKER_HOST) has no image debian:local: tag one that has git, ssh, make and a C compiler"
   mkdir -p "$out_dir"
   (umask 077 && kubectl config view --minify --flatten >"$out_dir/kubeconfig.new")
   mv "$out_dir/kubeconfig.new" "$out_dir/kubeconfig" # it may be the current one
-  echo "export KUBECONFIG='$out_dir/kubeconfig' WINDLASS_CLUSTER=current" >"$out_dir/env"
+  cat >"$out_dir/env.new" <<END
+# Source this to use the cluster of your kubeconfig.
+export WINDLASS_CLUSTER=current
+export KUBECONFIG='$out_dir/kubeconfig'
+export DOCKER_HOST='$DOCKER_HOST'
+export WINDLASS_KUBELET_DIR='${WINDLASS_KUBELET_DIR:-/var/lib/kubelet}'
+export WINDLASS_REGISTRY='$WINDLASS_REGISTRY'
+export WINDLASS_GIT_DIR='$WINDLASS_GIT_DIR'
+export WINDLASS_GIT_URL='$WINDLASS_GIT_URL'
+END
+  mv "$out_dir/env.new" "$out_dir/env"
   say "using $(kubectl config current-context)"
 }
 

@@ -32,7 +32,6 @@ const STALLED: Duration = Duration::from_secs(60);
 const REFUSED: i32 = 1;
 /// And when it took it, and could not carry it out.
 const FAILED: i32 = 74;
-
 /// And when it does not know the verb.
 const UNKNOWN: i32 = 70;
 
@@ -113,24 +112,32 @@ pub(super) async fn send(
     drop(packed);
     let Some((_, said, ended)) = answer else { return Err(Failure::Lost("the connection takes nothing".into())) };
     let said = String::from_utf8_lossy(&said).trim().to_owned();
-    match ended {
-        Ended::Code(0) => match packing.await {
-            Ok(Ok(sent)) => Ok(sent),
-            Ok(Err(error)) => Err(Failure::Lost(error.to_string())),
-            Err(error) => Err(Failure::Lost(error.to_string())),
-        },
-        Ended::Code(REFUSED) => Err(Failure::NotNow(said)),
-        Ended::Code(FAILED) => Err(Failure::InBox(said)),
+    if let Some(failure) = failure(ended, said) {
+        return Err(failure);
+    }
+    match packing.await {
+        Ok(Ok(sent)) => Ok(sent),
+        Ok(Err(error)) => Err(Failure::Lost(error.to_string())),
+        Err(error) => Err(Failure::Lost(error.to_string())),
+    }
+}
+
+/// What went wrong in the box, by how its process ended and what it said.
+fn failure(ended: Ended, said: String) -> Option<Failure> {
+    Some(match ended {
+        Ended::Code(0) => return None,
+        Ended::Code(REFUSED) => Failure::NotNow(said),
+        Ended::Code(FAILED) => Failure::InBox(said),
         Ended::Code(UNKNOWN) => {
             let older =
                 "the runner of this run knows no receive: Windlass in the cluster is older than this command line";
             let fault = Fault::new(reason::CLUSTER_ERROR, Exit::World, older).note(said);
-            Err(Failure::Stop(fault.hint("upgrade the installation of the cluster").into()))
+            Failure::Stop(fault.hint("upgrade the installation of the cluster").into())
         }
-        Ended::Code(code) => Err(Failure::InBox(format!("{said} (exit code {code})"))),
-        Ended::Refused(why) => Err(Failure::NotNow(why)),
-        Ended::Lost => Err(Failure::Lost("the connection ended".into())),
-    }
+        Ended::Code(code) => Failure::InBox(format!("{said} (exit code {code})")),
+        Ended::Refused(why) => Failure::NotNow(why),
+        Ended::Lost => Failure::Lost("the connection ended".into()),
+    })
 }
 
 /// Hands what is written over, piece by piece.

@@ -7,7 +7,7 @@ repo_root=$(cd "$cluster_src/../.." && pwd)
 cache_dir=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/windlass
 # All that a running cluster owns: data roots, sockets, logs, pid files, keys.
 state_dir=${XDG_STATE_HOME:-${HOME:-/root}/.local/state}/windlass/cluster
-out_dir=$repo_root/target/cluster
+out_dir=${WINDLASS_OUT:-$repo_root/target/cluster}
 
 # Docker's, containerd's and the CNI plugins' own folders are in sbin.
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
