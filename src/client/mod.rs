@@ -60,6 +60,7 @@ mod start;
 mod status;
 mod style;
 mod table;
+mod terminal;
 mod topics;
 mod trace;
 mod track;

@@ -29,9 +29,10 @@ use crate::{
     agent::run::Wish,
     api::{PipelineRun, PipelineRunSpec},
     controller::resolve::{self, Refusal},
-    engine::{EngineError, docker::DockerEngine},
+    engine::{EngineError, docker::{DockerEngine, containers::Terminal}},
     prepare::Directory,
     registry::{Client as RegistryClient, Trust, docker_config::DockerLogins},
+    wire,
 };
 use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc};
@@ -42,6 +43,8 @@ use tokio::{
 
 /// Namespace of local runs, where one has to be named.
 pub const NAMESPACE: &str = "local";
+/// Where a directory is mounted if `box.workingDir` does not say: where its copy would be.
+const SOURCE: &str = "/pipeline/source";
 /// Pieces of output that wait for a slow reader.
 const OUTPUT_QUEUE: usize = 256;
 
@@ -88,11 +91,36 @@ pub struct Started {
     pub changes: watch::Receiver<PipelineRun>,
     /// What the box prints, from its beginning.
     pub output: mpsc::Receiver<Bytes>,
+    engine: DockerEngine,
+    /// Name of the box's container.
+    container: String,
     wish: Arc<watch::Sender<Wish>>,
     task: JoinHandle<()>,
 }
 
 impl Started {
+    /// Asks the runner in the box something: its exit code, and what it said.
+    ///
+    /// # Errors
+    /// There is no box, or the engine does not answer.
+    pub async fn ask(&self, words: &[&str]) -> Result<(i64, String), EngineError> {
+        self.engine.ask_in(&self.container, &runner(words)).await
+    }
+
+    /// A terminal on which the runner does something.
+    ///
+    /// # Errors
+    /// As [`Started::ask`].
+    pub async fn terminal(&self, words: &[&str]) -> Result<Terminal, EngineError> {
+        self.engine.terminal(&self.container, &runner(words)).await
+    }
+
+    /// The engine, for a terminal's size and end.
+    #[must_use]
+    pub fn engine(&self) -> &DockerEngine {
+        &self.engine
+    }
+
     /// Ends the step, then runs the after-steps.
     pub fn cancel(&self) {
         self.wish.send_if_modified(|wish| std::mem::replace(wish, (*wish).max(Wish::Cancel)) < Wish::Cancel);
@@ -118,6 +146,12 @@ impl Started {
     }
 }
 
+/// A command of the runner in the box.
+fn runner(words: &[&str]) -> Vec<String> {
+    let runner = format!("{}/{}", wire::IN_DIR, wire::RUNNER_FILE);
+    std::iter::once(runner).chain(words.iter().map(|word| (*word).to_owned())).collect()
+}
+
 /// Starts a run.
 ///
 /// # Errors
@@ -127,9 +161,12 @@ pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, St
     let pipeline = request.spec.pipeline_spec.clone().unwrap_or_default();
     let mut resolved = resolve::resolve(&request.spec, &pipeline).map_err(StartError::Refused)?;
     login::stand_in(&mut resolved.spec, &request.objects);
-    if request.directory.is_some() {
+    if let Some(directory) = &request.directory {
         // Nothing is fetched.
         resolved.spec.source = None;
+        if directory.mounted {
+            resolved.spec.box_.working_dir.get_or_insert_with(|| SOURCE.to_owned());
+        }
     }
     containers::check(&resolved.spec).map_err(StartError::Refused)?;
     let owner = owner::Owner::me().map_err(|e| StartError::Machine(format!("cannot tell who this process is: {e}")))?;
@@ -143,7 +180,8 @@ pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, St
     tokio::spawn(owner::sweep(engine.clone(), base.clone(), owner.clone()));
     let (wish, wished) = watch::channel(Wish::Go);
     let (sender, output) = mpsc::channel(OUTPUT_QUEUE);
-    let (node, changes) = node::Node::new(request, resolved, engine, registry, owner, base);
+    let container = containers::name(&request.name);
+    let (node, changes) = node::Node::new(request, resolved, engine.clone(), registry, owner, base);
     let task = tokio::spawn(node.carry_out(wished, sender));
-    Ok(Started { changes, output, wish: Arc::new(wish), task })
+    Ok(Started { changes, output, engine, container, wish: Arc::new(wish), task })
 }

@@ -24,10 +24,11 @@ use crate::{
         EngineError,
         docker::{
             DockerEngine,
-            containers::{ContainerEnd, LocalImage, PullProgress},
+            containers::{Bind, ContainerEnd, LocalImage, PullProgress},
         },
     },
     prepare::{self, Here},
+    progress::share,
     registry::docker_config::DockerLogins,
     wire::{Failure, Order},
 };
@@ -268,7 +269,12 @@ impl Setup {
 
     async fn start_box(&self, common: &Common<'_>, directory: &RunDirectory) -> Result<String, Setback> {
         self.goes_on()?;
-        let spec = containers::of_box(common, &self.spec, directory.binds(), self.request.publish.clone());
+        let mut binds = directory.binds();
+        if let Some(project) = self.request.directory.as_ref().filter(|project| project.mounted) {
+            let target = self.spec.box_.working_dir.clone().unwrap_or_default();
+            binds.push(Bind { source: project.path.clone(), target, read_only: false });
+        }
+        let spec = containers::of_box(common, &self.spec, binds, self.request.publish.clone());
         self.made.container(&spec.name);
         let failed = |error: EngineError| cannot_start(&spec.image, &error);
         let id = self.engine.create(&spec).await.map_err(failed)?;
@@ -387,9 +393,8 @@ fn ended(end: &ContainerEnd, started: bool) -> ContainerState {
 }
 
 fn words(progress: PullProgress) -> String {
-    let mega = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
     let PullProgress { done, total, layers_there, layers } = progress;
-    format!("{layers_there} of {layers} layers, {} of {} MB", mega(done), mega(total))
+    format!("{layers_there} of {layers} layers, {}", share(done, total))
 }
 
 /// The engine's words without ours.

@@ -49,6 +49,10 @@ pub(super) struct Setting {
     pub prefix: bool,
     /// Only what is newer is shown.
     pub since: Option<jiff::Timestamp>,
+    /// Ports of this machine at which a watched step is reachable.
+    pub published: Vec<u16>,
+    /// In which times of day are told; none: UTC.
+    pub zone: Option<jiff::tz::TimeZone>,
     /// Of a run on this machine: the command that runs it again. The cluster's verbs do not know it.
     pub again: Option<String>,
 }

@@ -11,7 +11,7 @@ use bollard::{
     auth::DockerCredentials,
     container::LogOutput,
     errors::Error as DockerError,
-    exec::{StartExecOptions, StartExecResults},
+    exec::{ResizeExecOptions, StartExecOptions, StartExecResults},
     models::{
         ContainerCreateBody, ContainerState, ExecConfig, HealthConfig, HostConfig, HostConfigLogConfig, ImageInspect,
         Mount, MountType, NetworkCreateRequest, PortBinding,
@@ -28,14 +28,16 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     path::PathBuf,
+    pin::Pin,
     time::Duration,
 };
+use tokio::io::AsyncWrite;
 
 /// Longest silence of a pull: a large layer is unpacked without a word.
 const PULL_SILENCE: Duration = Duration::from_secs(15 * 60);
 /// Longest time of a command for readiness.
 const EXEC_MAX: Duration = Duration::from_secs(5);
-/// Most bytes of what a container said last.
+/// Most bytes of what a container said last, or a command in it first.
 const LAST_WORDS_BYTES: usize = 4096;
 
 /// A directory of this machine in a container.
@@ -120,6 +122,16 @@ pub struct Owned {
     pub id: String,
     /// Its labels.
     pub labels: HashMap<String, String>,
+}
+
+/// A command on a terminal of its own in a container.
+pub struct Terminal {
+    /// ID, for its size and its end.
+    pub exec: String,
+    /// What is typed goes here.
+    pub typed: Pin<Box<dyn AsyncWrite + Send>>,
+    /// What it prints, to its end.
+    pub printed: BoxStream<'static, Bytes>,
 }
 
 /// What is known of an image.
@@ -232,18 +244,76 @@ impl DockerEngine {
     /// # Errors
     /// The engine cannot, or the command takes longer than it may.
     pub async fn run_in(&self, id: &str, command: &[String]) -> Result<i64, EngineError> {
+        Ok(self.ask_in(id, command).await?.0)
+    }
+
+    /// Runs a short command in a container: its exit code, and the first of what it said.
+    ///
+    /// # Errors
+    /// As [`Self::run_in`].
+    pub async fn ask_in(&self, id: &str, command: &[String]) -> Result<(i64, String), EngineError> {
         let call = "run a command in the container";
-        let config = ExecConfig { cmd: Some(command.to_vec()), attach_stdout: Some(true), ..Default::default() };
+        let config = ExecConfig {
+            cmd: Some(command.to_vec()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..Default::default()
+        };
         let exec = self.calls.create_exec(id, config).await.map_err(|error| self.error(call, error))?.id;
         let started = self.calls.start_exec(&exec, None::<StartExecOptions>).await;
+        let mut said = Vec::new();
         let drain = async {
             if let StartExecResults::Attached { mut output, .. } = started.map_err(|error| self.error(call, error))? {
-                while let Some(Ok(_)) = output.next().await {}
+                while let Some(Ok(piece)) = output.next().await {
+                    let room = LAST_WORDS_BYTES.saturating_sub(said.len());
+                    said.extend(piece.into_bytes().into_iter().take(room));
+                }
             }
             Ok(())
         };
         tokio::time::timeout(EXEC_MAX, drain).await.map_err(|_| EngineError::TimedOut { call })??;
-        let end = self.calls.inspect_exec(&exec).await.map_err(|error| self.error(call, error))?;
+        Ok((self.exit_code(&exec).await?, String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Starts a command on a terminal of its own in a container.
+    ///
+    /// # Errors
+    /// The engine cannot.
+    pub async fn terminal(&self, id: &str, command: &[String]) -> Result<Terminal, EngineError> {
+        let call = "open a terminal in the container";
+        let config = ExecConfig {
+            cmd: Some(command.to_vec()),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(true),
+            ..Default::default()
+        };
+        let exec = self.calls.create_exec(id, config).await.map_err(|error| self.error(call, error))?.id;
+        let options = StartExecOptions { tty: true, ..Default::default() };
+        match self.long_calls.start_exec(&exec, Some(options)).await.map_err(|error| self.error(call, error))? {
+            StartExecResults::Attached { output, input } => {
+                let output = output.take_while(|piece| futures::future::ready(piece.is_ok()));
+                let output = output.filter_map(|piece| futures::future::ready(piece.ok().map(LogOutput::into_bytes)));
+                Ok(Terminal { exec, typed: input, printed: output.boxed() })
+            }
+            StartExecResults::Detached => Err(EngineError::TimedOut { call }),
+        }
+    }
+
+    /// Tells a terminal its size. One that has ended needs none.
+    pub async fn resize(&self, exec: &str, rows: u16, columns: u16) {
+        let size = ResizeExecOptions { height: rows, width: columns };
+        let _ = self.calls.resize_exec(exec, size).await;
+    }
+
+    /// How a command in a container ended; -1 if it has not.
+    ///
+    /// # Errors
+    /// The engine cannot be asked.
+    pub async fn exit_code(&self, exec: &str) -> Result<i64, EngineError> {
+        let end = self.calls.inspect_exec(exec).await;
+        let end = end.map_err(|error| self.error("ask how the command ended", error))?;
         Ok(end.exit_code.unwrap_or(-1))
     }
 

@@ -1,0 +1,106 @@
+//! Our terminal, handed to a process in a box: in a pod of the cluster, or in a container of this machine.
+//!
+//! `shell` uses it, and `follow` for the `shell` steps of a local run. **Invariant:** the terminal is as it was before, and
+//! reads nothing more, once this returns; what is typed then is for whoever reads next.
+
+use super::{
+    exit::Exit,
+    fault::Stop,
+    signals::handler,
+    tty::{self, Keys, Raw},
+};
+use std::{fs, io, os::unix::fs::OpenOptionsExt as _, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, unix::AsyncFd},
+    signal::unix::SignalKind,
+};
+
+/// How long a Ctrl-P waits for its Ctrl-Q.
+const KEYS_APART: Duration = Duration::from_millis(500);
+
+/// Why the terminal was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// The process said its last.
+    Ended,
+    /// Ctrl-P Ctrl-Q was typed.
+    Detached,
+    /// A signal to us.
+    Signal(Exit),
+}
+
+/// Hands our terminal to a process, until it ends or somebody leaves it; `resize` hears rows and columns.
+///
+/// # Errors
+/// When stdin is no terminal, or cannot be read.
+pub(super) async fn hand_over(
+    mut typed: impl AsyncWrite + Unpin,
+    mut printed: impl AsyncRead + Unpin,
+    mut resize: impl AsyncFnMut(u16, u16),
+) -> Result<Returned, Stop> {
+    let mut resized = handler(SignalKind::window_change())?;
+    let (mut terminate, mut hangup) = (handler(SignalKind::terminate())?, handler(SignalKind::hangup())?);
+    let mut keyboard = Keyboard::open()?;
+    let mut stdout = tokio::io::stdout();
+    let (mut keys, mut from_us, mut from_box) = (Keys::default(), vec![0; 4096], vec![0; 16 * 1024]);
+    let raw = Raw::enter()?;
+    let mut send_size = true;
+    let returned = loop {
+        if std::mem::take(&mut send_size)
+            && let Some((rows, columns)) = tty::size()
+        {
+            resize(rows, columns).await;
+        }
+        tokio::select! {
+            count = printed.read(&mut from_box) => match count {
+                Ok(count) if count > 0 => {
+                    stdout.write_all(from_box.get(..count).unwrap_or_default()).await?;
+                    stdout.flush().await?;
+                }
+                Ok(_) | Err(_) => break Returned::Ended,
+            },
+            count = keyboard.read(&mut from_us) => {
+                let count = count?;
+                let taken = keys.take(from_us.get(..count).unwrap_or_default());
+                // A process that is gone ends what is printed, which is told above.
+                let _ = typed.write_all(&taken.bytes).await;
+                let _ = typed.flush().await;
+                if taken.detach || count == 0 {
+                    break Returned::Detached;
+                }
+            }
+            () = tokio::time::sleep(KEYS_APART), if keys.is_held() => {
+                let _ = typed.write_all(&keys.release()).await;
+                let _ = typed.flush().await;
+            }
+            _ = resized.recv() => send_size = true,
+            _ = terminate.recv() => break Returned::Signal(Exit::Terminated),
+            _ = hangup.recv() => break Returned::Signal(Exit::Terminated),
+        }
+    };
+    drop(raw);
+    Ok(returned)
+}
+
+/// The terminal of stdin, opened anew, so that it can be read without waiting and without a thread: one that waits in a
+/// read would take the first of what is typed later.
+struct Keyboard(AsyncFd<fs::File>);
+
+impl Keyboard {
+    fn open() -> io::Result<Self> {
+        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+        let open = |path: &str| fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+        // After `su` the terminal's own name may be closed to us; the second is open to whoever sits at it.
+        let file = open("/proc/self/fd/0").or_else(|_| open("/dev/tty"))?;
+        Ok(Self(AsyncFd::new(file)?))
+    }
+
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.0.readable_mut().await?;
+            if let Ok(count) = ready.try_io(|file| io::Read::read(file.get_mut(), buffer)) {
+                return count;
+            }
+        }
+    }
+}
