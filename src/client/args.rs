@@ -8,6 +8,7 @@ mod global;
 mod here;
 mod stored;
 mod values;
+mod what;
 
 pub use files::{CheckArgs, ConvertArgs, InitArgs};
 pub use global::{Color, Display, Global, Place, Progress};
@@ -17,6 +18,7 @@ pub(super) use values::PHASES;
 pub use values::{
     BreakAt, DryRun, ExitCodeOf, KeyValue, ListOutput, ObjectOutput, OnInterrupt, Publish, RunOutput, Shell, Show,
 };
+pub use what::{Manner, What};
 
 use super::{complete, examples};
 use clap::{Args, Subcommand, ValueHint};
@@ -24,6 +26,7 @@ use clap_complete::engine::ArgValueCandidates;
 use jiff::Timestamp;
 use std::{path::PathBuf, time::Duration};
 use values::{breakpoint, duration, key_value, phase, publish, since};
+use what::{TO_FOLLOW, TO_RUN};
 
 /// The verbs.
 #[derive(Clone, Debug, Subcommand)]
@@ -90,48 +93,30 @@ pub enum Verb {
 /// `run`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
-    /// PipelineRun or Pipeline; - is stdin
-    #[arg(short, long = "file", value_name = "FILE", conflicts_with = "from", help_heading = TO_RUN, value_hint = ValueHint::FilePath)]
-    pub file: Option<PathBuf>,
+    /// What is run.
+    #[command(flatten)]
+    pub what: What,
     /// Run this Pipeline of the namespace
-    #[arg(long, value_name = "pipeline/NAME", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::sources))]
+    #[arg(long, value_name = "pipeline/NAME", conflicts_with = "file", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::sources))]
     pub from: Option<String>,
-    /// Value of a parameter
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
-    pub params: Vec<KeyValue>,
-    /// A variable that wins over the pipeline's
-    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
-    pub env: Vec<KeyValue>,
     /// Branch, tag or commit instead of the pipeline's
     #[arg(long, value_name = "REF", help_heading = TO_RUN, hide_short_help = true)]
     pub revision: Option<String>,
-    /// Wait for you: on-failure, or before:STEP
-    #[arg(long, value_name = "WHERE", value_parser = breakpoint, help_heading = TO_RUN)]
-    pub breakpoint: Vec<BreakAt>,
     /// client: show what would be made; server: check it
     #[arg(long, value_name = "WHERE", conflicts_with = "detach", help_heading = TO_RUN, hide_possible_values = true)]
     pub dry_run: Option<DryRun>,
+    /// Where it waits, and what is shown.
+    #[command(flatten)]
+    pub manner: Manner,
     /// Do not follow the run
     #[arg(short, long, help_heading = TO_FOLLOW)]
     pub detach: bool,
     /// Stop following after this time (exit 7); the run goes on
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = TO_FOLLOW)]
     pub timeout: Option<Duration>,
-    /// name, digest or json for stdout; the rest to stderr
-    #[arg(short, long, value_name = "WHAT", help_heading = TO_FOLLOW, hide_possible_values = true)]
-    pub output: Option<RunOutput>,
-    /// Which step output is shown
-    #[arg(long, value_name = "WHICH", default_value = "all", help_heading = TO_FOLLOW, hide_short_help = true)]
-    pub show: Show,
-    /// Lines repeated of the step that failed
-    #[arg(long, value_name = "N", default_value_t = 20, help_heading = TO_FOLLOW, hide_short_help = true)]
-    pub tail: usize,
     /// What the first Ctrl-C does: cancel, or detach
     #[arg(long, value_name = "WHAT", default_value = "cancel", help_heading = TO_FOLLOW, hide_short_help = true, hide_possible_values = true, hide_default_value = true)]
     pub on_interrupt: OnInterrupt,
-    /// step: exit with the failed step's code
-    #[arg(long, value_name = "WHOSE", default_value = "windlass", help_heading = TO_FOLLOW, hide_short_help = true, hide_possible_values = true, hide_default_value = true)]
-    pub exit_code: ExitCodeOf,
     /// On Docker, with the flags of windlass build
     #[arg(long, help_heading = TO_RUN)]
     pub local: bool,
@@ -146,18 +131,12 @@ pub struct RunArgs {
 /// `dev`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DevArgs {
-    /// PipelineRun or Pipeline; - is stdin
-    #[arg(short, long = "file", value_name = "FILE", conflicts_with = "from", help_heading = TO_RUN, value_hint = ValueHint::FilePath)]
-    pub file: Option<PathBuf>,
+    /// What is run.
+    #[command(flatten)]
+    pub what: What,
     /// Run this Pipeline of the namespace
-    #[arg(long, value_name = "pipeline/NAME", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::sources))]
+    #[arg(long, value_name = "pipeline/NAME", conflicts_with = "file", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::sources))]
     pub from: Option<String>,
-    /// Value of a parameter
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
-    pub params: Vec<KeyValue>,
-    /// A variable that wins over the pipeline's
-    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
-    pub env: Vec<KeyValue>,
     /// The directory
     #[arg(long, value_name = "DIR", default_value = ".", help_heading = TO_SYNC, value_hint = ValueHint::DirPath)]
     pub source: PathBuf,
@@ -170,8 +149,6 @@ pub struct DevArgs {
 }
 
 const TO_SYNC: &str = "What to share";
-const TO_RUN: &str = "What to run";
-const TO_FOLLOW: &str = "How to follow it";
 
 /// `status`.
 #[derive(Args, Clone, Debug, Default)]

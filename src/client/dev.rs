@@ -52,13 +52,7 @@ pub(super) struct Dev {
 /// Input that cannot be run, or whatever the cluster answered.
 pub(super) async fn dev(session: &mut Session, args: &DevArgs) -> Result<Exit, Stop> {
     let root = directory(&args.source)?;
-    let asked = RunArgs {
-        file: args.file.clone(),
-        from: args.from.clone(),
-        params: args.params.clone(),
-        env: args.env.clone(),
-        ..RunArgs::default()
-    };
+    let asked = RunArgs { what: args.what.clone(), from: args.from.clone(), ..RunArgs::default() };
     let read = run::read(&asked, &session.program, "dev")?;
     let cluster = session.cluster().await?;
     let Asked { file, mut manifest } = run::assemble(read, &cluster, &asked)?;

@@ -39,7 +39,7 @@ const BUILD: &str = "build";
 
 /// Whether `run` means this machine.
 pub(super) fn is_meant(args: &RunArgs) -> bool {
-    let in_project = args.file.is_none() && args.pipeline.is_some() && project::find(Path::new(".")).is_some();
+    let in_project = args.what.file.is_none() && args.pipeline.is_some() && project::find(Path::new(".")).is_some();
     args.local || in_project
 }
 
@@ -49,16 +49,10 @@ pub(super) fn is_meant(args: &RunArgs) -> bool {
 /// What keeps the run from starting.
 pub(super) async fn build(session: &mut Session, args: &BuildArgs) -> Result<Exit, Stop> {
     let asked = Asked {
-        file: args.file.as_deref(),
+        what: &args.what,
         as_written: false,
         pipeline: Some(BUILD),
-        params: &args.params,
-        env: &args.env,
-        breakpoint: &args.breakpoint,
-        output: args.output,
-        show: args.show,
-        tail: args.tail,
-        exit_code: args.exit_code,
+        manner: &args.manner,
         here: &args.here,
         again: format!("{} build", session.name),
     };
@@ -80,18 +74,12 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
     ];
     refuse(&of_cluster)?;
     let name = args.pipeline.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
-    let file = args.file.as_ref().map(|file| format!(" -f {} --local", file.display())).unwrap_or_default();
+    let file = args.what.file.as_ref().map(|file| format!(" -f {} --local", file.display())).unwrap_or_default();
     let asked = Asked {
-        file: args.file.as_deref(),
-        as_written: args.file.is_some(),
+        what: &args.what,
+        as_written: args.what.file.is_some(),
         pipeline: args.pipeline.as_deref(),
-        params: &args.params,
-        env: &args.env,
-        breakpoint: &args.breakpoint,
-        output: args.output,
-        show: args.show,
-        tail: args.tail,
-        exit_code: args.exit_code,
+        manner: &args.manner,
         here: &args.here,
         again: format!("{} run{file}{name}", session.name),
     };
@@ -109,11 +97,11 @@ fn refuse(of_cluster: &[(bool, &str)]) -> Result<(), Stop> {
 }
 
 async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop> {
-    not_both(session, asked.output)?;
+    not_both(session, asked.manner.output)?;
     let place = &session.global.place;
     refuse(&[(place.namespace.is_some(), "--namespace"), (place.context.is_some(), "--context")])?;
-    let file = match asked.file {
-        Some(file) => file.to_owned(),
+    let file = match &asked.what.file {
+        Some(file) => file.clone(),
         None => project::find(Path::new(".")).ok_or_else(|| {
             let fault = Fault::usage(format!("no {} in this directory", project::FILES[0]));
             fault.hint(format!("{} build -f FILE", session.name))
@@ -146,20 +134,20 @@ async fn follow_here(
         }
     });
     let mut setting = session.setting();
-    setting.show = asked.show;
-    setting.tail = asked.tail;
+    setting.show = asked.manner.show;
+    setting.tail = asked.manner.tail;
     setting.interrupt = "Ctrl-C cancels";
     setting.again = Some(asked.again.clone());
     let options = Options {
         made: Some(Duration::ZERO),
         interrupt: Some(Interrupt::Cancel),
-        exit_code: asked.exit_code,
+        exit_code: asked.manner.exit_code,
         ..Options::watching()
     };
-    if asked.output == Some(RunOutput::Name) {
+    if asked.manner.output == Some(RunOutput::Name) {
         session.screen.data(&format!("{}\n", view.name))?;
     }
-    let mut screen = Screen::new(&session.look, asked.output.is_some(), false);
+    let mut screen = Screen::new(&session.look, asked.manner.output.is_some(), false);
     let feed = OfHere { started: &mut started };
     let followed = follow::follow_feed(feed, view, &mut screen, setting, options, signals).await;
     // However following ended: the run ends with us.
@@ -167,7 +155,7 @@ async fn follow_here(
     let last = started.changes.borrow().clone();
     started.cleaned().await;
     let followed = followed?;
-    match asked.output {
+    match asked.manner.output {
         Some(RunOutput::Digest) => {
             for image in followed.view.images() {
                 session.screen.data(&format!("{}@{}\n", image.repository, image.digest))?;

@@ -16,105 +16,32 @@ use std::path::{Path, PathBuf};
 /// The file that is written.
 const FILE: &str = "windlass.yaml";
 
-/// A kind of project.
-struct Project {
-    /// A file that only such projects have.
-    sign: &'static str,
-    /// What people call it.
-    name: &'static str,
-    image: &'static str,
-    /// Name and code of each step.
-    steps: &'static [(&'static str, &'static str)],
-}
+/// A kind of project: a file that only such projects have, what people call it, the image of its box, and the code of
+/// the steps of [`STEPS`]; empty where it needs none.
+type Project = (&'static str, &'static str, &'static str, [&'static str; 3]);
+
+/// The steps of a first pipeline, in their order.
+const STEPS: [&str; 3] = ["install", "build", "test"];
 
 /// In order of trust: the first whose file is there.
-const PROJECTS: [Project; 13] = [
-    Project {
-        sign: "Cargo.toml",
-        name: "Rust",
-        image: "rust:1",
-        steps: &[("build", "cargo build --release"), ("test", "cargo test --release")],
-    },
-    Project {
-        sign: "go.mod",
-        name: "Go",
-        image: "golang:1",
-        steps: &[("build", "go build ./..."), ("test", "go test ./...")],
-    },
-    Project {
-        sign: "pnpm-lock.yaml",
-        name: "Node.js with pnpm",
-        image: "node:22",
-        steps: &[("install", "npx pnpm install --frozen-lockfile"), ("test", "npx pnpm test")],
-    },
-    Project {
-        sign: "yarn.lock",
-        name: "Node.js with yarn",
-        image: "node:22",
-        steps: &[("install", "yarn install --frozen-lockfile"), ("test", "yarn test")],
-    },
-    Project {
-        sign: "package-lock.json",
-        name: "Node.js",
-        image: "node:22",
-        steps: &[("install", "npm ci"), ("test", "npm test")],
-    },
-    Project {
-        sign: "package.json",
-        name: "Node.js",
-        image: "node:22",
-        steps: &[("install", "npm install"), ("test", "npm test")],
-    },
-    Project {
-        sign: "pyproject.toml",
-        name: "Python",
-        image: "python:3",
-        steps: &[("install", "pip install ."), ("test", "python -m unittest")],
-    },
-    Project {
-        sign: "requirements.txt",
-        name: "Python",
-        image: "python:3",
-        steps: &[("install", "pip install -r requirements.txt"), ("test", "python -m unittest")],
-    },
-    Project {
-        sign: "Gemfile",
-        name: "Ruby",
-        image: "ruby:3",
-        steps: &[("install", "bundle install"), ("test", "bundle exec rake test")],
-    },
-    Project {
-        sign: "pom.xml",
-        name: "Java with Maven",
-        image: "maven:3",
-        steps: &[("build", "mvn --batch-mode package")],
-    },
-    Project { sign: "build.gradle", name: "Java with Gradle", image: "gradle:8", steps: &[("build", "gradle build")] },
-    Project {
-        sign: "composer.json",
-        name: "PHP",
-        image: "composer:2",
-        steps: &[("install", "composer install --no-interaction"), ("test", "composer test")],
-    },
-    Project {
-        sign: "Makefile",
-        name: "make",
-        image: "debian:12",
-        steps: &[
-            ("tools", "apt-get update\napt-get install -y --no-install-recommends build-essential"),
-            ("build", "make"),
-            ("test", "make test"),
-        ],
-    },
+const PROJECTS: &[Project] = &[
+    ("Cargo.toml", "Rust", "rust:1", ["", "cargo build --release", "cargo test --release"]),
+    ("go.mod", "Go", "golang:1", ["", "go build ./...", "go test ./..."]),
+    ("pnpm-lock.yaml", "Node.js with pnpm", "node:22", ["npx pnpm install --frozen-lockfile", "", "npx pnpm test"]),
+    ("yarn.lock", "Node.js with yarn", "node:22", ["yarn install --frozen-lockfile", "", "yarn test"]),
+    ("package-lock.json", "Node.js", "node:22", ["npm ci", "", "npm test"]),
+    ("package.json", "Node.js", "node:22", ["npm install", "", "npm test"]),
+    ("pyproject.toml", "Python", "python:3", ["pip install .", "", "python -m unittest"]),
+    ("requirements.txt", "Python", "python:3", ["pip install -r requirements.txt", "", "python -m unittest"]),
+    ("Gemfile", "Ruby", "ruby:3", ["bundle install", "", "bundle exec rake test"]),
+    ("pom.xml", "Java with Maven", "maven:3", ["", "mvn --batch-mode package", ""]),
+    ("build.gradle", "Java with Gradle", "gradle:8", ["", "gradle build", ""]),
+    ("composer.json", "PHP", "composer:2", ["composer install --no-interaction", "", "composer test"]),
+    ("Makefile", "make", "debian:12", ["apt-get update\napt-get install -y build-essential", "make", "make test"]),
 ];
 
 /// For a directory of which nothing is known.
-const ANY: Project = Project {
-    sign: "",
-    name: "",
-    image: "debian:12",
-    steps: &[("hello", "echo \"hello from $WERCKER_RUN_NAME\"\nls -la")],
-};
+const ANY: Project = ("", "", "debian:12", ["", "echo \"hello from $WERCKER_RUN_NAME\"\nls -la", ""]);
 
 /// `init`.
 ///
@@ -137,11 +64,12 @@ pub(super) fn init(session: &mut Session, args: &InitArgs) -> Result<Exit, Stop>
             .hint(format!("{} convert {name} -o {FILE}", session.name))
             .into());
     }
-    let project = PROJECTS.iter().find(|project| directory.join(project.sign).exists()).unwrap_or(&ANY);
+    let project = PROJECTS.iter().find(|(sign, ..)| directory.join(sign).exists()).unwrap_or(&ANY);
     let name = name_of(&directory);
     let file = directory.join(FILE);
     write_new(&file, &text(project, &name, directory.join("Dockerfile").exists()))?;
-    let found = if project.sign.is_empty() { String::new() } else { format!(" ({}: {})", project.name, project.sign) };
+    let (sign, kind, ..) = project;
+    let found = if sign.is_empty() { String::new() } else { format!(" ({kind}: {sign})") };
     session.screen.message(&format!("{}: Pipeline {name}{found}", file.display()))?;
     let program = session.name;
     session
@@ -160,16 +88,15 @@ fn name_of(directory: &Path) -> String {
     if name.is_empty() { "app".to_owned() } else { name.to_owned() }
 }
 
-fn text(project: &Project, name: &str, dockerfile: bool) -> String {
+fn text((_, _, image, codes): &Project, name: &str, dockerfile: bool) -> String {
     let mut out = format!(
         "# A first pipeline; every field: docs/reference/pipeline.md, or kubectl explain pipeline.spec\n\
          apiVersion: windlass.dev/v1alpha1\nkind: Pipeline\nmetadata:\n  name: \"{name}\"\nspec:\n\
-         \x20 # The container that all steps share.\n  box:\n    image: {}\n\
+         \x20 # The container that all steps share.\n  box:\n    image: {image}\n\
          \x20 # Where the source comes from. Without it the steps begin in an empty directory.\n\
-         \x20 # source:\n  #   git: {{url: \"https://git.example.com/team/{name}.git\", revision: main}}\n  steps:\n",
-        project.image
+         \x20 # source:\n  #   git: {{url: \"https://git.example.com/team/{name}.git\", revision: main}}\n  steps:\n"
     );
-    for (step, code) in project.steps {
+    for (step, code) in STEPS.iter().zip(codes).filter(|(_, code)| !code.is_empty()) {
         out.push_str(&format!("  - name: {step}\n    script: |\n"));
         code.lines().for_each(|line| out.push_str(&format!("      {line}\n")));
     }

@@ -142,7 +142,7 @@ pub(super) fn assemble(
             }
         });
     }
-    let flags = !args.params.is_empty() || !args.env.is_empty() || args.revision.is_some();
+    let flags = !args.what.params.is_empty() || !args.what.env.is_empty() || args.revision.is_some();
     if runs.len() > 1 && flags {
         let message =
             format!("{file} holds {} PipelineRuns; -p, -e and --revision are for a file with one", runs.len());
@@ -246,12 +246,12 @@ pub(super) fn complete(file: &str, run: &mut Value, args: &RunArgs) -> Result<()
     let Some(spec) = run.get_mut("spec").and_then(Value::as_object_mut) else {
         return Err(Fault::usage(format!("{file}: the PipelineRun has no spec")).into());
     };
-    merge(file, spec, "params", pairs(&args.params))?;
-    merge(file, spec, "env", pairs(&args.env))?;
+    merge(file, spec, "params", pairs(&args.what.params))?;
+    merge(file, spec, "env", pairs(&args.what.env))?;
     if let Some(revision) = &args.revision {
         spec.insert("revision".into(), json!(revision));
     }
-    break_at(file, run, &args.breakpoint)
+    break_at(file, run, &args.manner.breakpoint)
 }
 
 /// Puts breakpoints into a run, beside those that it has.

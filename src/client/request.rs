@@ -4,7 +4,7 @@
 //! from there on; nothing of it is quoted.
 
 use super::{
-    args::{BreakAt, ExitCodeOf, HereArgs, KeyValue, RunOutput, Show},
+    args::{BreakAt, HereArgs, KeyValue, Manner, What},
     exit::Exit,
     fault::{Fault, Stop, reason},
     project::{Chosen, Project},
@@ -36,17 +36,11 @@ const CA_BYTES: u64 = 1024 * 1024;
 
 /// What is asked for, whichever verb it was.
 pub(super) struct Asked<'a> {
-    pub(super) file: Option<&'a Path>,
+    pub(super) what: &'a What,
     /// The source is what the file says, unless another is given.
     pub(super) as_written: bool,
     pub(super) pipeline: Option<&'a str>,
-    pub(super) params: &'a [KeyValue],
-    pub(super) env: &'a [KeyValue],
-    pub(super) breakpoint: &'a [BreakAt],
-    pub(super) output: Option<RunOutput>,
-    pub(super) show: Show,
-    pub(super) tail: usize,
-    pub(super) exit_code: ExitCodeOf,
+    pub(super) manner: &'a Manner,
     pub(super) here: &'a HereArgs,
     /// The command that does the same again.
     pub(super) again: String,
@@ -62,12 +56,12 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
             objects.take_path(name, Path::new(value), secret).map_err(unusable)?;
         }
     }
-    for KeyValue { name, value } in asked.params {
+    for KeyValue { name, value } in &asked.what.params {
         spec.params.retain(|param| param.name != *name);
         spec.params.push(Param { name: name.clone(), value: value.clone() });
     }
     environment(asked, &mut spec, &mut objects)?;
-    for at in asked.breakpoint {
+    for at in &asked.manner.breakpoint {
         let breakpoint = spec.breakpoint.get_or_insert_with(Breakpoint::default);
         match at {
             BreakAt::Failure => breakpoint.at_failure = true,
@@ -120,7 +114,7 @@ fn environment(asked: &Asked<'_>, spec: &mut PipelineRunSpec, objects: &mut Obje
             set(name, None, Some(key));
         }
     }
-    for KeyValue { name, value } in asked.env {
+    for KeyValue { name, value } in &asked.what.env {
         set(name.clone(), Some(value.clone()), None);
     }
     match spec.env.iter().find(|var| !can_be_set(&var.name)) {

@@ -22,23 +22,23 @@ use std::path::Path;
 /// Input that cannot be run, or whatever the cluster answered.
 pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, Stop> {
     let read = read(args, &session.program, "run")?;
-    not_both(session, args.output)?;
+    not_both(session, args.manner.output)?;
     let cluster = session.cluster().await?;
     let Asked { file, manifest } = assemble(read, &cluster, args)?;
     if let Some(dry_run) = args.dry_run {
-        return preview(session, &cluster, &manifest, &file, dry_run, args.output).await;
+        return preview(session, &cluster, &manifest, &file, dry_run, args.manner.output).await;
     }
-    if args.file.is_some() {
+    if args.what.file.is_some() {
         session.kubectl(&format!("-n {} create -f {}", cluster.namespace, manifest::as_argument(&file)))?;
     }
     let shown = Shown {
         detach: args.detach,
         timeout: args.timeout,
-        output: args.output,
+        output: args.manner.output,
         on_interrupt: args.on_interrupt,
-        exit_code: args.exit_code,
-        show: args.show,
-        tail: args.tail,
+        exit_code: args.manner.exit_code,
+        show: args.manner.show,
+        tail: args.manner.tail,
         dev: None,
     };
     start(session, cluster, &manifest, &file, shown).await
@@ -58,7 +58,7 @@ pub(super) type Read = (String, Option<Vec<Value>>);
 /// # Errors
 /// When there is nothing to run, or the file cannot be read.
 pub(super) fn read(args: &RunArgs, program: &str, verb: &str) -> Result<Read, Stop> {
-    match (&args.file, &args.from, &args.pipeline) {
+    match (&args.what.file, &args.from, &args.pipeline) {
         (Some(_), _, Some(name)) => {
             let fault =
                 Fault::usage(format!("{name:?}: which pipeline of a file runs in a cluster is the file's to say"));

@@ -2,9 +2,7 @@
 //!
 //! `here` carries them out. **Invariant:** as in `args`.
 
-use super::{
-    BreakAt, ExitCodeOf, KeyValue, Publish, RunOutput, Show, TO_FOLLOW, TO_RUN, breakpoint, key_value, publish,
-};
+use super::{KeyValue, Manner, Publish, What, key_value, publish};
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 
@@ -39,31 +37,14 @@ pub struct HereArgs {
 
 /// `build`.
 #[derive(Args, Clone, Debug, Default)]
+#[command(mut_arg("file", |file| file.help("Another file than windlass.yaml")))]
 pub struct BuildArgs {
-    /// Another file than windlass.yaml
-    #[arg(short, long = "file", value_name = "FILE", help_heading = TO_RUN, value_hint = ValueHint::FilePath)]
-    pub file: Option<PathBuf>,
-    /// Value of a parameter
-    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
-    pub params: Vec<KeyValue>,
-    /// A variable that wins over the pipeline's
-    #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = key_value, help_heading = TO_RUN)]
-    pub env: Vec<KeyValue>,
-    /// Wait for you: on-failure, or before:STEP
-    #[arg(long, value_name = "WHERE", value_parser = breakpoint, help_heading = TO_RUN)]
-    pub breakpoint: Vec<BreakAt>,
-    /// name, digest or json for stdout; the rest to stderr
-    #[arg(short, long, value_name = "WHAT", help_heading = TO_FOLLOW, hide_possible_values = true)]
-    pub output: Option<RunOutput>,
-    /// Which step output is shown
-    #[arg(long, value_name = "WHICH", default_value = "all", hide = true)]
-    pub show: Show,
-    /// Lines repeated of the step that failed
-    #[arg(long, value_name = "N", default_value_t = 20, hide = true)]
-    pub tail: usize,
-    /// step: exit with the failed step's code
-    #[arg(long, value_name = "WHOSE", default_value = "windlass", help_heading = TO_FOLLOW, hide_short_help = true, hide_possible_values = true, hide_default_value = true)]
-    pub exit_code: ExitCodeOf,
+    /// What is run.
+    #[command(flatten)]
+    pub what: What,
+    /// Where it waits, and what is shown.
+    #[command(flatten)]
+    pub manner: Manner,
     /// What only a run on Docker takes.
     #[command(flatten)]
     pub here: HereArgs,

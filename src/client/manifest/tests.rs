@@ -1,4 +1,5 @@
 use super::*;
+use crate::client::args::What;
 
 const RUN: &str = "apiVersion: windlass.dev/v1alpha1\nkind: PipelineRun\nmetadata: {name: hello-1}\n\
     spec:\n  params: [{name: a, value: file}, {name: b, value: file}]\n  pipelineRef: {name: hello}\n";
@@ -96,8 +97,11 @@ fn another_namespace_than_asked_for_is_refused() {
 fn flags_win_over_the_file() {
     let pair = |name: &str, value: &str| crate::client::args::KeyValue { name: name.into(), value: value.into() };
     let args = RunArgs {
-        params: vec![pair("b", "flag"), pair("c", "flag")],
-        env: vec![pair("STAGE", "")],
+        what: What {
+            params: vec![pair("b", "flag"), pair("c", "flag")],
+            env: vec![pair("STAGE", "")],
+            ..What::default()
+        },
         revision: Some("v1".into()),
         ..RunArgs::default()
     };
