@@ -5,7 +5,10 @@
 //!
 //! **Invariant:** pure: the time is an argument.
 
-use crate::{progress::{mega, share}, registry::Progress};
+use crate::{
+    progress::{mega, share},
+    registry::Progress,
+};
 use std::time::Duration;
 
 /// Over how long the rate is taken: short enough to show that a push has come to a halt.

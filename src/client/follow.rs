@@ -193,6 +193,9 @@ impl<F: Feed> Follow<'_, F> {
         };
         self.screen.show(&begin, Vec::new())?;
         self.tell(&[created])?;
+        for message in std::mem::take(&mut self.options.notes) {
+            self.tell(&[Event::Notice { message }])?;
+        }
         self.status(view);
         self.advance()?;
         let mut clock = tokio::time::interval(Duration::from_millis(100));

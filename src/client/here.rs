@@ -1,13 +1,14 @@
-//! Runs on the engine of this machine: `build`, `run PIPELINE`, `run -f FILE --local`.
+//! Runs on the engine of this machine: `build`, `dev`, `run PIPELINE`, `run -f FILE --local`.
 //!
 //! **Invariant:** what cannot be run is told before anything is started, and when the verb ends, however it ends, the run
 //! has ended too and what it made is gone.
 
 use super::{
     Session,
-    args::{BuildArgs, OnInterrupt, RunArgs, RunOutput},
+    args::{BuildArgs, DevArgs, Manner, OnInterrupt, Publish, RunArgs, RunOutput},
+    dev::publish::take,
     exit::Exit,
-    fault::{Fault, Stop, reason},
+    fault::{Fault, Stop, one_line, reason},
     feed::{Fed, Feed},
     follow::{self, Interrupt, Left, Options},
     logtext::Decoder,
@@ -17,25 +18,32 @@ use super::{
     screen::Screen,
     signals::{Signals, handler},
     start::not_both,
+    style::Mode,
+    terminal::{self, Returned},
+    tty,
     view::RunView,
 };
 use crate::{
-    api::PipelineRun,
-    engine::docker::DockerEngine,
-    local::{self, StartError, Started},
+    api::{PipelineRun, step::Step},
+    engine::docker::{DockerEngine, containers::Terminal},
+    local::{self, Request, StartError, Started},
 };
 use bytes::Bytes;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use std::{path::Path, time::Duration};
 use tokio::{
     signal::unix::SignalKind,
     sync::{mpsc, watch},
 };
+use tokio_util::io::StreamReader;
 
 /// Where the run is, for people.
 const PLACE: &str = "local Docker";
 /// The pipeline of `build`.
 const BUILD: &str = "build";
+/// The pipeline of `dev`.
+const DEV: &str = "dev";
 
 /// Whether `run` means this machine.
 pub(super) fn is_meant(args: &RunArgs) -> bool {
@@ -54,7 +62,34 @@ pub(super) async fn build(session: &mut Session, args: &BuildArgs) -> Result<Exi
         pipeline: Some(BUILD),
         manner: &args.manner,
         here: &args.here,
+        dev: false,
         again: format!("{} build", session.name),
+    };
+    carry_out(session, asked).await
+}
+
+/// Whether `dev` means this machine: no cluster is asked for.
+pub(super) fn is_meant_by_dev(session: &Session, args: &DevArgs) -> bool {
+    let place = &session.global.place;
+    let named = args.cluster || args.from.is_some() || place.namespace.is_some() || place.context.is_some();
+    args.local || (!named && args.what.file.is_none())
+}
+
+/// `dev`.
+///
+/// # Errors
+/// What keeps the run from starting.
+pub(super) async fn dev(session: &mut Session, args: &DevArgs) -> Result<Exit, Stop> {
+    refuse(&[(!args.ignore.is_empty(), "--ignore")])?;
+    let name = args.pipeline.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    let asked = Asked {
+        what: &args.what,
+        as_written: false,
+        pipeline: args.pipeline.as_deref().or_else(|| args.what.file.is_none().then_some(DEV)),
+        manner: &Manner { tail: 20, ..Manner::default() },
+        here: &args.here,
+        dev: true,
+        again: format!("{} dev{name}", session.name),
     };
     carry_out(session, asked).await
 }
@@ -81,6 +116,7 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
         pipeline: args.pipeline.as_deref(),
         manner: &args.manner,
         here: &args.here,
+        dev: false,
         again: format!("{} run{file}{name}", session.name),
     };
     carry_out(session, asked).await
@@ -111,12 +147,46 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
     let chosen = project.choose(asked.pipeline, session.name)?;
     let request = request(&asked, &file, project, chosen)?;
     let engine = DockerEngine::of_local_runs(&engine_address()?).map_err(|error| unreachable(&error.to_string()))?;
-    let signals = Signals::catch()?;
-    let started = local::start(request, engine).await.map_err(refused)?;
-    for port in &asked.here.publish {
-        session.screen.message(&format!("port {} of the box is at 127.0.0.1:{}", port.remote, port.local))?;
+    if !asked.here.publish.is_empty() {
+        // A run that was killed may still hold the port; the engine tells of one only once the box is made.
+        local::sweep(&engine).await.map_err(refused)?;
+        drop(take(&asked.here.publish).await?);
     }
-    follow_here(session, &asked, started, signals).await
+    let signals = Signals::catch()?;
+    let shown = Shown::of(&asked, &request);
+    let started = local::start(request, engine).await.map_err(refused)?;
+    follow_here(session, &asked, started, signals, shown).await
+}
+
+/// What is said of the run beside what becomes of it.
+struct Shown {
+    /// Where it is.
+    place: String,
+    /// Whether a step of it is watched, so that Ctrl-C ends that step first.
+    watches: bool,
+    notes: Vec<String>,
+}
+
+impl Shown {
+    fn of(asked: &Asked<'_>, request: &Request) -> Self {
+        let pipeline = request.spec.pipeline_spec.as_ref();
+        let has = |kind: fn(&Step) -> bool| pipeline.is_some_and(|spec| spec.all_steps().any(|(_, step)| kind(step)));
+        let mounted = request.directory.as_ref().filter(|directory| directory.mounted);
+        let place = match mounted {
+            Some(directory) => format!("{PLACE}, {} is mounted as the source", as_written(&directory.path)),
+            None => PLACE.to_owned(),
+        };
+        let watches = has(|step| step.watch.is_some());
+        let mut notes = Vec::new();
+        if !watches {
+            let told = |port: &Publish| format!("http://localhost:{} is port {} of the box", port.local, port.remote);
+            notes.extend(asked.here.publish.iter().map(told));
+        }
+        if mounted.is_some() && has(|step| step.docker_push.is_some()) {
+            notes.push("a mounted source is not in the image that is pushed; see --direct-mount".into());
+        }
+        Self { place, watches, notes }
+    }
 }
 
 async fn follow_here(
@@ -124,6 +194,7 @@ async fn follow_here(
     asked: &Asked<'_>,
     mut started: Started,
     signals: Signals,
+    shown: Shown,
 ) -> Result<Exit, Stop> {
     let view = view(&started.changes.borrow_and_update());
     // A terminal that is closed takes the run with it, as a second Ctrl-C does.
@@ -136,11 +207,16 @@ async fn follow_here(
     let mut setting = session.setting();
     setting.show = asked.manner.show;
     setting.tail = asked.manner.tail;
-    setting.interrupt = "Ctrl-C cancels";
+    (setting.interrupt, setting.finishes) = ("Ctrl-C cancels", shown.watches);
     setting.again = Some(asked.again.clone());
+    setting.published = asked.here.publish.iter().map(|port| port.local).collect();
+    setting.zone = Some(session.zone());
     let options = Options {
         made: Some(Duration::ZERO),
-        interrupt: Some(Interrupt::Cancel),
+        interrupt: Some(if shown.watches { Interrupt::Finish } else { Interrupt::Cancel }),
+        notes: shown.notes,
+        // Events on stdout are for a program.
+        attach: tty::is_there() && session.look.mode != Mode::Json,
         exit_code: asked.manner.exit_code,
         ..Options::watching()
     };
@@ -148,7 +224,7 @@ async fn follow_here(
         session.screen.data(&format!("{}\n", view.name))?;
     }
     let mut screen = Screen::new(&session.look, asked.manner.output.is_some(), false);
-    let feed = OfHere { started: &mut started };
+    let feed = OfHere { started: &mut started, place: shown.place };
     let followed = follow::follow_feed(feed, view, &mut screen, setting, options, signals).await;
     // However following ended: the run ends with us.
     started.abandon();
@@ -168,6 +244,17 @@ async fn follow_here(
         Some(RunOutput::Name) | None => {}
     }
     Ok(followed.exit)
+}
+
+/// A whole path as people write it, who are in a directory of theirs.
+fn as_written(path: &Path) -> String {
+    let own = std::env::current_dir().ok();
+    let below = own.as_ref().and_then(|own| path.strip_prefix(own).ok());
+    match below {
+        Some(below) if below.as_os_str().is_empty() => ".".to_owned(),
+        Some(below) => below.display().to_string(),
+        None => path.display().to_string(),
+    }
 }
 
 fn unreachable(message: &str) -> Stop {
@@ -198,11 +285,13 @@ fn view(run: &PipelineRun) -> RunView {
 /// A run of this machine.
 struct OfHere<'a> {
     started: &'a mut Started,
+    /// Where it is, for people.
+    place: String,
 }
 
 impl Feed for OfHere<'_> {
     fn place(&self) -> &str {
-        PLACE
+        &self.place
     }
 
     fn check(&mut self) -> Result<Option<String>, Fault> {
@@ -232,8 +321,33 @@ impl Feed for OfHere<'_> {
         Ok(())
     }
 
-    async fn finish(&mut self, _run: RunView, _step: &str) -> Result<(), String> {
-        Err("only a run in a cluster has somebody to ask".into())
+    async fn finish(&mut self, _run: RunView, step: &str) -> Result<(), String> {
+        match self.started.ask(&["finish", step]).await {
+            Ok((0, _)) => Ok(()),
+            Ok((_, said)) => Err(one_line(&said)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn attach(&mut self, run: &str, step: &str) -> Result<String, Stop> {
+        let opened = self.started.terminal(&["shell"]).await;
+        let Terminal { exec, typed, printed } = opened.map_err(|error| unreachable(&error.to_string()))?;
+        let engine = self.started.engine().clone();
+        let printed = StreamReader::new(printed.map(Ok::<_, std::io::Error>));
+        let resize = async |rows, columns| engine.resize(&exec, rows, columns).await;
+        let returned = terminal::hand_over(typed, printed, resize).await?;
+        Ok(match returned {
+            // One that could not be given has said why.
+            Returned::Ended if engine.exit_code(&exec).await.is_ok_and(|code| code == 0) => {
+                format!("left step {step}; {run} goes on")
+            }
+            Returned::Ended => format!("the terminal of step {step} is gone; {run} goes on"),
+            Returned::Detached => {
+                let again = self.started.shell_command();
+                format!("detached; {run} is still at step {step}: {again}")
+            }
+            Returned::Signal(_) => format!("left; {run} ends"),
+        })
     }
 
     fn second_interrupt(&self) -> &'static str {

@@ -13,6 +13,7 @@ use crate::{
     api::{
         PipelineRunSpec,
         env::{EnvVar, KeyRef, can_be_set},
+        pipeline::DEFAULT_TIMEOUT,
         run::{Breakpoint, Param},
     },
     local::{self, Objects, Request},
@@ -31,6 +32,8 @@ const SECRET_ENV: &str = "secret-env";
 const RUNNER_VARIABLE: &str = "WINDLASS_RUNNER";
 /// The engine's socket, if nothing says otherwise.
 const SOCKET: &str = "/var/run/docker.sock";
+/// How long `dev` goes on if the pipeline does not say.
+const DEV_TIMEOUT: &str = "24h";
 /// Largest certificate file.
 const CA_BYTES: u64 = 1024 * 1024;
 
@@ -42,6 +45,8 @@ pub(super) struct Asked<'a> {
     pub(super) pipeline: Option<&'a str>,
     pub(super) manner: &'a Manner,
     pub(super) here: &'a HereArgs,
+    /// It is `dev`: on the directory itself, for a working day.
+    pub(super) dev: bool,
     /// The command that does the same again.
     pub(super) again: String,
 }
@@ -77,18 +82,40 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
         None if asked.as_written || inline => None,
         None => Some(project_dir()),
     };
+    let directory = directory.map(|path| as_source(&path, asked)).transpose()?;
+    if asked.dev {
+        all_day(&mut spec);
+    }
     Ok(Request {
         name: format!("{}-{}", short(&base), tail()),
         pipeline,
         spec,
         objects,
-        directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into() }),
+        directory,
         runner: runner()?,
         publish: here.publish.iter().map(|port| (port.local, port.remote)).collect(),
         logins: DockerLogins::read()
             .map_err(|error| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, error).note("nothing was started"))?,
         trust: trust(here)?,
     })
+}
+
+/// The directory that is the source. The engine mounts it under its whole path.
+fn as_source(path: &Path, asked: &Asked<'_>) -> Result<Directory, Stop> {
+    let path = path.canonicalize().map_err(|error| {
+        let message = format!("--source {}: {error}", path.display());
+        Fault::new(reason::UNREADABLE_FILE, Exit::Usage, message).note("nothing was started")
+    })?;
+    let mounted = asked.here.direct_mount.unwrap_or(asked.dev);
+    Ok(Directory { path, ignore_file: IGNORE_FILE.into(), mounted })
+}
+
+/// Who watches a directory does so for longer than a build may take, if the pipeline says nothing of it.
+fn all_day(spec: &mut PipelineRunSpec) {
+    let Some(pipeline) = spec.pipeline_spec.as_mut() else { return };
+    if spec.timeout.is_none() && pipeline.timeout == DEFAULT_TIMEOUT {
+        pipeline.timeout = DEV_TIMEOUT.into();
+    }
 }
 
 fn unusable(error: local::ObjectsError) -> Stop {

@@ -11,7 +11,8 @@ use super::{
 };
 use std::{fs, io, os::unix::fs::OpenOptionsExt as _, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, unix::AsyncFd},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::unix::pipe,
     signal::unix::SignalKind,
 };
 
@@ -40,7 +41,7 @@ pub(super) async fn hand_over(
 ) -> Result<Returned, Stop> {
     let mut resized = handler(SignalKind::window_change())?;
     let (mut terminate, mut hangup) = (handler(SignalKind::terminate())?, handler(SignalKind::hangup())?);
-    let mut keyboard = Keyboard::open()?;
+    let mut keyboard = keyboard()?;
     let mut stdout = tokio::io::stdout();
     let (mut keys, mut from_us, mut from_box) = (Keys::default(), vec![0; 4096], vec![0; 16 * 1024]);
     let raw = Raw::enter()?;
@@ -83,24 +84,10 @@ pub(super) async fn hand_over(
 }
 
 /// The terminal of stdin, opened anew, so that it can be read without waiting and without a thread: one that waits in a
-/// read would take the first of what is typed later.
-struct Keyboard(AsyncFd<fs::File>);
-
-impl Keyboard {
-    fn open() -> io::Result<Self> {
-        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
-        let open = |path: &str| fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
-        // After `su` the terminal's own name may be closed to us; the second is open to whoever sits at it.
-        let file = open("/proc/self/fd/0").or_else(|_| open("/dev/tty"))?;
-        Ok(Self(AsyncFd::new(file)?))
-    }
-
-    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let mut ready = self.0.readable_mut().await?;
-            if let Ok(count) = ready.try_io(|file| io::Read::read(file.get_mut(), buffer)) {
-                return count;
-            }
-        }
-    }
+/// read would take the first of what is typed later. Tokio's reader of pipes reads any file that can be polled.
+fn keyboard() -> io::Result<pipe::Receiver> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    let open = |path: &str| fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    // After `su` the terminal's own name may be closed to us; the second is open to whoever sits at it.
+    pipe::Receiver::from_file_unchecked(open("/proc/self/fd/0").or_else(|_| open("/dev/tty"))?)
 }

@@ -321,7 +321,8 @@ impl Tracker {
 
     /// Whether the run waits for the terminal of a `shell` step that who follows opens.
     fn attaches_soon(&self) -> bool {
-        let waits = |t: &Track| t.info.kind == "shell" && t.status.as_ref().is_some_and(|s| s.phase == StepPhase::Waiting);
+        let waits =
+            |t: &Track| t.info.kind == "shell" && t.status.as_ref().is_some_and(|s| s.phase == StepPhase::Waiting);
         self.attaches && self.steps.iter().any(waits)
     }
 

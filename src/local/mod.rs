@@ -29,15 +29,18 @@ use crate::{
     agent::run::Wish,
     api::{PipelineRun, PipelineRunSpec},
     controller::resolve::{self, Refusal},
-    engine::{EngineError, docker::{DockerEngine, containers::Terminal}},
+    engine::{
+        EngineError,
+        docker::{DockerEngine, containers::Terminal},
+    },
     prepare::Directory,
     registry::{Client as RegistryClient, Trust, docker_config::DockerLogins},
     wire,
 };
 use bytes::Bytes;
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -45,6 +48,8 @@ use tokio::{
 pub const NAMESPACE: &str = "local";
 /// Where a directory is mounted if `box.workingDir` does not say: where its copy would be.
 const SOURCE: &str = "/pipeline/source";
+/// When what dead runs left is looked for, if there is no box by then.
+const SWEEP_LATEST: Duration = Duration::from_secs(1);
 /// Pieces of output that wait for a slow reader.
 const OUTPUT_QUEUE: usize = 256;
 
@@ -115,6 +120,12 @@ impl Started {
         self.engine.terminal(&self.container, &runner(words)).await
     }
 
+    /// The command by which a person attaches from elsewhere.
+    #[must_use]
+    pub fn shell_command(&self) -> String {
+        words::inside(&self.container, "shell")
+    }
+
     /// The engine, for a terminal's size and end.
     #[must_use]
     pub fn engine(&self) -> &DockerEngine {
@@ -152,6 +163,17 @@ fn runner(words: &[&str]) -> Vec<String> {
     std::iter::once(runner).chain(words.iter().map(|word| (*word).to_owned())).collect()
 }
 
+/// Removes what dead runs left, who may hold a port that is wanted.
+///
+/// # Errors
+/// When this machine does not let us.
+pub async fn sweep(engine: &DockerEngine) -> Result<(), StartError> {
+    let machine = |error: std::io::Error| StartError::Machine(error.to_string());
+    let (owner, base) = (owner::Owner::me().map_err(machine)?, directory::base().map_err(machine)?);
+    owner::sweep(engine.clone(), base, owner).await;
+    Ok(())
+}
+
 /// Starts a run.
 ///
 /// # Errors
@@ -171,17 +193,26 @@ pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, St
     containers::check(&resolved.spec).map_err(StartError::Refused)?;
     let owner = owner::Owner::me().map_err(|e| StartError::Machine(format!("cannot tell who this process is: {e}")))?;
     let base = directory::base().map_err(|e| StartError::Machine(e.to_string()))?;
-    let (info, insecure) = tokio::join!(crate::engine::Engine::ping(&engine), engine.insecure_registries());
+    // Its settings take long to tell, and only a push needs them.
+    let pushes = pipeline.all_steps().any(|(_, step)| step.docker_push.is_some() || step.docker_scratch_push.is_some());
+    let insecure = async { if pushes { engine.insecure_registries().await } else { Ok(Vec::new()) } };
+    let (info, insecure) = tokio::join!(crate::engine::Engine::ping(&engine), insecure);
     info?;
     request.trust.insecure_hosts.extend(insecure?);
     trust::as_the_engine(&mut request.trust, &resolved.spec).await;
     let registry = RegistryClient::new(request.trust.clone())
         .map_err(|error| StartError::Machine(format!("registries: {error}")))?;
-    tokio::spawn(owner::sweep(engine.clone(), base.clone(), owner.clone()));
+    let box_made = Arc::new(Notify::new());
+    let (made, sweep) = (Arc::clone(&box_made), owner::sweep(engine.clone(), base.clone(), owner.clone()));
+    tokio::spawn(async move {
+        // Before the box is there the run itself waits for the engine.
+        let _ = tokio::time::timeout(SWEEP_LATEST, made.notified()).await;
+        sweep.await;
+    });
     let (wish, wished) = watch::channel(Wish::Go);
     let (sender, output) = mpsc::channel(OUTPUT_QUEUE);
     let container = containers::name(&request.name);
     let (node, changes) = node::Node::new(request, resolved, engine.clone(), registry, owner, base);
-    let task = tokio::spawn(node.carry_out(wished, sender));
+    let task = tokio::spawn(node.carry_out(wished, sender, box_made));
     Ok(Started { changes, output, engine, container, wish: Arc::new(wish), task })
 }

@@ -17,7 +17,7 @@ use crate::{
     agent::{
         apply::{StatusSink, WriteError},
         doorbell::Doorbell,
-        follow::{Post, follow},
+        follow::{Pace, Post, follow},
         plan::RunEvent,
         run::{Run, Seen, Wish},
         status::AgentStatus,
@@ -53,7 +53,7 @@ use k8s_openapi::{
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -178,11 +178,16 @@ impl Node {
     }
 
     /// Carries the run out and removes what it made.
-    pub(super) async fn carry_out(mut self, mut wished: watch::Receiver<Wish>, output: mpsc::Sender<Bytes>) {
+    pub(super) async fn carry_out(
+        mut self,
+        mut wished: watch::Receiver<Wish>,
+        output: mpsc::Sender<Bytes>,
+        box_made: Arc<Notify>,
+    ) {
         let (news_sender, mut news) = mpsc::unbounded_channel();
         let (stopper, stopped) = Stopper::new();
         let stop = CancellationToken::new();
-        let setup = self.setup(news_sender, output, stop.clone());
+        let setup = Setup { box_made, ..self.setup(news_sender, output, stop.clone()) };
         let mut setting_up = tokio::spawn(set_up(setup, stopped));
         let mut agent = self.agent();
         let mut wake = self.look();
@@ -221,6 +226,7 @@ impl Node {
             uid: self.uid.clone(),
             pod: pod_name(&self.request.name, ATTEMPT),
             made: self.made.clone(),
+            box_made: Arc::default(),
             news,
             output,
             stop,
@@ -247,6 +253,7 @@ impl Node {
             // `containers::check` refused what would need one.
             shelf: Arc::default(),
             doorbell: Doorbell::new().ok(),
+            pace: Pace::AtOnce,
             stopping: CancellationToken::new(),
         };
         let (told, wish) = watch::channel(wish);
@@ -429,6 +436,7 @@ impl Node {
     async fn clean(self, agent: Agent) {
         let Agent { leave, task, .. } = agent;
         let (containers, network) = self.made.take();
+        let path = self.base.join(&self.uid);
         // The box first: what it still does is of no use any more.
         let removed = containers.iter().map(|name| self.engine.remove_container(name));
         let left = async {
@@ -436,6 +444,7 @@ impl Node {
             if let Some(task) = task {
                 let _ = tokio::time::timeout(LEAVE_GRACE, task).await;
             }
+            directory::empty(&path).await;
         };
         let (removed, ()) = tokio::join!(futures::future::join_all(removed), left);
         for error in removed.into_iter().filter_map(Result::err) {
@@ -452,7 +461,6 @@ impl Node {
                 }
             }
         }
-        let path = self.base.join(&self.uid);
         directory::remove(&self.engine, &path, &self.spec.box_.image, &self.owner).await;
     }
 }

@@ -45,7 +45,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Between two words on a pull.
@@ -106,6 +109,8 @@ pub(super) struct Setup {
     pub(super) uid: String,
     pub(super) pod: String,
     pub(super) made: Made,
+    /// Told when the box was made: the engine has time for others then.
+    pub(super) box_made: Arc<Notify>,
     pub(super) news: mpsc::UnboundedSender<News>,
     pub(super) output: mpsc::Sender<Bytes>,
     /// Cancelled when the run has ended: nothing more is made.
@@ -287,6 +292,7 @@ impl Setup {
                 }
             }
         });
+        self.box_made.notify_one();
         if let Err(error) = self.engine.start(&id).await {
             // Judged as a box that the kubelet could not start.
             let end = ContainerEnd { code: 128, out_of_memory: false, error: own_words(&error) };

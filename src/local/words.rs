@@ -7,10 +7,14 @@
 use super::{NAMESPACE, containers};
 use crate::{api::condition::reason, wire};
 
+/// The command for a verb of the runner in a container.
+pub(super) fn inside(container: &str, verb: &str) -> String {
+    format!("docker exec -it {container} {}/{} {verb}", wire::IN_DIR, wire::RUNNER_FILE)
+}
+
 /// How to attach to a box of this machine, where a message says how to do it in a cluster.
 pub(super) fn attached_here(message: &str, run: &str) -> String {
-    let inside =
-        |verb: &str| format!("docker exec -it {} {}/{} {verb}", containers::name(run), wire::IN_DIR, wire::RUNNER_FILE);
+    let inside = |verb: &str| inside(&containers::name(run), verb);
     let mut message = message.to_owned();
     for verb in ["shell", "continue"] {
         message = message.replace(&format!("windlass {verb} {run}"), &inside(verb));

@@ -223,7 +223,8 @@ mod tests {
         fs::write(&file, "").unwrap();
         let (good, home) = (dir.path().join("pipeline"), dir.path().join("home"));
         fs::create_dir(&home).unwrap();
-        let mut known = BoxFacts { pipeline: &good, working_dir: None, mounted: false, workdir: Some(home.clone()), home: None };
+        let mut known =
+            BoxFacts { pipeline: &good, working_dir: None, mounted: false, workdir: Some(home.clone()), home: None };
         let places = choose(&known).unwrap();
         assert_eq!(places, Places { source: good.join("source"), pipeline: good.clone() });
         assert!(good.join("report").is_dir());

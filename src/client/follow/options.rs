@@ -50,6 +50,8 @@ pub(in crate::client) struct Options {
     pub tail: Option<Tail>,
     /// Who follows sits at a terminal that `shell` steps are given.
     pub attach: bool,
+    /// What is told after the run's name.
+    pub notes: Vec<String>,
     /// Who does something for the run meanwhile.
     pub aside: Option<Aside>,
 }
@@ -67,6 +69,7 @@ impl Options {
             since: None,
             tail: None,
             attach: false,
+            notes: Vec::new(),
             aside: None,
         }
     }

@@ -6,7 +6,7 @@
 use super::{Setting, Text};
 use crate::client::{
     args::Show,
-    event::{Watched, At, Event, StepResult},
+    event::{At, Event, StepResult, Watched},
     exit::Exit,
     fault::Fault,
     view::StepInfo,

@@ -6,12 +6,15 @@ use super::{
     Setting, Text,
     story::{Story, addresses, human, place, prepared, run_words, sign, sign_of_watch, step_words, toned},
 };
-use crate::{client::{
-    event::{At, Event, RunEnd, StepEnd, Watched},
-    fault::one_line,
-    style::{Sign, fit},
-    view::{Outcome, StepInfo},
-}, progress::Share};
+use crate::{
+    client::{
+        event::{At, Event, RunEnd, StepEnd, Watched},
+        fault::one_line,
+        style::{Sign, fit},
+        view::{Outcome, StepInfo},
+    },
+    progress::Share,
+};
 
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 const ASCII_SPINNER: [&str; 4] = ["|", "/", "-", "\\"];
@@ -155,19 +158,23 @@ impl Live {
         let spinner = frames.get(turn).copied().unwrap_or_default();
         let run = &self.story.run;
         let total = human(at.run_ms);
+        // A bar below says the rest, where there is room for it.
+        let brief = |words: &str| if width < NARROW { words.to_owned() } else { without_share(words) };
         let words = match (&self.story.running, &self.waiting) {
             (_, Some((why, since_ms))) => {
                 let since = human(at.run_ms.saturating_sub(*since_ms));
-                format!("{spinner} {run}  waiting  {total}  {} (since {since})", without_share(why))
+                format!("{spinner} {run}  waiting  {total}  {} (since {since})", brief(why))
             }
             (Some((step, since_ms)), None) => {
                 let runs = human(at.run_ms.saturating_sub(*since_ms));
-                let progress = self.progress.as_ref().map(|p| format!("{}  ", without_share(p))).unwrap_or_default();
+                let progress = self.progress.as_ref().map(|p| format!("{}  ", brief(p))).unwrap_or_default();
                 format!("{spinner} {run}  {}  {runs}  {progress}total {total}", step.label())
             }
             (None, None) => format!("{spinner} {run}  total {total}"),
         };
-        let interrupt = self.story.setting.interrupt;
+        let watched = self.story.running.as_ref().is_some_and(|(step, _)| step.kind == "watch");
+        let finishes = watched && self.story.setting.finishes;
+        let interrupt = if finishes { "Ctrl-C finishes the step" } else { self.story.setting.interrupt };
         let room = width.saturating_sub(interrupt.chars().count() + 2);
         let first = if words.chars().count() <= room {
             let gap = width - words.chars().count() - interrupt.chars().count();

@@ -41,6 +41,8 @@ pub(super) struct Setting {
     pub show: Show,
     /// What Ctrl-C does, for the footer.
     pub interrupt: &'static str,
+    /// Ctrl-C ends a watched step first.
+    pub finishes: bool,
     /// Only this step's output is shown.
     pub only_step: Option<String>,
     /// Each line begins with its time.

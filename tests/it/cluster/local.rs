@@ -20,19 +20,19 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A project directory of one test, with its own place for temporary files.
-struct Project {
+pub(super) struct Project {
     dir: TempDir,
 }
 
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(super) struct Said {
+    pub(super) code: Option<i32>,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
 impl Said {
     /// Both outputs, for the message of a test that fails.
-    fn all(&self) -> String {
+    pub(super) fn all(&self) -> String {
         format!("exit {:?}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.out, self.err)
     }
 }
@@ -40,24 +40,29 @@ impl Said {
 impl Project {
     /// A project with a pipeline `build` (block YAML, indented by two).
     fn new(spec: &str) -> Self {
+        Self::of("build", spec)
+    }
+
+    /// The same with a pipeline of another name.
+    pub(super) fn of(name: &str, spec: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for sub in ["app", "tmp", "docker"] {
             fs::create_dir(dir.path().join(sub)).unwrap();
         }
         let project = Self { dir };
-        project.write("windlass.yaml", &pipeline("build", spec));
+        project.write("windlass.yaml", &pipeline(name, spec));
         project
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("app").join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let runner = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/image/windlass-runner");
         assert!(runner.is_file(), "no {}: run `make binaries` first", runner.display());
         let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
@@ -68,12 +73,12 @@ impl Project {
         command
     }
 
-    fn say(&self, arguments: &[&str]) -> Said {
+    pub(super) fn say(&self, arguments: &[&str]) -> Said {
         finish(self.command(arguments).spawn().unwrap())
     }
 
     /// What is left of this project's runs: their directories, and the names of their containers and networks.
-    fn left(&self, run: &str) -> Vec<String> {
+    pub(super) fn left(&self, run: &str) -> Vec<String> {
         let mut left: Vec<String> = fs::read_dir(self.dir.path().join("tmp"))
             .unwrap()
             .flat_map(|base| fs::read_dir(base.unwrap().path()).unwrap())
