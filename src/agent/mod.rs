@@ -39,7 +39,7 @@ pub use options::Options;
 
 use crate::{
     engine::{Engine, EngineError, docker::DockerEngine},
-    registry::Client as RegistryClient,
+    registry::{Client as RegistryClient, Trust},
     serve,
 };
 use anyhow::Context as _;
@@ -58,6 +58,8 @@ const SWEEP: Duration = Duration::from_secs(600);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(50);
 /// Between two looks at the engine.
 const PING: Duration = Duration::from_secs(10);
+/// Between two looks at the files of certificates; the kubelet takes about a minute to write a change.
+const TRUST_LOOK: Duration = Duration::from_secs(10);
 /// An engine that was there and cannot be reached for this long has another socket now: one that is mounted as a
 /// file is not seen anew until the agent starts again.
 const ENGINE_LOST: Duration = Duration::from_secs(30);
@@ -71,7 +73,8 @@ const READ_MAX: Duration = Duration::from_secs(300);
 /// The cluster cannot be reached, a setting is wrong, or the health endpoint cannot be served.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let trust = options.trust().context("read the registries' settings")?;
-    let registry = RegistryClient::new(trust).context("set up TLS for registries")?;
+    let registry = RegistryClient::new(trust.clone()).context("set up TLS for registries")?;
+    let trusting = tokio::spawn(keep_trust(registry.clone(), options.clone(), trust));
     let engine = DockerEngine::new(options.socket()?).context("set up the engine")?;
     let engine: Arc<dyn Engine> = Arc::new(engine);
     match engine.ping().await {
@@ -124,9 +127,31 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     }
     lease.abort();
+    trusting.abort();
     server.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Trusts what the files of certificates hold, as authorities are renewed while the agent runs.
+async fn keep_trust(registry: RegistryClient, options: Options, mut last: Trust) {
+    loop {
+        tokio::time::sleep(TRUST_LOOK).await;
+        let trust = match options.trust() {
+            Ok(trust) if trust == last => continue,
+            Ok(trust) => trust,
+            Err(error) => {
+                tracing::warn!("the registries' settings stay as they were: {error:#}");
+                continue;
+            }
+        };
+        match registry.trust_anew(trust.clone()) {
+            Ok(()) => tracing::info!("certificate authorities of registries changed"),
+            Err(error) => tracing::warn!("the registries' settings stay as they were: {error}"),
+        }
+        // Told once, whatever came of it.
+        last = trust;
+    }
 }
 
 /// Returns once an engine that was there cannot be reached any more.

@@ -144,7 +144,7 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory as _, FromArgMatches as _, Parser, builder::Resettable};
 
     #[derive(Parser)]
     struct Cli {
@@ -154,7 +154,10 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
         let fixed = ["agent", "--node-name", "n1"];
-        Cli::try_parse_from(fixed.iter().chain(arguments)).map(|cli| cli.options)
+        // What stands in the environment of the tests is for others.
+        let command = Cli::command().mut_args(|arg| arg.env(Resettable::Reset));
+        let matches = command.try_get_matches_from(fixed.iter().chain(arguments))?;
+        Cli::from_arg_matches(&matches).map(|cli| cli.options)
     }
 
     #[test]

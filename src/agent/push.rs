@@ -176,10 +176,14 @@ async fn attempts(
     job: &Job,
     line: &Line,
 ) -> Result<Option<String>, PushError> {
-    let push = prepare(volumes, job)?;
+    let mut push = prepare(volumes, job)?;
     line.resume(job.recorded.clone());
     let mut pause = FIRST_PAUSE;
     for attempt in 1.. {
+        if push.artifact && attempt > 1 {
+            // The last try may have taken longer than its login was good for.
+            push.credentials = job.shelf.login(&push.repository)?;
+        }
         let result = match line.images().first() {
             Some(image) => resume(transport, &push, image, line).await,
             None => fresh(transport, &push, line).await,

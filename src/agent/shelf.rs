@@ -8,7 +8,7 @@
 use super::run::Run;
 use crate::{
     api::{
-        artifact::{Location, Place, TAG, server_host},
+        artifact::{Location, Place, TAG, server_host, without_places},
         condition::reason,
         status::{ArtifactStatus, ImageStatus},
     },
@@ -18,10 +18,14 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 /// Largest token, or file of logins.
 const MAX_LOGIN_BYTES: u64 = 1024 * 1024;
+/// Until an authority of the server's certificate that was replaced is known to its agents too.
+const CA_PAUSE: Duration = Duration::from_secs(90);
 /// The user that the server sees; who it is says the token.
 const USER: &str = "windlass-agent";
 
@@ -68,7 +72,7 @@ impl Shelf {
             Self::None => {
                 Err(failed("no artifact store is set; the administrator sets artifacts.store in the chart's values"))
             }
-            Self::Server { namespace, token } => {
+            Self::Server { namespace, .. } => {
                 let fresh = || {
                     let place = Place::of_run(&run.namespace, run.pipeline.as_deref(), &run.uid, rand::random());
                     format!("{}/{place}", server_host(namespace))
@@ -76,23 +80,42 @@ impl Shelf {
                 let ours = recorded
                     .filter(|image| matches!(Location::parse(&image.repository), Some(Location::Server { .. })));
                 let repository = named(&ours.map_or_else(fresh, |image| image.repository.clone()))?;
-                let token = read(token)?;
-                let credentials = Credentials::from_basic_auth(USER.as_bytes(), &token);
-                let credentials = credentials.map_err(|error| failed(&format!("the agent's token: {error}")))?;
-                Ok(Slot { repository, credentials: Some(credentials), tag: TAG.to_owned() })
+                let credentials = self.login(&repository)?;
+                Ok(Slot { repository, credentials, tag: TAG.to_owned() })
             }
-            Self::Registry { prefix, login } => {
+            Self::Registry { prefix, .. } => {
                 let group = run.pipeline.as_deref().unwrap_or(&run.name);
                 let repository = named(&format!("{}/{}/{group}", prefix.trim_end_matches('/'), run.namespace))?;
-                let credentials = match login {
-                    Some(file) => Credentials::from_docker_config_json(&read(file)?, &repository)
-                        .map_err(|error| failed(&format!("the store's login: {error}")))?,
-                    None => None,
-                };
+                let credentials = self.login(&repository)?;
                 Ok(Slot { repository, credentials, tag: format!("{artifact}.{}", run.uid) })
             }
         }
     }
+
+    /// The login for a repository as it is now. That for the artifact server follows its file by itself.
+    ///
+    /// # Errors
+    /// `StoreFailed`: it cannot be read.
+    pub fn login(&self, repository: &Repository) -> Result<Option<Credentials>, PushError> {
+        match self {
+            Self::Server { token, .. } => token_login(token).map(Some),
+            Self::Registry { login: Some(file), .. } => Credentials::from_docker_config_json(&read(file)?, repository)
+                .map_err(|error| failed(&format!("the store's login: {error}"))),
+            Self::Registry { login: None, .. } | Self::None => Ok(None),
+        }
+    }
+}
+
+/// The login by the agent's token. The kubelet writes a new one before the last ends, which a long upload can outlive.
+fn token_login(file: &Path) -> Result<Credentials, PushError> {
+    let now = |file: &Path| {
+        let credentials = Credentials::from_basic_auth(USER.as_bytes(), &read(file)?);
+        credentials.map_err(|error| failed(&format!("the agent's token: {error}")))
+    };
+    let credentials = now(file)?;
+    let file = file.to_owned();
+    let again = move || now(&file).map(|credentials| credentials.password().clone()).map_err(|error| error.message);
+    Ok(credentials.changing(Arc::new(again)))
 }
 
 fn failed(what: &str) -> PushError {
@@ -131,11 +154,22 @@ pub fn image(artifact: &ArtifactStatus) -> Option<ImageStatus> {
     Some(ImageStatus { repository, tags: Vec::new(), digest: artifact.digest.clone()?, size: artifact.size })
 }
 
+fn is_server(repository: &Repository) -> bool {
+    matches!(Location::parse(&repository.to_string()), Some(Location::Server { .. }))
+}
+
 /// An error of a push to the store in the words of a step that stores. Its place is in none of them.
 #[must_use]
 pub fn told(mut error: PushError, repository: &Repository) -> PushError {
     for name in [&repository.to_string(), &repository.path] {
         error.message = error.message.replace(name, "the artifact store");
+    }
+    // That of an earlier try, at a server that is no longer the store.
+    error.message = without_places(&error.message);
+    if error.reason == reason::UNTRUSTED_CERTIFICATE && is_server(repository) {
+        // The server and its agents learn of a new authority a little while apart.
+        error.transient = true;
+        error.retry_after = Some(CA_PAUSE);
     }
     let of_registry = [
         reason::REGISTRY_UNAUTHORIZED,
@@ -221,5 +255,33 @@ mod tests {
         }
         let kept = told(PushError::new(reason::SECRET_IN_LAYER, "x"), &repository);
         assert_eq!(kept.reason, reason::SECRET_IN_LAYER);
+        // The store was another one when the push began.
+        let now = Repository::parse("r.io/kept/team/hello", None).unwrap();
+        let text = format!("the push to {repository} was interrupted, and the step names {now} now");
+        let error = told(PushError::new(reason::INTERRUPTED, text), &now);
+        let id = repository.path.rsplit('/').next().unwrap();
+        assert!(!error.message.contains(id) && error.message.contains("was interrupted"), "{error}");
+    }
+
+    /// Server and agents learn of a new authority one after the other; a registry's is not renewed by us.
+    #[test]
+    fn a_server_with_another_certificate_is_asked_once_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = server(&dir).slot(&run(), "app", None).unwrap().repository;
+        let registry = Repository::parse("r.io/kept/team/hello", None).unwrap();
+        for (repository, again) in [(ours, true), (registry, false)] {
+            let error = told(PushError::new(reason::UNTRUSTED_CERTIFICATE, "x"), &repository);
+            assert_eq!((error.transient, error.retry_after.is_some()), (again, again), "{repository}");
+        }
+    }
+
+    #[test]
+    fn the_servers_token_is_read_at_each_login() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = server(&dir);
+        let repository = shelf.slot(&run(), "app", None).unwrap().repository;
+        fs::write(dir.path().join("token"), "def\n").unwrap();
+        let login = shelf.login(&repository).unwrap().unwrap();
+        assert_eq!(login.password().expose(), "def");
     }
 }

@@ -116,6 +116,27 @@ pub fn server_host(namespace: &str) -> String {
     format!("{SERVICE}.{namespace}.svc")
 }
 
+/// A text without the segments that let a person read what is stored.
+#[must_use]
+pub fn without_places(text: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let is_id = |word: &str| {
+        word.rsplit_once('-').is_some_and(|(_, end)| end.len() >= 32 && end.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    let mut out = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        out.push_str(if is_id(word) { "…" } else { word });
+        let other = after.find(is_word).unwrap_or(after.len());
+        let (between, next) = after.split_at(other);
+        out.push_str(between);
+        rest = next;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,5 +177,15 @@ mod tests {
         assert_eq!(of(None, 1).group, of(None, 2).group);
         assert_ne!(of(None, 1).id, of(None, 2).id);
         assert_eq!(Place::parse(&of(None, 1).to_string()), Some(of(None, 1)));
+    }
+
+    #[test]
+    fn what_lets_people_read_is_taken_out() {
+        let id = format!("11111111-2222-3333-4444-555555555555-{:032x}", 0xfeed_u128);
+        let text = format!("error performing GET http://s3/b/runs/team/app/{id}/manifest.json: 503, retry-after 7");
+        let told = without_places(&text);
+        assert_eq!(told, "error performing GET http://s3/b/runs/team/app/…/manifest.json: 503, retry-after 7");
+        let other = format!("blobs/sha256:{} of 11111111-2222-3333-4444-555555555555", "0f".repeat(32));
+        assert_eq!(without_places(&other), other);
     }
 }

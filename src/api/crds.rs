@@ -41,12 +41,6 @@ pub fn schema(kind: &str) -> Option<Value> {
     crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema").map(Value::take)
 }
 
-/// The schema of the `spec` of a kind, as the API server has it; null for a kind that is not ours.
-#[must_use]
-pub fn spec_schema(kind: &str) -> Value {
-    schema(kind).and_then(|mut whole| whole.pointer_mut("/properties/spec").map(Value::take)).unwrap_or_default()
-}
-
 #[expect(clippy::expect_used, reason = "made of our own types only; a test prints it")]
 fn documents() -> [(&'static str, String); 2] {
     [("pipelines.yaml", definition::<Pipeline>()), ("pipelineruns.yaml", definition::<PipelineRun>())]

@@ -11,6 +11,7 @@
 //! run may read what it stored. One server writes to a store at a time.
 
 pub mod gate;
+mod listen;
 mod options;
 pub mod retention;
 mod route;
@@ -18,27 +19,22 @@ pub mod s3;
 pub mod serve;
 pub mod store;
 pub mod sweep;
+mod tls;
+mod unstuck;
 
 pub use options::Options;
 
 use crate::serve as health;
 use anyhow::Context as _;
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serve::Server;
-use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use std::{sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// Between two sweeps.
 const SWEEP: Duration = Duration::from_secs(3600);
 /// The first sweep, once agents have had time to say what they rely on.
 const FIRST_SWEEP: Duration = Duration::from_secs(600);
-/// Connections at one time.
-const MAX_CONNECTIONS: usize = 256;
-/// Longest that a TLS handshake, or the head of a request, may take.
-const HEAD: Duration = Duration::from_secs(60);
 /// Between two looks at a store that does not answer.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long requests in flight may take at a shutdown.
@@ -50,7 +46,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 /// The cluster cannot be reached, a setting is wrong, or an address cannot be listened on.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let store = options.store().context("open the store")?;
-    let tls = TlsAcceptor::from(Arc::new(certificate(&options.tls_cert, &options.tls_key)?));
+    let tls = tls::Files { chain: options.tls_cert.clone(), key: options.tls_key.clone() }.follow()?;
     let config = kube::Config::infer().await.context("find the cluster")?;
     let client = kube::Client::try_from(config).context("reach the cluster")?;
     let gate = gate::Reviews::new(client, &options.own_namespace, &options.agent_service_account);
@@ -59,17 +55,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let metrics = Arc::default();
     let answering = health::start(options.listen_health, ready.clone(), metrics).await.context("serve health")?;
     let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listen on {}", options.listen))?;
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (places, stopping) = (listen::Places::new(), CancellationToken::new());
     let sweeping = tokio::spawn(sweeps(Arc::clone(&server), options.retention()));
     let looking = tokio::spawn(look(Arc::clone(&server), ready));
     tracing::info!(address = %options.listen, "serving artifacts");
     tokio::select! {
-        () = accept(listener, &server, &places, &tls) => {}
+        () = listen::accept(listener, &server, &places, tls, &stopping) => {}
         () = health::stop_signal() => {}
     }
     tracing::info!("stopping: requests in flight go on");
-    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-    if tokio::time::timeout(SHUTDOWN_GRACE, places.acquire_many(all)).await.is_err() {
+    stopping.cancel();
+    if tokio::time::timeout(SHUTDOWN_GRACE, places.free()).await.is_err() {
         tracing::warn!("requests were still in flight; agents repeat them");
     }
     sweeping.abort();
@@ -91,60 +87,12 @@ async fn sweeps(server: Arc<Server>, retention: retention::Retention) {
     tokio::time::sleep(FIRST_SWEEP).await;
     loop {
         match sweep::sweep(&server, retention, jiff::Timestamp::now().as_second()).await {
-            Ok(sweep::Swept { containers: 0, blobs: 0 }) => {}
-            Ok(swept) => tracing::info!(swept.containers, swept.blobs, "removed what is not kept any more"),
+            Ok(swept) if swept == sweep::Swept::default() => {}
+            Ok(swept) => {
+                tracing::info!(swept.containers, swept.blobs, swept.uploads, "removed what is not kept any more");
+            }
             Err(error) => tracing::warn!("failed to sweep the store: {error}"),
         }
         tokio::time::sleep(SWEEP).await;
     }
-}
-
-/// Takes connections, as long as there is room.
-async fn accept(listener: TcpListener, server: &Arc<Server>, places: &Arc<Semaphore>, tls: &TlsAcceptor) {
-    loop {
-        let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (server, tls) = (Arc::clone(server), tls.clone());
-                tokio::spawn(async move {
-                    connection(stream, server, tls).await;
-                    drop(place);
-                });
-            }
-            // Out of descriptors, or a connection that broke at once.
-            Err(error) => {
-                tracing::debug!(%error, "a connection broke");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, server: Arc<Server>, tls: TlsAcceptor) {
-    let Ok(Ok(stream)) = tokio::time::timeout(HEAD, tls.accept(stream)).await else { return };
-    let service = service_fn(move |request| {
-        let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(server.answer(request).await) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::trace!(%error, "a connection ended");
-    }
-}
-
-fn certificate(chain: &Path, key: &Path) -> anyhow::Result<rustls::ServerConfig> {
-    let read = |file: &Path| std::fs::read(file).with_context(|| format!("read {}", file.display()));
-    let (chain_pem, key_pem) = (read(chain)?, read(key)?);
-    let certificates = rustls_pemfile::certs(&mut chain_pem.as_slice()).collect::<Result<Vec<_>, _>>();
-    let certificates = certificates.with_context(|| format!("read {}", chain.display()))?;
-    let key_der =
-        rustls_pemfile::private_key(&mut key_pem.as_slice()).with_context(|| format!("read {}", key.display()))?;
-    let key_der = key_der.with_context(|| format!("{} holds no key in PEM", key.display()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    builder.with_no_client_auth().with_single_cert(certificates, key_der).context("use the certificate")
 }

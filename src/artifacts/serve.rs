@@ -168,8 +168,9 @@ impl Server {
             (Method::PATCH, Route::Upload(place, id)) => self.take(place, id, request.into_body()).await,
             (Method::PUT, Route::Upload(place, id)) => self.close(&place, &id, request).await,
             (Method::DELETE, Route::Upload(place, id)) => {
-                self.working(&place, &id)?.abandon().await;
-                self.forget(&id);
+                let incoming = self.working(&place, &id)?;
+                let _work = Work { server: self, id: Some(&id) };
+                incoming.abandon().await;
                 Ok(reply(StatusCode::NO_CONTENT))
             }
             (Method::PUT, Route::Manifest(place, digest)) => {
@@ -296,9 +297,9 @@ impl Server {
         let _no_sweep = self.sweeping.read().await;
         for (blob, size) in image.blobs() {
             if self.store.blob_size(blob).await? != Some(size) {
-                // The push can be repeated: whatever it relied on is sent then.
+                // This request can never succeed; the push can, if it begins anew: whatever it relied on is sent then.
                 let text = format!("blob {blob} is not here, or has another size");
-                return Err(refused(StatusCode::SERVICE_UNAVAILABLE, "MANIFEST_BLOB_UNKNOWN", text));
+                return Err(refused(StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN", text));
             }
         }
         match self.store.manifest(place).await? {

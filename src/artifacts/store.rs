@@ -13,7 +13,7 @@
 
 use super::s3::{self, S3};
 use crate::{
-    api::artifact::Place,
+    api::artifact::{Place, without_places},
     registry::digest::{Digest, Hasher},
 };
 use bytes::{Bytes, BytesMut};
@@ -59,26 +59,6 @@ impl From<object_store::Error> for StoreError {
     fn from(error: object_store::Error) -> Self {
         Self::Away(without_places(&error.to_string()))
     }
-}
-
-/// A text without the segments that let a person read what is stored.
-fn without_places(text: &str) -> String {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let is_id = |word: &str| {
-        word.rsplit_once('-').is_some_and(|(_, end)| end.len() >= 32 && end.bytes().all(|b| b.is_ascii_hexdigit()))
-    };
-    let mut out = String::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        out.push_str(if is_id(word) { "…" } else { word });
-        let other = after.find(is_word).unwrap_or(after.len());
-        let (between, next) = after.split_at(other);
-        out.push_str(between);
-        rest = next;
-    }
-    out
 }
 
 /// The store.
@@ -214,6 +194,22 @@ impl Store {
         self.list("runs", |meta| Some(Kept { place: place(meta)?, made_s: meta.last_modified.timestamp() })).await
     }
 
+    /// Uploads that are whole and were never put under their name, with their time as that of [`Self::blobs`].
+    ///
+    /// # Errors
+    /// As [`Self::manifests`].
+    pub async fn left_uploads(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        self.list(UPLOADS, |meta| Some((meta.location.filename()?.to_owned(), meta.last_modified.timestamp()))).await
+    }
+
+    /// Takes such an upload away.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub async fn remove_upload(&self, name: &str) -> Result<(), StoreError> {
+        found(self.objects.delete(&Path::from(UPLOADS).join(name)).await).map(drop)
+    }
+
     /// All blobs, with the time of their last change in seconds since the epoch.
     ///
     /// # Errors
@@ -332,21 +328,5 @@ fn found<T>(result: object_store::Result<T>) -> Result<Option<T>, StoreError> {
         Ok(found) => Ok(Some(found)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_lets_people_read_is_in_no_error() {
-        let id = format!("11111111-2222-3333-4444-555555555555-{:032x}", 0xfeed_u128);
-        let text = format!("error performing GET http://s3/b/runs/team/app/{id}/manifest.json: 503, retry-after 7");
-        let told = without_places(&text);
-        assert_eq!(told, "error performing GET http://s3/b/runs/team/app/…/manifest.json: 503, retry-after 7");
-        let digest = Digest::of(b"");
-        let other = format!("blobs/{} of 11111111-2222-3333-4444-555555555555", digest.as_str());
-        assert_eq!(without_places(&other), other);
     }
 }

@@ -1,4 +1,4 @@
-//! Takes away what is not kept any more: manifests by age and count, then blobs that nothing needs.
+//! Takes away what is not kept any more: manifests by age and count, uploads that were left, then blobs that nothing needs.
 //!
 //! [`super::run`] calls [`sweep`] now and then.
 //!
@@ -24,6 +24,8 @@ pub struct Swept {
     pub containers: usize,
     /// Blobs that nothing needs.
     pub blobs: usize,
+    /// Uploads that were whole and never became a blob.
+    pub uploads: usize,
 }
 
 /// Sweeps once, `now_s` seconds after the epoch.
@@ -36,16 +38,25 @@ pub async fn sweep(server: &Server, retention: Retention, now_s: i64) -> Result<
         server.store.remove_manifest(&place).await?;
         swept.containers += 1;
     }
+    for (name, changed_s) in server.store.left_uploads().await? {
+        if age(now_s, changed_s) > GRACE {
+            server.store.remove_upload(&name).await?;
+            swept.uploads += 1;
+        }
+    }
     let _no_manifest_comes = server.sweeping.write().await;
     let needed = needed(server).await?;
     for (digest, changed_s) in server.store.blobs().await? {
-        let age = Duration::from_secs(u64::try_from(now_s.saturating_sub(changed_s)).unwrap_or_default());
-        if !needed.contains(&digest) && age > GRACE && !server.is_vouched(&digest) {
+        if !needed.contains(&digest) && age(now_s, changed_s) > GRACE && !server.is_vouched(&digest) {
             server.store.remove_blob(&digest).await?;
             swept.blobs += 1;
         }
     }
     Ok(swept)
+}
+
+fn age(now_s: i64, changed_s: i64) -> Duration {
+    Duration::from_secs(u64::try_from(now_s.saturating_sub(changed_s)).unwrap_or_default())
 }
 
 /// All blobs that manifests list.

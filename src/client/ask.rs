@@ -5,6 +5,7 @@
 use super::{
     Session,
     args::AskArgs,
+    box_here,
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
     in_box::{Ended, InBox},
@@ -15,6 +16,9 @@ use super::{
 /// # Errors
 /// When the run does not wait for it, or whatever the cluster answered.
 pub(super) async fn ask(session: &mut Session, verb: &'static str, args: &AskArgs) -> Result<Exit, Stop> {
+    if let Some(here) = box_here::find(session, &args.run).await {
+        return here.ask(session, verb, args).await;
+    }
     let cluster = session.cluster().await?;
     let there = InBox::find(&cluster, Some(&args.run)).await?;
     let name = &there.view.name;

@@ -6,37 +6,36 @@
 use super::{
     Session,
     args::{BuildArgs, DevArgs, Manner, OnInterrupt, Publish, RunArgs, RunOutput},
+    box_here::BoxHere,
     dev::publish::take,
+    docker::Parted,
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
     feed::{Fed, Feed},
-    follow::{self, Interrupt, Left, Options},
+    follow::{self, Followed, Interrupt, Left, Options},
     logtext::Decoder,
     output::{Heard, Over},
     project::{self, Project},
     request::{Asked, engine_address, request},
     screen::Screen,
-    signals::{Signals, handler},
+    signals::{Ends, Signals, handler},
     start::not_both,
     style::Mode,
-    terminal::{self, Returned},
     tty,
     view::RunView,
 };
 use crate::{
     api::{PipelineRun, step::Step},
-    engine::docker::{DockerEngine, containers::Terminal},
+    engine::docker::DockerEngine,
     local::{self, Request, StartError, Started},
 };
 use bytes::Bytes;
-use futures::StreamExt as _;
 use jiff::Timestamp;
 use std::{path::Path, time::Duration};
 use tokio::{
     signal::unix::SignalKind,
     sync::{mpsc, watch},
 };
-use tokio_util::io::StreamReader;
 
 /// Where the run is, for people.
 const PLACE: &str = "local Docker";
@@ -152,10 +151,41 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
         local::sweep(&engine).await.map_err(refused)?;
         drop(take(&asked.here.publish).await?);
     }
-    let signals = Signals::catch()?;
     let shown = Shown::of(&asked, &request);
-    let started = local::start(request, engine).await.map_err(refused)?;
-    follow_here(session, &asked, started, signals, shown).await
+    let (mut signals, mut hangup) = (Signals::catch()?, handler(SignalKind::hangup())?);
+    let started = tokio::select! {
+        started = local::start(request, engine) => started.map_err(refused)?,
+        // Nothing is made before.
+        exit = signals.asked_to_end() => return Ok(exit),
+        _ = hangup.recv() => return Ok(Exit::Terminated),
+    };
+    // A terminal that is closed takes the run with it, as a second Ctrl-C does.
+    let abandon = started.abandoning();
+    tokio::spawn(async move {
+        if hangup.recv().await.is_some() {
+            abandon();
+        }
+    });
+    let mut started = started;
+    let followed = follow_here(session, &asked, &mut started, signals, shown).await;
+    // However following ended: the run ends with us.
+    started.abandon();
+    let last = started.changes.borrow().clone();
+    started.cleaned().await;
+    let followed = followed?;
+    match asked.manner.output {
+        Some(RunOutput::Digest) => {
+            for image in followed.view.images() {
+                session.screen.data(&format!("{}@{}\n", image.repository, image.digest))?;
+            }
+        }
+        Some(RunOutput::Json) => {
+            let object = serde_json::to_value(&last).unwrap_or_default();
+            session.screen.data(&format!("{object:#}\n"))?;
+        }
+        Some(RunOutput::Name) | None => {}
+    }
+    Ok(followed.exit)
 }
 
 /// What is said of the run beside what becomes of it.
@@ -189,21 +219,25 @@ impl Shown {
     }
 }
 
+/// A whole path as people write it, who are in a directory of theirs.
+fn as_written(path: &Path) -> String {
+    let own = std::env::current_dir().ok();
+    let below = own.as_ref().and_then(|own| path.strip_prefix(own).ok());
+    match below {
+        Some(below) if below.as_os_str().is_empty() => ".".to_owned(),
+        Some(below) => below.display().to_string(),
+        None => path.display().to_string(),
+    }
+}
+
 async fn follow_here(
     session: &mut Session,
     asked: &Asked<'_>,
-    mut started: Started,
+    started: &mut Started,
     signals: Signals,
     shown: Shown,
-) -> Result<Exit, Stop> {
+) -> Result<Followed, Stop> {
     let view = view(&started.changes.borrow_and_update());
-    // A terminal that is closed takes the run with it, as a second Ctrl-C does.
-    let (mut hangup, abandon) = (handler(SignalKind::hangup())?, started.abandoning());
-    tokio::spawn(async move {
-        if hangup.recv().await.is_some() {
-            abandon();
-        }
-    });
     let mut setting = session.setting();
     setting.show = asked.manner.show;
     setting.tail = asked.manner.tail;
@@ -224,37 +258,8 @@ async fn follow_here(
         session.screen.data(&format!("{}\n", view.name))?;
     }
     let mut screen = Screen::new(&session.look, asked.manner.output.is_some(), false);
-    let feed = OfHere { started: &mut started, place: shown.place };
-    let followed = follow::follow_feed(feed, view, &mut screen, setting, options, signals).await;
-    // However following ended: the run ends with us.
-    started.abandon();
-    let last = started.changes.borrow().clone();
-    started.cleaned().await;
-    let followed = followed?;
-    match asked.manner.output {
-        Some(RunOutput::Digest) => {
-            for image in followed.view.images() {
-                session.screen.data(&format!("{}@{}\n", image.repository, image.digest))?;
-            }
-        }
-        Some(RunOutput::Json) => {
-            let object = serde_json::to_value(&last).unwrap_or_default();
-            session.screen.data(&format!("{object:#}\n"))?;
-        }
-        Some(RunOutput::Name) | None => {}
-    }
-    Ok(followed.exit)
-}
-
-/// A whole path as people write it, who are in a directory of theirs.
-fn as_written(path: &Path) -> String {
-    let own = std::env::current_dir().ok();
-    let below = own.as_ref().and_then(|own| path.strip_prefix(own).ok());
-    match below {
-        Some(below) if below.as_os_str().is_empty() => ".".to_owned(),
-        Some(below) => below.display().to_string(),
-        None => path.display().to_string(),
-    }
+    let feed = OfHere { started, place: shown.place, program: session.name };
+    follow::follow_feed(feed, view, &mut screen, setting, options, signals).await
 }
 
 fn unreachable(message: &str) -> Stop {
@@ -287,6 +292,8 @@ struct OfHere<'a> {
     started: &'a mut Started,
     /// Where it is, for people.
     place: String,
+    /// How hints call us.
+    program: &'static str,
 }
 
 impl Feed for OfHere<'_> {
@@ -321,32 +328,23 @@ impl Feed for OfHere<'_> {
         Ok(())
     }
 
-    async fn finish(&mut self, _run: RunView, step: &str) -> Result<(), String> {
-        match self.started.ask(&["finish", step]).await {
+    async fn finish(&mut self, run: RunView, step: &str) -> Result<(), String> {
+        let said = async { BoxHere::of(&run.name)?.say(&["finish", step]).await };
+        match said.await {
             Ok((0, _)) => Ok(()),
             Ok((_, said)) => Err(one_line(&said)),
-            Err(error) => Err(error.to_string()),
+            Err(stop) => Err(stop.message().to_owned()),
         }
     }
 
     async fn attach(&mut self, run: &str, step: &str) -> Result<String, Stop> {
-        let opened = self.started.terminal(&["shell"]).await;
-        let Terminal { exec, typed, printed } = opened.map_err(|error| unreachable(&error.to_string()))?;
-        let engine = self.started.engine().clone();
-        let printed = StreamReader::new(printed.map(Ok::<_, std::io::Error>));
-        let resize = async |rows, columns| engine.resize(&exec, rows, columns).await;
-        let returned = terminal::hand_over(typed, printed, resize).await?;
-        Ok(match returned {
+        let parted = BoxHere::of(run)?.terminal(&["shell"], &mut Ends::catch()?).await?;
+        Ok(match parted {
+            Parted::Ended(0) => format!("left step {step}; {run} goes on"),
             // One that could not be given has said why.
-            Returned::Ended if engine.exit_code(&exec).await.is_ok_and(|code| code == 0) => {
-                format!("left step {step}; {run} goes on")
-            }
-            Returned::Ended => format!("the terminal of step {step} is gone; {run} goes on"),
-            Returned::Detached => {
-                let again = self.started.shell_command();
-                format!("detached; {run} is still at step {step}: {again}")
-            }
-            Returned::Signal(_) => format!("left; {run} ends"),
+            Parted::Ended(_) => format!("the terminal of step {step} is gone; {run} goes on"),
+            Parted::Detached => format!("detached; {run} is still at step {step}: {} shell {run}", self.program),
+            Parted::Signal(_) => format!("left; {run} ends"),
         })
     }
 

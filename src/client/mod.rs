@@ -18,6 +18,7 @@ mod apply;
 pub mod args;
 mod ask;
 mod away;
+mod box_here;
 mod cancel;
 mod check;
 mod complete;
@@ -25,6 +26,7 @@ mod completion;
 mod connect;
 mod convert;
 mod dev;
+mod docker;
 mod event;
 mod examples;
 mod exit;
@@ -67,7 +69,7 @@ mod track;
 mod tty;
 mod view;
 
-use args::{Global, Verb};
+use args::{Global, LogsArgs, StatusArgs, Verb};
 use connect::Cluster;
 use fault::Stop;
 use render::Setting;
@@ -206,6 +208,13 @@ fn called(program: &str, place: &args::Place) -> String {
 }
 
 async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
+    match verb {
+        Verb::Status(StatusArgs { run: Some(run), .. }) | Verb::Logs(LogsArgs { run: Some(run), .. }) => {
+            box_here::refuse(session, std::iter::once(run)).await?;
+        }
+        Verb::Cancel(args) => box_here::refuse(session, args.runs.iter()).await?,
+        _ => {}
+    }
     match verb {
         Verb::Run(args) if here::is_meant(args) => here::run(session, args).await,
         Verb::Run(args) => run::run(session, args).await,

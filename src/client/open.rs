@@ -6,17 +6,17 @@
 use super::{
     Session,
     args::OpenArgs,
+    docker::{self, Manner, Parted},
     exit::Exit,
     fault::{Fault, Stop},
-    pull::{self, engine},
-    signals::handler,
-    tty::{self, Raw},
+    pull,
+    signals::Ends,
+    tty,
 };
-use crate::engine::local::{Attached, LocalDocker, Publish, Start};
-use futures::StreamExt as _;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    signal::unix::SignalKind,
+use crate::engine::docker::{
+    DockerEngine,
+    containers::{ContainerSpec, Protocol, Publish},
+    streams::Process,
 };
 
 /// A shell where the steps ran, the better one if the image has it.
@@ -29,7 +29,7 @@ const SHELL: &str = "cd /pipeline/source 2>/dev/null || cd /; \
 /// There is no such container, or Docker does not start it.
 pub(super) async fn open(session: &mut Session, args: &OpenArgs) -> Result<Exit, Stop> {
     let cluster = session.cluster().await?;
-    let docker = LocalDocker::connect().map_err(engine)?;
+    let docker = docker::connect()?;
     let command = command(args)?;
     let terminal = tty::is_there();
     if !terminal && args.cmd.is_none() && !args.own_cmd {
@@ -38,10 +38,21 @@ pub(super) async fn open(session: &mut Session, args: &OpenArgs) -> Result<Exit,
     }
     let stored = pull::find(session, &cluster, &args.run, args.artifact.as_deref()).await?;
     pull::into_docker(session, &cluster, &stored, &docker).await?;
-    let start = Start { image: stored.image.clone(), command, publish: args.publish.clone(), terminal };
-    let id = docker.create(&start).await.map_err(engine)?;
-    let ended = run(&docker, &id, terminal).await;
-    docker.remove(&id).await.map_err(engine)?;
+    let mut words = command.into_iter().flatten();
+    let spec = ContainerSpec {
+        image: stored.image.clone(),
+        entrypoint: words.next().map(|program| vec![program]),
+        command: Some(words.collect()).filter(|words: &Vec<String>| !words.is_empty()),
+        publish: args.publish.clone(),
+        stdin: true,
+        terminal,
+        ..ContainerSpec::default()
+    };
+    // From here on no signal ends us before the container is removed.
+    let mut ends = Ends::catch()?;
+    let id = docker.create(&spec).await.map_err(docker::engine)?;
+    let ended = run(&docker, &id, terminal, &mut ends).await;
+    docker.remove_container(&id).await.map_err(docker::engine)?;
     ended
 }
 
@@ -57,52 +68,22 @@ fn command(args: &OpenArgs) -> Result<Option<Vec<String>>, Fault> {
     }
 }
 
-/// Passes what is typed and printed, until the container ends.
-async fn run(docker: &LocalDocker, id: &str, terminal: bool) -> Result<Exit, Stop> {
-    let Attached { mut output, mut input } = docker.start(id).await.map_err(engine)?;
-    let mut resized = handler(SignalKind::window_change())?;
-    let (mut interrupt, mut terminate) = (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
-    let raw = if terminal { Some(Raw::enter()?) } else { None };
-    let (mut stdin, mut stdout, mut stderr) = (tokio::io::stdin(), tokio::io::stdout(), tokio::io::stderr());
-    let (mut typed, mut listens, mut send_size) = (vec![0; 4096], terminal || !tty::is_stdin(), terminal);
-    let signal = loop {
-        if std::mem::take(&mut send_size)
-            && let Some(size) = tty::size()
-        {
-            docker.resize(id, size).await;
-        }
-        tokio::select! {
-            piece = output.next() => match piece {
-                Some(Ok((true, bytes))) => stderr.write_all(&bytes).await?,
-                Some(Ok((false, bytes))) => {
-                    stdout.write_all(&bytes).await?;
-                    stdout.flush().await?;
-                }
-                // How it ended is asked below.
-                Some(Err(_)) | None => break None,
-            },
-            count = stdin.read(&mut typed), if listens => {
-                let count = count?;
-                listens = count > 0;
-                // A container that has ended, or closed its stdin, takes nothing.
-                let _ = if listens {
-                    input.write_all(typed.get(..count).unwrap_or_default()).await
-                } else {
-                    input.shutdown().await
-                };
-            }
-            _ = resized.recv() => send_size = terminal,
-            _ = interrupt.recv() => break Some(Exit::Interrupted),
-            _ = terminate.recv() => break Some(Exit::Terminated),
-        }
+/// Starts it, and waits until it has ended.
+async fn run(docker: &DockerEngine, id: &str, terminal: bool, ends: &mut Ends) -> Result<Exit, Stop> {
+    let start = async {
+        let streams = docker.attach_both(id).await?;
+        docker.start(id).await.map(|()| streams)
     };
-    drop(raw);
-    if let Some(exit) = signal {
-        return Ok(exit);
-    }
-    match docker.wait(id).await.map_err(engine)? {
-        0 => Ok(Exit::Success),
-        code => Ok(Exit::Step(u8::try_from(code).unwrap_or(u8::MAX))),
+    let streams = tokio::select! {
+        streams = start => streams.map_err(docker::engine)?,
+        exit = ends.next() => return Ok(exit),
+    };
+    let process = Process::Container(id.to_owned());
+    let manner = Manner { terminal, detaches: false };
+    match docker::pass(docker, &process, streams, manner, ends).await? {
+        Parted::Ended(0) | Parted::Detached => Ok(Exit::Success),
+        Parted::Ended(code) => Ok(Exit::Step(u8::try_from(code).unwrap_or(u8::MAX))),
+        Parted::Signal(exit) => Ok(exit),
     }
 }
 
@@ -110,14 +91,16 @@ async fn run(docker: &LocalDocker, id: &str, terminal: bool) -> Result<Exit, Sto
 pub(super) fn publish(text: &str) -> Result<Publish, String> {
     let wrong = || format!("{text:?} is not a port such as 80, 8080:80 or 0.0.0.0:8080:80");
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return Err(wrong()),
+    };
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
     let (rest, container) = ports.rsplit_once(':').unwrap_or((ports, ports));
     let (ip, host) = rest.rsplit_once(':').unwrap_or(("127.0.0.1", rest));
     let ip: std::net::IpAddr = ip.trim_matches(['[', ']']).parse().map_err(|_| wrong())?;
-    if !matches!(protocol, "tcp" | "udp") {
-        return Err(wrong());
-    }
-    Ok(Publish { ip: ip.to_string(), host: port(host)?, container: format!("{}/{protocol}", port(container)?) })
+    Ok(Publish { ip, host: port(host)?, port: port(container)?, protocol })
 }
 
 #[cfg(test)]
@@ -126,18 +109,18 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case("80", Some(("127.0.0.1", 80, "80/tcp")))]
-    #[case("8080:80", Some(("127.0.0.1", 8080, "80/tcp")))]
-    #[case("0.0.0.0:53:5353/udp", Some(("0.0.0.0", 53, "5353/udp")))]
-    #[case("[::1]:8080:80", Some(("::1", 8080, "80/tcp")))]
+    #[case("80", Some(("127.0.0.1", 80, 80, Protocol::Tcp)))]
+    #[case("8080:80", Some(("127.0.0.1", 8080, 80, Protocol::Tcp)))]
+    #[case("0.0.0.0:53:5353/udp", Some(("0.0.0.0", 53, 5353, Protocol::Udp)))]
+    #[case("[::1]:8080:80", Some(("::1", 8080, 80, Protocol::Tcp)))]
     #[case("", None)]
     #[case("0:80", None)]
     #[case("8080:x", None)]
     #[case("host:8080:80", None)]
     #[case("80/sctp", None)]
-    fn ports(#[case] text: &str, #[case] expected: Option<(&str, u16, &str)>) {
+    fn ports(#[case] text: &str, #[case] expected: Option<(&str, u16, u16, Protocol)>) {
         let expected =
-            expected.map(|(ip, host, container)| Publish { ip: ip.into(), host, container: container.into() });
+            expected.map(|(ip, host, port, protocol)| Publish { ip: ip.parse().unwrap(), host, port, protocol });
         assert_eq!(publish(text).ok(), expected);
     }
 

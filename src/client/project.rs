@@ -1,22 +1,20 @@
 //! Our own kinds in a file of this machine: which pipeline is run, and what else the file says.
 //!
-//! `here` uses it. **Invariant:** a field that does not exist is an error with its path, as the cluster's API server has
-//! it; nothing of a Secret is quoted.
+//! `here` uses it. **Invariant:** what `check` refuses is refused, in the same words; nothing of a Secret is quoted.
 
 use super::{
+    check::kinds,
     exit::Exit,
     fault::{Fault, Stop, nearest, reason},
     manifest,
 };
 use crate::{
-    api::{GROUP, Pipeline, PipelineRun, PipelineRunSpec, VERSION, condition::reason as run_reason, crds},
+    api::{GROUP, Pipeline, PipelineRun, PipelineRunSpec, VERSION, condition::reason as run_reason},
     local::Objects,
+    yaml::{Diagnostic, Severity},
 };
 use serde_json::Value;
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Names of project files, the first that is there counts.
 pub(super) const FILES: [&str; 2] = ["windlass.yaml", "windlass.yml"];
@@ -59,6 +57,7 @@ impl Project {
     }
 
     fn parse(file: &str, text: &str) -> Result<Self, Stop> {
+        refuse(file, text)?;
         let mut project = Self { file: file.to_owned(), ..Self::default() };
         for (index, document) in manifest::parse(file, text)?.into_iter().enumerate() {
             project.take(index, document)?;
@@ -73,10 +72,6 @@ impl Project {
         let unknown =
             |message: String| Fault::new(reason::UNKNOWN_KIND, Exit::Usage, message).note("nothing was started");
         if version == format!("{GROUP}/{VERSION}") && matches!(kind.as_str(), "Pipeline" | "PipelineRun") {
-            if !has_plainly_known_fields(&kind, &document) {
-                check_fields(&at, &kind, &document)?;
-            }
-            check_names(&at, &kind, &document)?;
             let wrong = |error: serde_json::Error| {
                 Fault::new(reason::INVALID_RUN, Exit::Usage, format!("{at}: {error}")).note("nothing was started")
             };
@@ -178,115 +173,26 @@ fn of_pipeline(pipeline: &Pipeline) -> Chosen {
     Chosen { base: name.clone().unwrap_or_else(|| "run".into()), pipeline: name, spec }
 }
 
-/// Whether all fields come back from our own types. If not, one may be unknown, or have its default: the schema says
-/// which, and it takes longer to make than a short run may take to begin.
-fn has_plainly_known_fields(kind: &str, document: &Value) -> bool {
-    let again = match kind {
-        "Pipeline" => serde_json::from_value::<Pipeline>(document.clone()).and_then(serde_json::to_value),
-        _ => serde_json::from_value::<PipelineRun>(document.clone()).and_then(serde_json::to_value),
-    };
-    let spec = |whole: &Value| whole.get("spec").cloned().unwrap_or_default();
-    again.is_ok_and(|again| covers(&spec(&again), &spec(document)))
-}
-
-/// Whether `whole` has every field of `part`.
-fn covers(whole: &Value, part: &Value) -> bool {
-    match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => {
-            part.iter().all(|(key, part)| whole.get(key).is_some_and(|whole| covers(whole, part)))
+/// Refuses what `check` refuses, in its words.
+fn refuse(file: &str, text: &str) -> Result<(), Stop> {
+    let (findings, _) = kinds::judge(text);
+    let errors = findings.list().iter().filter(|found| found.severity == Severity::Error);
+    let mut faults: Vec<Fault> = errors.map(|found| fault(found, file, text)).collect();
+    match faults.last_mut() {
+        Some(last) => {
+            last.notes.push("nothing was started".into());
+            Err(Stop::Faults(faults))
         }
-        (Value::Array(whole), Value::Array(part)) => {
-            whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| covers(whole, part))
-        }
-        (_, Value::Object(_) | Value::Array(_)) => false,
-        (_, _) => true,
+        None => Ok(()),
     }
 }
 
-/// Refuses what the definitions do not know.
-fn check_fields(at: &str, kind: &str, document: &Value) -> Result<(), Stop> {
-    let wrong = |reason: &'static str, message: String| {
-        Fault::new(reason, Exit::Usage, format!("{at}: {message}")).note("nothing was started")
-    };
-    if let Some((path, key, near)) = unknown_field(document.get("spec"), &crds::spec_schema(kind), "spec") {
-        let fault = wrong(reason::UNKNOWN_KEY, format!("{path}.{key}: there is no such field"));
-        return Err(match near {
-            Some(near) => fault.hint(format!("did you mean {near}?")),
-            None => fault,
-        }
-        .into());
-    }
-    Ok(())
-}
-
-/// Refuses names that would not be names in a cluster.
-fn check_names(at: &str, kind: &str, document: &Value) -> Result<(), Stop> {
-    let wrong = |reason: &'static str, message: String| {
-        Fault::new(reason, Exit::Usage, format!("{at}: {message}")).note("nothing was started")
-    };
-    let pipeline = if kind == "Pipeline" { document.get("spec") } else { document.pointer("/spec/pipelineSpec") };
-    let Some(pipeline) = pipeline else { return Ok(()) };
-    let mut taken = BTreeSet::new();
-    for list in ["steps", "afterSteps", "services"] {
-        for (index, item) in pipeline.get(list).and_then(Value::as_array).into_iter().flatten().enumerate() {
-            let name = item.get("name").and_then(Value::as_str).unwrap_or_default();
-            if !is_name(name) {
-                let rule =
-                    "lower-case letters, digits and '-', at most 63, beginning and ending with a letter or digit";
-                return Err(
-                    wrong(reason::INVALID_RUN, format!("{list}[{index}].name {name:?}: expected {rule}")).into()
-                );
-            }
-            if !taken.insert((list == "services", name)) {
-                return Err(wrong(
-                    reason::INVALID_RUN,
-                    format!("{list}[{index}].name {name:?}: there are two of this name"),
-                )
-                .into());
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    (1..=63).contains(&name.len())
-        && name.bytes().all(|b| plain(b) || b == b'-')
-        && name.bytes().next().is_some_and(plain)
-        && name.bytes().last().is_some_and(plain)
-}
-
-/// The first field that the schema does not have: where, its name, and one that may be meant.
-fn unknown_field(value: Option<&Value>, schema: &Value, path: &str) -> Option<(String, String, Option<String>)> {
-    match value? {
-        Value::Object(fields) => {
-            let known = schema.get("properties").and_then(Value::as_object);
-            for (key, field) in fields {
-                match (known.and_then(|known| known.get(key)), schema.get("additionalProperties")) {
-                    (Some(own), _) => {
-                        let found = unknown_field(Some(field), own, &format!("{path}.{key}"));
-                        if found.is_some() {
-                            return found;
-                        }
-                    }
-                    (None, Some(_)) => {}
-                    (None, None) if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) => {}
-                    (None, None) => {
-                        let names = known.into_iter().flatten().map(|(name, _)| name.as_str());
-                        return Some((path.to_owned(), key.clone(), nearest(key, names).map(str::to_owned)));
-                    }
-                }
-            }
-            None
-        }
-        Value::Array(items) => {
-            let own = schema.get("items")?;
-            let mut items = items.iter().enumerate();
-            items.find_map(|(index, item)| unknown_field(Some(item), own, &format!("{path}[{index}]")))
-        }
-        _ => None,
-    }
+fn fault(found: &Diagnostic, file: &str, text: &str) -> Fault {
+    let place = Diagnostic { hint: None, ..found.clone() }.details(file, text);
+    // A note is indented, as the arrow is already.
+    let notes = place.lines().map(|line| line.strip_prefix("  -->").map_or(line.to_owned(), |at| format!("-->{at}")));
+    let notes = notes.collect();
+    Fault { notes, hint: found.hint.clone(), ..Fault::new(found.reason, Exit::Usage, found.message.clone()) }
 }
 
 #[cfg(test)]
@@ -334,18 +240,24 @@ mod tests {
 
     #[rstest]
     #[case::field(
-        "steps: [{name: a, scirpt: 'true'}]",
-        "spec.steps[0].scirpt: there is no such field\n  nothing was started\nhint: did you mean script?"
+        "steps: [{name: a, script: 'true', cwb: x}]",
+        "error[UnknownKey]: spec.steps[0]: no such key: cwb\n  --> windlass.yaml:4:64\n  4 | spec: {box: {image: debian}, \
+         steps: [{name: a, script: 'true', cwb: x}]}\n    |                                                                ^^^ \
+         did you mean cwd?\n  nothing was started\n"
     )]
     #[case::deep(
         "steps: [{name: a, dockerPush: {repository: x, tgas: [a]}}]",
-        "spec.steps[0].dockerPush.tgas: there is no such field"
+        "spec.steps[0].dockerPush: no such key: tgas"
     )]
-    #[case::typed("steps: [{name: a, script: 5}]", "expected a string")]
-    #[case::name("steps: [{name: ../x, script: 'true'}]", "steps[0].name \"../x\": expected lower-case")]
+    #[case::typed("steps: [{name: a, script: 5}]", "expected text; quote it")]
+    #[case::name("steps: [{name: ../x, script: 'true'}]", "spec.steps[0].name \"../x\" cannot be a name")]
     #[case::twice(
         "steps: [{name: a, script: 'true'}], afterSteps: [{name: a, script: 'true'}]",
-        "there are two of this name"
+        "spec.afterSteps[0].name \"a\" stands twice"
+    )]
+    #[case::meaning(
+        "steps: [{name: a, dockerPush: {repository: 'A B'}}]",
+        "error[InvalidProperty]: steps[0].dockerPush"
     )]
     fn what_a_cluster_would_refuse_is_refused(#[case] steps: &str, #[case] words: &str) {
         let text = format!(

@@ -5,6 +5,7 @@
 
 use super::{
     args::{BreakAt, HereArgs, KeyValue, Manner, What},
+    docker,
     exit::Exit,
     fault::{Fault, Stop, reason},
     project::{Chosen, Project},
@@ -16,6 +17,7 @@ use crate::{
         pipeline::DEFAULT_TIMEOUT,
         run::{Breakpoint, Param},
     },
+    engine::docker::containers::Publish as Published,
     local::{self, Objects, Request},
     prepare::Directory,
     registry::Trust,
@@ -30,8 +32,6 @@ const IGNORE_FILE: &str = ".windlassignore";
 const SECRET_ENV: &str = "secret-env";
 /// Names of the runner's place, if it is not beside this program.
 const RUNNER_VARIABLE: &str = "WINDLASS_RUNNER";
-/// The engine's socket, if nothing says otherwise.
-const SOCKET: &str = "/var/run/docker.sock";
 /// How long `dev` goes on if the pipeline does not say.
 const DEV_TIMEOUT: &str = "24h";
 /// Largest certificate file.
@@ -93,7 +93,7 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
         objects,
         directory,
         runner: runner()?,
-        publish: here.publish.iter().map(|port| (port.local, port.remote)).collect(),
+        publish: here.publish.iter().map(|port| Published::on_loopback(port.local, port.remote)).collect(),
         logins: DockerLogins::read()
             .map_err(|error| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, error).note("nothing was started"))?,
         trust: trust(here)?,
@@ -107,7 +107,7 @@ fn as_source(path: &Path, asked: &Asked<'_>) -> Result<Directory, Stop> {
         Fault::new(reason::UNREADABLE_FILE, Exit::Usage, message).note("nothing was started")
     })?;
     let mounted = asked.here.direct_mount.unwrap_or(asked.dev);
-    Ok(Directory { path, ignore_file: IGNORE_FILE.into(), mounted })
+    Ok(Directory { path, ignore_file: IGNORE_FILE.into(), mounted, ..Directory::default() })
 }
 
 /// Who watches a directory does so for longer than a build may take, if the pipeline says nothing of it.
@@ -200,10 +200,9 @@ fn runner() -> Result<PathBuf, Stop> {
 
 /// The engine that `DOCKER_HOST` names. Its directories must be those of this machine.
 pub(super) fn engine_address() -> Result<String, Stop> {
-    let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-    let Some(host) = host else { return Ok(SOCKET.into()) };
-    if let Some(socket) = host.strip_prefix("unix://") {
-        return Ok(socket.to_owned());
+    let host = docker::host();
+    if host.starts_with('/') || host.starts_with("unix://") {
+        return Ok(host);
     }
     let of_this_machine = |address: &str| {
         let name = address.rsplit_once(':').map_or(address, |(name, _)| name).trim_matches(['[', ']']);

@@ -6,12 +6,13 @@
 use super::{
     Session,
     args::ShellArgs,
+    box_here,
     connect::Cluster,
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
     hint,
     in_box::{self, Ended, InBox},
-    signals::handler,
+    signals::{Ends, handler},
     terminal::{self, Returned},
     tty,
     view::RunView,
@@ -50,6 +51,11 @@ enum Parted {
 /// # Errors
 /// When there is no box, the caller may not, or the connection is lost.
 pub(super) async fn shell(session: &mut Session, args: &ShellArgs) -> Result<Exit, Stop> {
+    if let Some(run) = &args.run
+        && let Some(here) = box_here::find(session, run).await
+    {
+        return here.shell(session, args).await;
+    }
     let cluster = session.cluster().await?;
     if args.command.is_empty() && !tty::is_there() {
         let fault = Fault::usage("a shell needs a terminal on stdin and stdout");
@@ -186,7 +192,7 @@ async fn on_terminal(there: &InBox<'_>, words: &[&str]) -> Result<Parted, Stop> 
         // A connection that is gone ends what is printed.
         let _ = sizes.send(TerminalSize { width, height }).await;
     };
-    Ok(match terminal::hand_over(typed, printed, resize).await? {
+    Ok(match terminal::hand_over(typed, printed, resize, true, &mut Ends::catch()?).await? {
         Returned::Ended => {
             let ended = tokio::time::timeout(STATUS_WAIT, in_box::ended(status)).await;
             Parted::Ended(ended.unwrap_or(Ended::Lost))

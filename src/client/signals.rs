@@ -59,6 +59,37 @@ impl Signals {
     }
 }
 
+/// The signals that end us while somebody else has the terminal: Ctrl-C, TERM, and a terminal that is closed.
+#[derive(Debug)]
+pub(super) struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Ends {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub(super) fn catch() -> Result<Self, Stop> {
+        Ok(Self {
+            interrupt: handler(SignalKind::interrupt())?,
+            terminate: handler(SignalKind::terminate())?,
+            hangup: handler(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one, as an exit code.
+    pub(super) async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+            _ = self.hangup.recv() => Exit::Terminated,
+        }
+    }
+}
+
 /// Stops the process as Ctrl-Z does; the handler replaced what the signal does by itself.
 pub(super) fn suspend() {
     // It cannot fail: the signal exists.

@@ -1,13 +1,13 @@
 //! Our terminal, handed to a process in a box: in a pod of the cluster, or in a container of this machine.
 //!
-//! `shell` uses it, and `follow` for the `shell` steps of a local run. **Invariant:** the terminal is as it was before, and
+//! `shell` and `docker` use it. **Invariant:** the terminal is as it was before, and
 //! reads nothing more, once this returns; what is typed then is for whoever reads next.
 
 use super::{
     exit::Exit,
     fault::Stop,
-    signals::handler,
-    tty::{self, Keys, Raw},
+    signals::{Ends, handler},
+    tty::{self, Keys, Raw, Typed},
 };
 use std::{fs, io, os::unix::fs::OpenOptionsExt as _, time::Duration};
 use tokio::{
@@ -30,7 +30,8 @@ pub(super) enum Returned {
     Signal(Exit),
 }
 
-/// Hands our terminal to a process, until it ends or somebody leaves it; `resize` hears rows and columns.
+/// Hands our terminal to a process, until it ends or somebody leaves it: by a signal, or, if it `detaches`, by Ctrl-P
+/// Ctrl-Q. `resize` hears rows and columns.
 ///
 /// # Errors
 /// When stdin is no terminal, or cannot be read.
@@ -38,9 +39,10 @@ pub(super) async fn hand_over(
     mut typed: impl AsyncWrite + Unpin,
     mut printed: impl AsyncRead + Unpin,
     mut resize: impl AsyncFnMut(u16, u16),
+    detaches: bool,
+    ends: &mut Ends,
 ) -> Result<Returned, Stop> {
     let mut resized = handler(SignalKind::window_change())?;
-    let (mut terminate, mut hangup) = (handler(SignalKind::terminate())?, handler(SignalKind::hangup())?);
     let mut keyboard = keyboard()?;
     let mut stdout = tokio::io::stdout();
     let (mut keys, mut from_us, mut from_box) = (Keys::default(), vec![0; 4096], vec![0; 16 * 1024]);
@@ -62,7 +64,8 @@ pub(super) async fn hand_over(
             },
             count = keyboard.read(&mut from_us) => {
                 let count = count?;
-                let taken = keys.take(from_us.get(..count).unwrap_or_default());
+                let bytes = from_us.get(..count).unwrap_or_default();
+                let taken = if detaches { keys.take(bytes) } else { Typed { bytes: bytes.to_vec(), detach: false } };
                 // A process that is gone ends what is printed, which is told above.
                 let _ = typed.write_all(&taken.bytes).await;
                 let _ = typed.flush().await;
@@ -75,8 +78,7 @@ pub(super) async fn hand_over(
                 let _ = typed.flush().await;
             }
             _ = resized.recv() => send_size = true,
-            _ = terminate.recv() => break Returned::Signal(Exit::Terminated),
-            _ = hangup.recv() => break Returned::Signal(Exit::Terminated),
+            exit = ends.next() => break Returned::Signal(exit),
         }
     };
     drop(raw);

@@ -1,9 +1,10 @@
 //! Says each request and its answer, for `-vv`.
 //!
 //! `connect` puts it around the client. **Invariant:** the line of the request and the status only: no headers, no
-//! bodies.
+//! bodies, and no place of a stored container.
 
 use super::screen;
+use crate::api::artifact::without_places;
 use http::{Request, Response};
 use kube::client::Body;
 use std::{
@@ -44,7 +45,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let line = format!("{} {path}", request.method());
+        let line = format!("{} {}", request.method(), without_places(path));
         let began = Instant::now();
         let answer = self.0.call(request);
         Box::pin(async move {

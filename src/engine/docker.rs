@@ -12,6 +12,7 @@
 //! their own, so that no kubelet on the same engine takes them for its own, nor an agent.
 
 pub mod containers;
+pub mod streams;
 
 use super::{
     BaseImage, BoxContainer, BoxState, COMMIT_LABEL, COMMIT_REPOSITORY, CONTAINER_LABEL, CommitKey, CommittedImage,
@@ -72,6 +73,8 @@ const OF_LOCAL_RUNS: Marks = Marks {
 };
 /// Name of the box in its pod.
 const BOX: &str = "box";
+/// Scheme of a socket.
+const UNIX: &str = "unix://";
 /// Scheme of an engine that is reached over TCP.
 const TCP: &str = "tcp://";
 
@@ -93,7 +96,7 @@ impl DockerEngine {
         Self::connect(socket, OF_THE_KUBELET)
     }
 
-    /// The same for local runs: `host` is a socket, or `tcp://ADDRESS` of this machine.
+    /// The same for local runs and for people: `host` is a socket, with or without `unix://`, or `tcp://ADDRESS`.
     ///
     /// # Errors
     /// [`EngineError::Unreachable`] when there is no such socket.
@@ -105,6 +108,9 @@ impl DockerEngine {
         let connect = |timeout_s| {
             let made = match host.strip_prefix(TCP) {
                 Some(_) => Docker::connect_with_http(host, timeout_s, API_DEFAULT_VERSION),
+                None if host.contains("://") && !host.starts_with(UNIX) => {
+                    Err(DockerError::UnsupportedURISchemeError { uri: host.to_owned() })
+                }
                 None => Docker::connect_with_unix(host, timeout_s, API_DEFAULT_VERSION),
             };
             made.map_err(|error| EngineError::Unreachable { address: host.to_owned(), problem: error.to_string() })

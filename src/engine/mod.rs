@@ -1,14 +1,13 @@
 //! The only door to a container engine: find the box, commit it, push the result, clean up.
 //!
 //! The agent holds an `Arc<dyn Engine>`; so does a local run. [`docker`] is the implementation for
-//! Docker Engine. [`local`] is what people do with the Docker of their own machine.
+//! Docker Engine, which does more for local runs and for people.
 //!
 //! **Invariant:** an engine never sees a credential or a name that a user chose. What it commits is named
 //! under [`COMMIT_REPOSITORY`], a host that cannot exist, so that no image of the node is ever re-pointed
 //! and no pulled image can pass for a commit of ours.
 
 pub mod docker;
-pub mod local;
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};

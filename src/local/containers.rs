@@ -15,7 +15,7 @@ use crate::{
     controller::{pod, resolve::Refusal},
     engine::docker::{
         DockerEngine,
-        containers::{Bind, ContainerSpec, LocalImage, Network},
+        containers::{Bind, ContainerSpec, LocalImage, Network, Publish},
     },
     local::{NAMESPACE, objects, owner},
     steps::{self, logins},
@@ -54,8 +54,9 @@ impl Common<'_> {
     }
 }
 
-/// Name of a run's box.
-pub(super) fn name(run: &str) -> String {
+/// Name of the container that is a run's box.
+#[must_use]
+pub fn box_name(run: &str) -> String {
     format!("windlass-{run}")
 }
 
@@ -110,13 +111,13 @@ pub(super) fn of_box(
     common: &Common<'_>,
     spec: &PipelineSpec,
     binds: Vec<Bind>,
-    publish: Vec<(u16, u16)>,
+    publish: Vec<Publish>,
 ) -> ContainerSpec {
     let BoxSpec { image, user, resources, security_context, .. } = &spec.box_;
     let security = security_context.clone().unwrap_or_default();
     let (memory, nano_cpus) = limits(resources.as_ref()).unwrap_or_default();
     ContainerSpec {
-        name: name(common.run),
+        name: box_name(common.run),
         image: image.clone(),
         hostname: Some(common.pod.to_owned()),
         user: user.clone(),
@@ -282,7 +283,7 @@ mod tests {
         let keys = BTreeMap::from([("password".to_owned(), b"pw".to_vec())]);
         let objects = Objects { secrets: BTreeMap::from([("db".into(), keys)]), ..Objects::default() };
         with(|common| {
-            let container = of_box(common, &spec, Vec::new(), vec![(5000, 5000)]);
+            let container = of_box(common, &spec, Vec::new(), vec![Publish::on_loopback(5000, 5000)]);
             assert_eq!(container.hosts, [("db".to_owned(), "127.0.0.1".parse().unwrap())]);
             assert_eq!(container.network, Network::Named("windlass-build-a41".into()));
             assert_eq!((container.memory, container.nano_cpus), (Some(64 << 20), Some(500_000_000)));

@@ -32,6 +32,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -41,7 +42,10 @@ const MOST: usize = 1000;
 const OWNER_FILE: &str = "owner";
 /// Where the helper that removes files sees the directory.
 const HELPER_DIR: &str = "/windlass-run";
-/// How long that may take; the next run tries again.
+/// Tries to remove a directory that somebody still writes to, and the pause between two.
+const WRITER_TRIES: u32 = 50;
+const WRITER_PAUSE: Duration = Duration::from_millis(20);
+/// How long the helper may take; the next run tries again.
 const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The directory of all local runs of this user.
@@ -180,25 +184,9 @@ pub(super) async fn empty(path: &Path) {
 /// Removes a run's directory. Files that the box's root made may be beyond this user; then a container of the same
 /// image takes them away.
 pub(super) async fn remove(engine: &DockerEngine, path: &Path, image: &str, owner: &Owner) {
-    let owned = path.to_owned();
-    let gone = move |path: &Path| match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    };
-    let first = tokio::task::spawn_blocking(move || {
-        // Secrets first: they are this user's own files, and the rest may have to wait for a container.
-        for pod in fs::read_dir(owned.join("pods")).into_iter().flatten().flatten().take(MOST) {
-            let _ = fs::remove_dir_all(pod.path().join("volumes/kubernetes.io~secret"));
-        }
-        // The owner stays known until the rest is gone: what is left is then found again.
-        let pods = fs::remove_dir_all(owned.join("pods"));
-        match pods {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => gone(&owned),
-        }
-    });
-    let refused = matches!(first.await, Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied);
-    if !refused {
+    let own = path.to_owned();
+    let first = tokio::task::spawn_blocking(move || take_away(&own)).await;
+    if !matches!(first, Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied) {
         return;
     }
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -219,13 +207,62 @@ pub(super) async fn remove(engine: &DockerEngine, path: &Path, image: &str, owne
     }
     let _ = engine.remove_container(&id).await;
     let path = path.to_owned();
-    let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(path)).await;
+    let _ = tokio::task::spawn_blocking(move || take_away(&path)).await;
+}
+
+/// Removes what this user can remove. Whoever still writes there, as a `prepare` that was stopped in a large file, ends
+/// soon.
+fn take_away(path: &Path) -> io::Result<()> {
+    let gone = |path: &Path| {
+        let mut tries = 0;
+        loop {
+            match fs::remove_dir_all(path) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries < WRITER_TRIES => {
+                    tries += 1;
+                    thread::sleep(WRITER_PAUSE);
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => return Ok(()),
+            }
+        }
+    };
+    // Secrets first: they are this user's own files, and the rest may have to wait for a container.
+    for pod in fs::read_dir(path.join("pods")).into_iter().flatten().flatten().take(MOST) {
+        let _ = fs::remove_dir_all(pod.path().join("volumes/kubernetes.io~secret"));
+    }
+    // The owner stays known until the rest is gone: what is left is then found again.
+    gone(&path.join("pods"))?;
+    gone(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::agent::files::Volumes;
+
+    #[test]
+    fn a_directory_goes_though_somebody_still_writes_to_it() {
+        let base = tempfile::tempdir().unwrap();
+        let run = base.path().join("0f1e");
+        let disk = run.join("pods/0f1e/volumes/disk");
+        fs::create_dir_all(&disk).unwrap();
+        fs::write(run.join(OWNER_FILE), "x").unwrap();
+        let (begun, wait) = std::sync::mpsc::channel();
+        let writer = thread::spawn(move || {
+            let until = std::time::Instant::now() + Duration::from_millis(200);
+            let mut number = 0;
+            while std::time::Instant::now() < until {
+                number += 1;
+                // It fails once its directory is gone, as a copy does.
+                let _ = fs::write(disk.join(number.to_string()), "");
+                let _ = begun.send(());
+            }
+        });
+        wait.recv().unwrap();
+        take_away(&run).unwrap();
+        writer.join().unwrap();
+        assert!(!run.exists());
+    }
 
     #[test]
     fn agent_and_prepare_find_the_same_files() {

@@ -23,6 +23,7 @@ mod setup;
 mod trust;
 mod words;
 
+pub use containers::box_name;
 pub use objects::{Keys, Objects, ObjectsError, env_file};
 
 use crate::{
@@ -31,13 +32,13 @@ use crate::{
     controller::resolve::{self, Refusal},
     engine::{
         EngineError,
-        docker::{DockerEngine, containers::Terminal},
+        docker::{DockerEngine, containers::Publish},
     },
     prepare::Directory,
     registry::{Client as RegistryClient, Trust, docker_config::DockerLogins},
-    wire,
 };
 use bytes::Bytes;
+use nix::sys::stat::{Mode, umask};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -50,6 +51,8 @@ pub const NAMESPACE: &str = "local";
 const SOURCE: &str = "/pipeline/source";
 /// When what dead runs left is looked for, if there is no box by then.
 const SWEEP_LATEST: Duration = Duration::from_secs(1);
+/// How long a sweep may go on after its run.
+const SWEEP_GRACE: Duration = Duration::from_secs(10);
 /// Pieces of output that wait for a slow reader.
 const OUTPUT_QUEUE: usize = 256;
 
@@ -68,8 +71,8 @@ pub struct Request {
     pub directory: Option<Directory>,
     /// The runner's executable.
     pub runner: PathBuf,
-    /// Ports of this machine's loopback, each with the box's port.
-    pub publish: Vec<(u16, u16)>,
+    /// Ports of the box that this machine has.
+    pub publish: Vec<Publish>,
     /// The user's logins.
     pub logins: DockerLogins,
     /// What is trusted beside the public registries, and what the engine's settings say.
@@ -96,42 +99,12 @@ pub struct Started {
     pub changes: watch::Receiver<PipelineRun>,
     /// What the box prints, from its beginning.
     pub output: mpsc::Receiver<Bytes>,
-    engine: DockerEngine,
-    /// Name of the box's container.
-    container: String,
     wish: Arc<watch::Sender<Wish>>,
     task: JoinHandle<()>,
+    sweep: JoinHandle<()>,
 }
 
 impl Started {
-    /// Asks the runner in the box something: its exit code, and what it said.
-    ///
-    /// # Errors
-    /// There is no box, or the engine does not answer.
-    pub async fn ask(&self, words: &[&str]) -> Result<(i64, String), EngineError> {
-        self.engine.ask_in(&self.container, &runner(words)).await
-    }
-
-    /// A terminal on which the runner does something.
-    ///
-    /// # Errors
-    /// As [`Started::ask`].
-    pub async fn terminal(&self, words: &[&str]) -> Result<Terminal, EngineError> {
-        self.engine.terminal(&self.container, &runner(words)).await
-    }
-
-    /// The command by which a person attaches from elsewhere.
-    #[must_use]
-    pub fn shell_command(&self) -> String {
-        words::inside(&self.container, "shell")
-    }
-
-    /// The engine, for a terminal's size and end.
-    #[must_use]
-    pub fn engine(&self) -> &DockerEngine {
-        &self.engine
-    }
-
     /// Ends the step, then runs the after-steps.
     pub fn cancel(&self) {
         self.wish.send_if_modified(|wish| std::mem::replace(wish, (*wish).max(Wish::Cancel)) < Wish::Cancel);
@@ -154,13 +127,9 @@ impl Started {
     pub async fn cleaned(self) {
         // A panic in there has been told.
         let _ = self.task.await;
+        // What it is at is ours too, while it is at it.
+        let _ = tokio::time::timeout(SWEEP_GRACE, self.sweep).await;
     }
-}
-
-/// A command of the runner in the box.
-fn runner(words: &[&str]) -> Vec<String> {
-    let runner = format!("{}/{}", wire::IN_DIR, wire::RUNNER_FILE);
-    std::iter::once(runner).chain(words.iter().map(|word| (*word).to_owned())).collect()
 }
 
 /// Removes what dead runs left, who may hold a port that is wanted.
@@ -180,6 +149,9 @@ pub async fn sweep(engine: &DockerEngine) -> Result<(), StartError> {
 /// When the pipeline cannot be run, or the engine or this machine does not allow it.
 pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, StartError> {
     let mut request = request;
+    // As in `prepare` of a cluster: the box's user must be able to read what git and others write for it. Nobody else
+    // comes so far, as the directory around it is the user's alone.
+    umask(Mode::from_bits_truncate(0o022));
     let pipeline = request.spec.pipeline_spec.clone().unwrap_or_default();
     let mut resolved = resolve::resolve(&request.spec, &pipeline).map_err(StartError::Refused)?;
     login::stand_in(&mut resolved.spec, &request.objects);
@@ -204,15 +176,14 @@ pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, St
         .map_err(|error| StartError::Machine(format!("registries: {error}")))?;
     let box_made = Arc::new(Notify::new());
     let (made, sweep) = (Arc::clone(&box_made), owner::sweep(engine.clone(), base.clone(), owner.clone()));
-    tokio::spawn(async move {
+    let sweep = tokio::spawn(async move {
         // Before the box is there the run itself waits for the engine.
         let _ = tokio::time::timeout(SWEEP_LATEST, made.notified()).await;
         sweep.await;
     });
     let (wish, wished) = watch::channel(Wish::Go);
     let (sender, output) = mpsc::channel(OUTPUT_QUEUE);
-    let container = containers::name(&request.name);
-    let (node, changes) = node::Node::new(request, resolved, engine.clone(), registry, owner, base);
+    let (node, changes) = node::Node::new(request, resolved, engine, registry, owner, base);
     let task = tokio::spawn(node.carry_out(wished, sender, box_made));
-    Ok(Started { changes, output, engine, container, wish: Arc::new(wish), task })
+    Ok(Started { changes, output, wish: Arc::new(wish), task, sweep })
 }

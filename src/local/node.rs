@@ -11,7 +11,7 @@ use super::{
     login::WithLogins,
     owner::Owner,
     setup::{Made, News, Setup, set_up},
-    words::{attached_here, locally},
+    words::locally,
 };
 use crate::{
     agent::{
@@ -66,6 +66,9 @@ const REPORT_GRACE: Duration = Duration::from_secs(3);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long the engine may take to end what it is making.
 const SETUP_GRACE: Duration = Duration::from_secs(20);
+/// Tries to remove the network, and the pause between two.
+const NETWORK_TRIES: u32 = 20;
+const NETWORK_PAUSE: Duration = Duration::from_millis(100);
 /// How long the agent's part may take to end.
 const LEAVE_GRACE: Duration = Duration::from_secs(35);
 
@@ -187,6 +190,7 @@ impl Node {
         let (news_sender, mut news) = mpsc::unbounded_channel();
         let (stopper, stopped) = Stopper::new();
         let stop = CancellationToken::new();
+        let made = Arc::clone(&box_made);
         let setup = Setup { box_made, ..self.setup(news_sender, output, stop.clone()) };
         let mut setting_up = tokio::spawn(set_up(setup, stopped));
         let mut agent = self.agent();
@@ -209,6 +213,8 @@ impl Node {
         }
         stop.cancel();
         stopper.stop();
+        // There may be no box.
+        made.notify_one();
         if tokio::time::timeout(SETUP_GRACE, &mut setting_up).await.is_err() {
             setting_up.abort();
         }
@@ -306,13 +312,9 @@ impl Node {
 
     /// Takes what the agent's part says.
     fn take(&mut self, said: AgentStatus) {
-        let mut steps = said.steps;
-        for message in steps.iter_mut().filter_map(|step| step.message.as_mut()) {
-            *message = attached_here(message, &self.request.name);
-        }
         let status = self.status();
         status.source_revision = said.source_revision;
-        status.steps = steps;
+        status.steps = said.steps;
         status.report = said.report;
         status.summary.get_or_insert_with(Summary::default).steps = said.summary_steps;
     }
@@ -400,7 +402,6 @@ impl Node {
             return Judgement { verdict, steps: Vec::new(), wake: None };
         }
         let mut judged = judge::judge(&seen, &self.spec, &pod);
-        judged.verdict.message = attached_here(&judged.verdict.message, &self.request.name);
         if let Some(stage) = stage.filter(|_| judged.verdict.outcome == Outcome::GoesOn) {
             judged.verdict = stage;
         }
@@ -451,7 +452,13 @@ impl Node {
             tracing::debug!("a container stays for the next run to remove: {error}");
         }
         if let Some(network) = network {
-            let _ = self.engine.remove_network(&network).await;
+            // It is in use until the engine has let go of the last container.
+            for _ in 0..NETWORK_TRIES {
+                match self.engine.remove_network(&network).await {
+                    Ok(()) => break,
+                    Err(_) => tokio::time::sleep(NETWORK_PAUSE).await,
+                }
+            }
         }
         // What a push committed is removed beside the run, which may be faster.
         if self.spec.all_steps().any(|(_, step)| step.docker_push.is_some()) {

@@ -7,6 +7,7 @@
 
 use super::directory;
 use crate::engine::{Engine, OWNER_LABEL, docker::DockerEngine, docker::containers::Owned};
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -38,13 +39,60 @@ impl Owner {
         let processes: String = processes.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let pid = std::process::id();
-        let started = started(pid).ok_or_else(|| io::Error::other("the start of this process is not known"))?;
+        let Process::Started(started) = Process::of(pid) else {
+            return Err(io::Error::other("the start of this process is not known"));
+        };
         Ok(Self { place: format!("{}.{processes}", host.trim()), boot: boot.trim().to_owned(), pid, started })
     }
 
     /// Whether the process is certainly gone, as seen by `me`.
     fn is_gone(&self, me: &Self) -> bool {
-        self.place == me.place && (self.boot != me.boot || started(self.pid) != Some(self.started))
+        self.place == me.place && (self.boot != me.boot || !Process::of(self.pid).may_be(self.started))
+    }
+}
+
+/// What can be seen of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    /// It started then, in the kernel's ticks since boot.
+    Started(u64),
+    /// There is one of this number, and no more is shown of it: it is another user's, and `/proc` is mounted with
+    /// `hidepid` (`proc(5)`).
+    Hidden,
+    Gone,
+}
+
+impl Process {
+    fn of(pid: u32) -> Self {
+        if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
+            return Self::read(&stat).unwrap_or(Self::Hidden);
+        }
+        // A signal that does nothing finds a process that is not shown, too.
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw);
+        match pid.map(|pid| kill(pid, None)) {
+            None | Some(Err(Errno::ESRCH)) => Self::Gone,
+            Some(Ok(()) | Err(_)) => Self::Hidden,
+        }
+    }
+
+    /// Field 22 of `proc_pid_stat(5)`; the name before it may hold anything.
+    fn read(stat: &str) -> Option<Self> {
+        let (_, fields) = stat.rsplit_once(')')?;
+        let mut fields = fields.split_ascii_whitespace();
+        // A zombie does nothing any more.
+        if fields.next()? == "Z" {
+            return Some(Self::Gone);
+        }
+        Some(Self::Started(fields.nth(18)?.parse().ok()?))
+    }
+
+    /// Whether it can be the one that started then.
+    fn may_be(self, when: u64) -> bool {
+        match self {
+            Self::Started(started) => started == when,
+            Self::Hidden => true,
+            Self::Gone => false,
+        }
     }
 }
 
@@ -64,18 +112,6 @@ impl FromStr for Owner {
         let (pid, started) = (part()?.parse().map_err(|_| ())?, part()?.parse().map_err(|_| ())?);
         Ok(Self { place, boot, pid, started })
     }
-}
-
-/// When a process started; `None` if there is none. Field 22 of `proc_pid_stat(5)`; the name before it may hold anything.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace();
-    // A zombie does nothing any more.
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 /// Labels of something that a run made.
@@ -140,13 +176,29 @@ mod tests {
     fn a_process_that_ended_is_gone_even_if_its_number_is_used_again() {
         let me = Owner::me().unwrap();
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let of_child = Owner { pid: child.id(), started: started(child.id()).unwrap(), ..me.clone() };
+        let Process::Started(started) = Process::of(child.id()) else { panic!("it runs") };
+        let of_child = Owner { pid: child.id(), started, ..me.clone() };
         assert!(!of_child.is_gone(&me));
         let earlier = Owner { started: of_child.started - 1, ..of_child.clone() };
         assert!(earlier.is_gone(&me), "another process has the number");
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(of_child.is_gone(&me));
+    }
+
+    #[rstest]
+    #[case::runs("7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1", Some(Process::Started(4711)))]
+    #[case::zombie("7 (a) Z 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1", Some(Process::Gone))]
+    #[case::cut("7 (a) S 1 7", None)]
+    fn what_proc_says_of_a_process_is_read(#[case] stat: &str, #[case] expected: Option<Process>) {
+        assert_eq!(Process::read(stat), expected);
+    }
+
+    #[test]
+    fn a_process_that_is_hidden_may_live() {
+        assert!(Process::Hidden.may_be(1));
+        assert_eq!(Process::of(4_000_000_000), Process::Gone);
+        assert!(!Process::Gone.may_be(1) && Process::Started(1).may_be(1) && !Process::Started(2).may_be(1));
     }
 
     #[rstest]

@@ -27,7 +27,7 @@ use crate::{
             containers::{Bind, ContainerEnd, LocalImage, PullProgress},
         },
     },
-    prepare::{self, Here},
+    prepare::{self, Directory, Here},
     progress::share,
     registry::docker_config::DockerLogins,
     wire::{Failure, Order},
@@ -55,6 +55,8 @@ use tokio_util::sync::CancellationToken;
 const TELL_PULL: Duration = Duration::from_millis(500);
 /// Between two looks by a command whether a service is ready.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the engine may be away while a container runs: it is started anew when it is upgraded.
+const AWAY: Duration = Duration::from_secs(60);
 /// Pauses before a service that may end is started again: first and longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -200,7 +202,10 @@ impl Setup {
     }
 
     fn prepare(&self, root: PathBuf, services: IpAddr) -> Here {
-        Here { root, runner: self.request.runner.clone(), directory: self.request.directory.clone(), services }
+        let directory = self.request.directory.clone();
+        // A source may be all of /tmp, or of the home directory.
+        let directory = directory.map(|directory| Directory { apart: Some(self.base.clone()), ..directory });
+        Here { root, runner: self.request.runner.clone(), directory, services }
     }
 
     async fn prepared(&self, here: Here, stopped: prepare::Stopped) -> Result<(), Setback> {
@@ -302,10 +307,16 @@ impl Setup {
         self.container(pod::BOX, running());
         let (engine, news, watched) = (self.engine.clone(), self.news.clone(), id.clone());
         tokio::spawn(async move {
-            if let Ok(end) = engine.ended(&watched).await {
-                let end = end.unwrap_or(ContainerEnd { code: 137, ..ContainerEnd::default() });
-                let _ = news.send(News::Container(Box::new(status(pod::BOX, ended(&end, true)))));
-            }
+            let _ = news.send(match until_ended(|| engine.ended(&watched)).await {
+                Ok(end) => {
+                    let end = end.unwrap_or(ContainerEnd { code: 137, ..ContainerEnd::default() });
+                    News::Container(Box::new(status(pod::BOX, ended(&end, true))))
+                }
+                Err(error) => News::Failed(Failure {
+                    reason: reason::NODE_LOST.into(),
+                    message: format!("what becomes of the box is not known: {error}"),
+                }),
+            });
         });
         Ok(id)
     }
@@ -348,6 +359,33 @@ impl Setup {
     }
 }
 
+/// Waits for the end of a container, by an engine that may be away for a while.
+///
+/// # Errors
+/// Its own, if it stays away.
+async fn until_ended<F>(wait: impl Fn() -> F) -> Result<Option<ContainerEnd>, EngineError>
+where
+    F: Future<Output = Result<Option<ContainerEnd>, EngineError>>,
+{
+    let mut away_since = None;
+    loop {
+        let began = Instant::now();
+        match wait().await {
+            Err(error) if error.is_transient() => {
+                // A wait that went well for long was not away before.
+                let since = *away_since.get_or_insert(began);
+                if began.elapsed() > AWAY {
+                    away_since = None;
+                } else if since.elapsed() > AWAY {
+                    return Err(error);
+                }
+            }
+            known => return known,
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Tells when a service ends by itself. One whose end does not matter is started again, as the kubelet does it.
 async fn watch_service(
     engine: DockerEngine,
@@ -357,7 +395,7 @@ async fn watch_service(
     on_exit: OnExit,
 ) {
     let mut pause = FIRST_PAUSE;
-    while let Ok(Some(end)) = engine.ended(&id).await {
+    while let Ok(Some(end)) = until_ended(|| engine.ended(&id)).await {
         if on_exit == OnExit::FailRun {
             let mut state = ended(&end, true);
             if let Some(end) = &mut state.terminated {
@@ -419,4 +457,36 @@ fn cannot_start(image: &str, error: &EngineError) -> Setback {
         return setback(reason::BOX_FAILED_TO_START, message);
     }
     setback(reason::BOX_FAILED_TO_START, format!("image {image} cannot be started: {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Waits that answer after so many seconds each; the last again and again.
+    async fn ended_after(waits: &[(u64, Result<i32, ()>)]) -> Result<Option<ContainerEnd>, EngineError> {
+        let next = Cell::new(0);
+        until_ended(|| {
+            let (seconds, answer) = waits[next.replace(next.get() + 1).min(waits.len() - 1)];
+            async move {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                let end = answer.map(|code| Some(ContainerEnd { code, ..ContainerEnd::default() }));
+                end.map_err(|()| EngineError::TimedOut { call: "wait" })
+            }
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_comes_back_is_asked_again() {
+        let away = (0, Err(()));
+        for waits in [&[away, away, (5, Ok(7))][..], &[(3600, Err(())), (3600, Err(())), away, (1, Ok(7))]] {
+            assert_eq!(ended_after(waits).await.unwrap().unwrap().code, 7, "{waits:?}");
+        }
+        let began = Instant::now();
+        assert!(ended_after(&[(4000, Err(())), away]).await.is_err());
+        let waited = began.elapsed().as_secs();
+        assert!((4060..4070).contains(&waited), "{waited}");
+    }
 }

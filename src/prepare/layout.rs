@@ -65,7 +65,7 @@ impl Layout {
         self.at(wire::PUSH_SECRETS_DIR).join(name)
     }
 
-    /// A directory for files of this role's own programs, which the box does not see; only a local run has one.
+    /// A directory for files of this role's own programs, which the box does not see.
     pub(crate) fn own(&self) -> PathBuf {
         self.at("/tmp")
     }

@@ -13,6 +13,7 @@ use super::{
     refusal::refusal,
 };
 use crate::api::condition::reason;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use serde::Deserialize;
@@ -23,6 +24,8 @@ use url::Url;
 const MAX_TOKEN: usize = 256 * 1024;
 /// How long a token lives if the login host does not say.
 const DEFAULT_LIFE: u64 = 60;
+/// How long a password that changes is used before it is read again.
+const CHANGING_LIFE: Duration = Duration::from_secs(60);
 
 /// What a 401 asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +101,10 @@ impl Account<'_> {
 
     /// User name and password as a header, and how long they last if they were exchanged for something.
     async fn basic(&self, credentials: &Credentials) -> Result<(Secret<String>, Option<Duration>), PushError> {
+        if let Some(read) = credentials.basic_again() {
+            let basic = read.map_err(|why| PushError::new(reason::REGISTRY_UNAUTHORIZED, why))?;
+            return Ok((basic, Some(CHANGING_LIFE)));
+        }
         let Some(keys) = credentials.aws_keys() else { return Ok((credentials.basic(), None)) };
         if keys.registry != self.repository.host {
             let text = format!("the aws properties are for {}, not for {}", keys.registry, self.repository.host);
@@ -140,11 +147,11 @@ impl Account<'_> {
         let url = Url::parse(realm).map_err(|_| refuse(format!("{registry} names a login address that is none")))?;
         let host = authority(&url);
         let tls = url.scheme() == "https";
-        let plain_is_allowed = url.scheme() == "http" && self.client.trust().is_insecure(&host);
+        let plain_is_allowed = url.scheme() == "http" && self.client.is_insecure(&host);
         if !tls && !plain_is_allowed {
             return Err(refuse(format!("{registry} sends logins to {host} without TLS")));
         }
-        if !self.client.trust().may_log_in(registry, &host, tls) {
+        if !self.client.may_log_in(registry, &host, tls) {
             return Err(refuse(format!(
                 "{registry} sends logins to {host}; a login stays with its registry unless the administrator lists the two as a pair"
             )));
@@ -225,9 +232,18 @@ impl Account<'_> {
         let pair = basic.as_ref().and_then(|basic| basic.expose().strip_prefix("Basic "));
         let identity = self.credentials.and_then(Credentials::identity_token);
         let password = self.credentials.map(Credentials::password);
-        let texts = [identity, password, self.issued.as_ref()].into_iter().flatten().map(|s| s.expose().as_str());
+        // What was exchanged for keys, or read again, is not the password above.
+        let inside = self.issued.as_ref().and_then(|issued| password_of(issued.expose()));
+        let texts = [identity, password, self.issued.as_ref(), inside.as_ref()];
+        let texts = texts.into_iter().flatten().map(|secret| secret.expose().as_str());
         words(body, &pair.into_iter().chain(texts).collect::<Vec<_>>())
     }
+}
+
+/// The password in what stands behind `Basic`.
+fn password_of(pair: &str) -> Option<Secret<String>> {
+    let pair = String::from_utf8(STANDARD.decode(pair).ok()?).ok()?;
+    pair.split_once(':').map(|(_, password)| Secret::new(password.to_owned()))
 }
 
 /// The other side's words at the end of a message.

@@ -25,7 +25,7 @@ use std::{
     error::Error,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::AtomicU16},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU16},
     task::{Context, Poll},
     time::Duration,
 };
@@ -79,12 +79,29 @@ pub struct Client {
 }
 
 struct Inner {
-    trust: Trust,
+    allowed: RwLock<Arc<Allowed>>,
     patience: Patience,
     public: Http,
-    /// For each host that the administrator listed.
-    listed: HashMap<String, Http>,
     last_port: AtomicU16,
+}
+
+/// What the administrator allows now.
+struct Allowed {
+    trust: Trust,
+    /// For each host that is listed.
+    listed: HashMap<String, Http>,
+}
+
+impl Allowed {
+    fn new(trust: Trust, patience: Patience) -> Result<Arc<Self>, TrustError> {
+        let mut listed = HashMap::new();
+        for (host, of) in trust.listed()? {
+            let route = Route::new(Resolver::new(true), of.address, patience);
+            let http = http_client(of.tls(&host)?, route);
+            listed.insert(host, http);
+        }
+        Ok(Arc::new(Self { trust, listed }))
+    }
 }
 
 /// An answer whose body was read.
@@ -111,17 +128,32 @@ impl Client {
     /// The same with other time limits.
     pub fn with_patience(trust: Trust, patience: Patience) -> Result<Self, TrustError> {
         let public = http_client(public_tls()?, Route::new(Resolver::new(false), None, patience));
-        let mut listed = HashMap::new();
-        for (host, of) in trust.listed()? {
-            let route = Route::new(Resolver::new(true), of.address, patience);
-            let http = http_client(of.tls(&host)?, route);
-            listed.insert(host, http);
-        }
-        Ok(Self { inner: Arc::new(Inner { trust, patience, public, listed, last_port: AtomicU16::new(0) }) })
+        let allowed = RwLock::new(Allowed::new(trust, patience)?);
+        Ok(Self { inner: Arc::new(Inner { allowed, patience, public, last_port: AtomicU16::new(0) }) })
     }
 
-    pub(super) fn trust(&self) -> &Trust {
-        &self.inner.trust
+    /// Trusts this from the next request on, also in pushes that are under way.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; then all stays as it was.
+    pub fn trust_anew(&self, trust: Trust) -> Result<(), TrustError> {
+        let allowed = Allowed::new(trust, self.inner.patience)?;
+        *self.inner.allowed.write().unwrap_or_else(PoisonError::into_inner) = allowed;
+        Ok(())
+    }
+
+    fn allowed(&self) -> Arc<Allowed> {
+        Arc::clone(&self.inner.allowed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether this host is spoken to without TLS.
+    pub(super) fn is_insecure(&self, host: &str) -> bool {
+        self.allowed().trust.is_insecure(host)
+    }
+
+    /// Whether a login for `registry` may go to `realm`: see [`Trust::may_log_in`].
+    pub(super) fn may_log_in(&self, registry: &str, realm: &str, realm_is_tls: bool) -> bool {
+        self.allowed().trust.may_log_in(registry, realm, realm_is_tls)
     }
 
     /// Port of the last door; 0 before the first.
@@ -141,13 +173,14 @@ impl Client {
         wait: Duration,
     ) -> Result<Response<Incoming>, PushError> {
         let host = authority(url);
-        if url.scheme() != "https" && !self.inner.trust.is_insecure(&host) {
+        let allowed = self.allowed();
+        if url.scheme() != "https" && !allowed.trust.is_insecure(&host) {
             return Err(PushError::new(
                 reason::REGISTRY_REFUSED,
                 format!("{host} is not listed as a registry without TLS"),
             ));
         }
-        let listed = self.inner.listed.get(&endpoint(&host));
+        let listed = allowed.listed.get(&endpoint(&host));
         if let Some(address) = literal_address(url).filter(|_| listed.is_none()) {
             let checked = Resolver::new(false).check(&address.to_string(), address);
             checked.map_err(|denied| PushError::new(reason::REGISTRY_UNREACHABLE, denied.to_string()))?;

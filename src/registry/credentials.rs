@@ -10,7 +10,7 @@ use super::{
 };
 use base64::{Engine, engine::general_purpose};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Largest Secret that Kubernetes stores.
 const MAX_CONFIG: usize = 1024 * 1024;
@@ -62,6 +62,9 @@ pub enum CredentialsError {
     Value(&'static str),
 }
 
+/// Reads a password again: what it is now, or why it cannot be read.
+pub type ReadAgain = Arc<dyn Fn() -> Result<Secret<String>, String> + Send + Sync>;
+
 /// User name and password, or what is exchanged for them.
 #[derive(Clone)]
 pub struct Credentials {
@@ -69,6 +72,7 @@ pub struct Credentials {
     password: Secret<String>,
     identity_token: Option<Secret<String>>,
     aws: Option<AwsKeys>,
+    again: Option<ReadAgain>,
 }
 
 #[derive(Deserialize)]
@@ -93,14 +97,20 @@ impl Credentials {
     /// User name and password.
     #[must_use]
     pub fn new(username: String, password: Secret<String>) -> Self {
-        Self { username, password, identity_token: None, aws: None }
+        Self { username, password, identity_token: None, aws: None, again: None }
+    }
+
+    /// The same with a password that changes while it is used: a session asks for it now and then, and at each refusal.
+    #[must_use]
+    pub fn changing(self, again: ReadAgain) -> Self {
+        Self { again: Some(again), ..self }
     }
 
     /// The keys of an AWS account, for its ECR registry. The secret key counts as the password.
     #[must_use]
     pub fn aws(keys: AwsKeys) -> Self {
         let password = keys.secret_key.clone();
-        Self { username: AWS_USER.to_owned(), password, identity_token: None, aws: Some(keys) }
+        Self { aws: Some(keys), ..Self::new(AWS_USER.to_owned(), password) }
     }
 
     /// The values of a `kubernetes.io/basic-auth` Secret. A newline at the end is dropped: it is there by mistake,
@@ -162,7 +172,17 @@ impl Credentials {
 
     /// The value of an `Authorization` header, if nothing is to be exchanged for it.
     pub(super) fn basic(&self) -> Secret<String> {
-        let pair = format!("{}:{}", self.username, self.password.expose());
+        self.basic_with(&self.password)
+    }
+
+    /// The same with the password that holds now; `None` if it does not change.
+    pub(super) fn basic_again(&self) -> Option<Result<Secret<String>, String>> {
+        let read = self.again.as_ref()?;
+        Some(read().map(|password| self.basic_with(&password)))
+    }
+
+    fn basic_with(&self, password: &Secret<String>) -> Secret<String> {
+        let pair = format!("{}:{}", self.username, password.expose());
         Secret::new(format!("Basic {}", general_purpose::STANDARD.encode(pair)))
     }
 }
@@ -181,7 +201,7 @@ impl Entry {
         if username.chars().any(char::is_control) || !is_password(&username, &password) {
             return Err(wrong("username or password has control characters"));
         }
-        Ok(Some(Credentials { username, password: Secret::new(password), identity_token, aws: None }))
+        Ok(Some(Credentials { identity_token, ..Credentials::new(username, Secret::new(password)) }))
     }
 }
 

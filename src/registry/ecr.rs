@@ -88,7 +88,7 @@ impl AwsKeys {
     /// Asks ECR for a login.
     pub(super) async fn exchange(&self, client: &Client) -> Result<Issued, PushError> {
         let now = Timestamp::now();
-        let scheme = if client.trust().is_insecure(&self.api) { "http" } else { "https" };
+        let scheme = if client.is_insecure(&self.api) { "http" } else { "https" };
         let url = Url::parse(&format!("{scheme}://{}/", self.api))
             .map_err(|error| PushError::new(reason::INVALID_PROPERTY, format!("{}: {error}", self.api)))?;
         let response = client.send(&url, self.request(now)?, client.patience().answer).await?;

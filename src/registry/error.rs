@@ -24,19 +24,26 @@ pub struct PushError {
     pub retry_after: Option<Duration>,
     /// Whether not even a connection came about.
     pub(super) unconnected: bool,
+    /// Whether only the push as a whole may succeed later, and the call that failed will not.
+    pub(super) anew: bool,
 }
 
 impl PushError {
     /// A failure that the same push will meet again.
     #[must_use]
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), transient: false, retry_after: None, unconnected: false }
+        Self { reason, message: message.into(), transient: false, retry_after: None, unconnected: false, anew: false }
     }
 
     /// A failure that may pass.
     #[must_use]
     pub fn transient(reason: &'static str, message: impl Into<String>) -> Self {
         Self { transient: true, ..Self::new(reason, message) }
+    }
+
+    /// The push relied on something that is gone: it may succeed if it begins anew.
+    pub(super) fn anew(self) -> Self {
+        Self { transient: true, anew: true, ..self }
     }
 
     /// Whether the other side said a final no to a request.
@@ -58,6 +65,13 @@ impl PushError {
     pub fn stopped() -> Self {
         Self::new(reason::CANCELLED, "stopped before the push was done")
     }
+}
+
+/// Whether a registry's error has this code.
+pub(super) fn has_code(body: &[u8], code: &str) -> bool {
+    let json = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
+    let errors = json.get("errors").and_then(|errors| errors.as_array());
+    errors.is_some_and(|errors| errors.iter().any(|error| error.get("code").is_some_and(|found| found == code)))
 }
 
 /// What a registry says of an error: `CODE: message` of its JSON, or the text itself. `secrets` are taken out before

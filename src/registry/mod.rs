@@ -15,6 +15,7 @@ pub mod client;
 pub mod credentials;
 pub mod digest;
 pub mod docker_config;
+pub mod docker_trust;
 pub mod door;
 mod ecr;
 pub mod error;

@@ -5,7 +5,11 @@
 //! **Invariant:** pure. Only what the other side says of itself may pass: it is busy, too slow, or broken. All else is final,
 //! whether it has a name or not.
 
-use super::{client::Answer, error::PushError, error::plain, retry::pause_of};
+use super::{
+    client::Answer,
+    error::{PushError, has_code, plain},
+    retry::pause_of,
+};
 use crate::api::condition::reason;
 use http::{StatusCode, header};
 use url::Url;
@@ -28,7 +32,10 @@ pub(super) fn refusal(who: &str, answer: &Answer, said: &str) -> PushError {
         let retry_after = answer.header(header::RETRY_AFTER).and_then(pause_of);
         return PushError { retry_after, ..PushError::transient(reason::REGISTRY_REFUSED, text) };
     }
-    PushError::new(reason::REGISTRY_REFUSED, text)
+    let error = PushError::new(reason::REGISTRY_REFUSED, text);
+    // A blob that was there when it was looked for was swept away since.
+    let is_swept = status.is_client_error() && has_code(&answer.body, "MANIFEST_BLOB_UNKNOWN");
+    if is_swept { error.anew() } else { error }
 }
 
 /// Whether the same request may succeed later.

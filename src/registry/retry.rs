@@ -30,7 +30,7 @@ impl<'a> Retries<'a> {
         let own = self.pause.mul_f64(rand::random_range(0.5..=1.0));
         let asked = error.retry_after.unwrap_or_default();
         let pause = own.max(asked);
-        if !error.transient || asked > MAX_PAUSE || self.begun.elapsed() + pause > limit {
+        if !error.transient || error.anew || asked > MAX_PAUSE || self.begun.elapsed() + pause > limit {
             return Err(error);
         }
         tracing::debug!(%error, ?pause, "trying again");

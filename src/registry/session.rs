@@ -335,7 +335,7 @@ impl Session {
 
     fn get(&self, method: Method, below: &str, accept: &'static [u16]) -> Result<Call, PushError> {
         let host = self.repository.api_host();
-        let scheme = if self.client.trust().is_insecure(host) { "http" } else { "https" };
+        let scheme = if self.client.is_insecure(host) { "http" } else { "https" };
         let url = Url::parse(&format!("{scheme}://{host}/v2/{}/{below}", self.repository.path))
             .map_err(|error| PushError::new(reason::INVALID_PROPERTY, format!("{}: {error}", self.repository)))?;
         let wait = self.client.patience().answer;

@@ -1,6 +1,6 @@
 //! What the administrator allows: registries without TLS, certificate authorities, login hosts.
 //!
-//! Read from the agent's configuration at its start.
+//! Read from the agent's configuration at its start, and again when its files change.
 //!
 //! **Invariant:** everything is keyed by an exact host, with its port if it has one. A name says nothing of others, nor
 //! does a port of the same name, but for one thing: a login may go to the same name on another port of TLS.
@@ -21,7 +21,7 @@ const KNOWN_TOKEN_HOSTS: [(&str, &str); 3] = [
 ];
 
 /// What the administrator allows beyond the public default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     /// Registries without TLS, as `host` or `host:port`. They may be on loopback.
     pub insecure_hosts: Vec<String>,

@@ -11,11 +11,15 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How often to look while an answer is awaited.
 const ANSWER_MS: u64 = 250;
 /// How often to look for a cancel.
 const CANCEL_MS: u64 = 1000;
+/// How long an agent that was asked for anything may take to write down the end: one that is started anew after a crash
+/// needs the pod's files.
+const RECORD_PATIENCE: Duration = Duration::from_secs(300);
 /// Largest answer.
 const ANSWER_BYTES: u64 = 1024 * 1024;
 
@@ -60,9 +64,12 @@ impl Mailbox {
         self.inbox.join(CANCEL_FILE).exists()
     }
 
-    /// Whether the end of the run stands in the status.
-    pub(super) fn is_recorded(&self) -> bool {
-        self.inbox.join(RECORDED_FILE).exists()
+    /// How long to wait for a change before the next look whether the end of the run stands in the status; `None` if it
+    /// does, or nobody who `waited` so long waits longer.
+    pub(super) fn awaits_record(&self, waited: Duration) -> Option<Duration> {
+        let left = RECORD_PATIENCE.checked_sub(waited).filter(|left| !left.is_zero())?;
+        let look = Duration::from_millis(Self::look_every_ms(true));
+        (!self.inbox.join(RECORDED_FILE).exists()).then(|| look.min(left))
     }
 
     /// Puts a request where the agent finds it.
@@ -124,6 +131,17 @@ mod tests {
             let answer = mailbox.answer(3).unwrap();
             assert!(!answer.passed && answer.message.is_some(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_end_is_waited_for_until_it_is_recorded_and_for_five_minutes_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let mailbox = Mailbox::open(dir.path(), dir.path());
+        let looks = |waited_ms| mailbox.awaits_record(Duration::from_millis(waited_ms)).map(|look| look.as_millis());
+        assert_eq!([0, 299_000, 299_900].map(looks), [Some(250), Some(250), Some(100)]);
+        assert_eq!([300_000, 300_001, 400_000].map(looks), [None; 3]);
+        fs::write(dir.path().join(RECORDED_FILE), "").unwrap();
+        assert_eq!(looks(0), None);
     }
 
     #[test]

@@ -33,10 +33,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long our stdout may take for what is left at the end.
 const LAST_WORDS_MS: u64 = 5_000;
-/// How long an agent that was asked for anything may take to write down the end: one that is started anew after a crash
-/// needs the pod's files.
-const RECORD_PATIENCE: Duration = Duration::from_secs(300);
-
 /// An attempt of a script that runs.
 struct Attempt {
     pid: Pid,
@@ -375,14 +371,12 @@ impl Supervisor<'_> {
     fn await_record(&mut self) {
         // Nobody is served any more.
         self.control = None;
-        let until = Instant::now() + RECORD_PATIENCE;
-        while !self.mailbox.is_recorded() {
-            let left = until.saturating_duration_since(Instant::now());
-            let look = Duration::from_millis(Mailbox::look_every_ms(true)).min(left);
+        let began = Instant::now();
+        while let Some(look) = self.mailbox.awaits_record(began.elapsed()) {
             let mut files = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
             files.extend(self.mailbox.changes().map(|changes| PollFd::new(changes, PollFlags::POLLIN)));
             let polled = poll(&mut files, PollTimeout::try_from(look).unwrap_or(PollTimeout::MAX));
-            if left.is_zero() || polled.is_err_and(|errno| errno != Errno::EINTR) {
+            if polled.is_err_and(|errno| errno != Errno::EINTR) {
                 return;
             }
             self.mailbox.clear();

@@ -1,8 +1,8 @@
 //! Which files of the source count for a watched step, and for `windlass dev`. Called by `watcher`.
 //!
-//! In this order, a later word wins: what editors leave beside a file for a moment, the
-//! `.gitignore` files of the source (one in a directory counts for what is below it), the step's
-//! own patterns. `.git` never counts.
+//! In this order, a later word wins: what editors leave beside a file for a moment, the `.gitignore` files above the
+//! source up to the top of its repository, those of the source (one in a directory counts for what is below it), the
+//! step's own patterns. `.git` never counts.
 //!
 //! **Invariant:** pure; paths are relative to the source. Patterns mean what they mean to git, but
 //! for the index: a file that git tracks is ignored as any other. What patterns cost is bounded: those of the source are
@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where git keeps its own files.
-const GIT_DIR: &str = ".git";
+pub(super) const GIT_DIR: &str = ".git";
 /// Name of the files with patterns.
 pub(super) const IGNORE_FILE: &str = ".gitignore";
 /// What stands for the source in paths of the library; nothing is looked at there.
@@ -45,6 +45,9 @@ const STARS: usize = 8;
 /// The patterns.
 pub(super) struct Rules {
     first: Search,
+    above: Search,
+    /// The source, from the top of its repository.
+    place: PathBuf,
     source: Search,
     last: Search,
     /// Patterns and bytes that the source may still have.
@@ -56,15 +59,31 @@ pub(super) struct Rules {
 impl Rules {
     /// Those of a step, and none of the source yet.
     pub(super) fn new(own: &[String]) -> Self {
-        let [mut first, source, mut last] = [(); 3].map(|()| Search::default());
+        let [mut first, above, source, mut last] = [(); 4].map(|()| Search::default());
         add(&mut first, Path::new(""), OF_EDITORS.as_bytes());
         add(&mut last, Path::new(""), own.join("\n").as_bytes());
-        Self { first, source, last, left: (PATTERNS, PATTERN_BYTES), taken: Vec::new() }
+        Self { first, above, place: PathBuf::new(), source, last, left: (PATTERNS, PATTERN_BYTES), taken: Vec::new() }
     }
 
     /// Adds the patterns of a `.gitignore` in this directory. Those of the directories above it
     /// have been added before.
     pub(super) fn add(&mut self, directory: &Path, patterns: &[u8]) {
+        let (count_left, bytes_left) = self.left;
+        let kept = self.bounded(patterns);
+        self.taken.push((directory.to_owned(), count_left - self.left.0, bytes_left - self.left.1));
+        add(&mut self.source, directory, &kept);
+    }
+
+    /// Adds the patterns of a `.gitignore` above the source: in `directory` of a repository in which the source is at
+    /// `place`. Those of the directories above it have been added before.
+    pub(super) fn add_above(&mut self, directory: &Path, place: &Path, patterns: &[u8]) {
+        place.clone_into(&mut self.place);
+        let kept = self.bounded(patterns);
+        add(&mut self.above, directory, &kept);
+    }
+
+    /// As many of the patterns as may be.
+    fn bounded(&mut self, patterns: &[u8]) -> Vec<u8> {
         let (mut count, mut bytes) = self.left;
         let mut kept = Vec::new();
         for line in patterns.split(|byte| *byte == b'\n') {
@@ -79,9 +98,8 @@ impl Rules {
             kept.extend_from_slice(line);
             kept.push(b'\n');
         }
-        let (count_left, bytes_left) = std::mem::replace(&mut self.left, (count, bytes));
-        self.taken.push((directory.to_owned(), count_left - count, bytes_left - bytes));
-        add(&mut self.source, directory, &kept);
+        self.left = (count, bytes);
+        kept
     }
 
     /// Forgets the patterns of `.gitignore` files in this directory and below it; others may take their place.
@@ -106,12 +124,14 @@ impl Rules {
         if path.file_name().is_some_and(|name| name == GIT_DIR) {
             return true;
         }
-        let bytes = path.as_os_str().as_bytes();
-        let matched = |search: &Search| {
+        let matched = |search: &Search, path: &Path| {
+            let bytes = path.as_os_str().as_bytes();
             let found = search.pattern_matching_relative_path(bytes.into(), Some(is_dir), Case::Sensitive)?;
             Some(!found.pattern.is_negative())
         };
-        [&self.last, &self.source, &self.first].into_iter().find_map(matched).unwrap_or(false)
+        let above = || (!self.above.patterns.is_empty()).then(|| matched(&self.above, &self.place.join(path)))?;
+        let own = || [&self.last, &self.source].into_iter().find_map(|search| matched(search, path));
+        own().or_else(above).or_else(|| matched(&self.first, path)).unwrap_or(false)
     }
 }
 

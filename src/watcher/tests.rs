@@ -28,7 +28,14 @@ fn the_whole_tree_is_not_walked_again_and_again() {
 #[test]
 fn events_that_are_too_many_are_a_change_of_the_source() {
     let dir = tempfile::tempdir().unwrap();
+    // Other programs of this machine, and tests beside this one, may hold all instances for a moment.
+    let until = Instant::now() + std::time::Duration::from_secs(60);
     let mut watcher = Watcher::open(0, dir.path(), &[]);
+    while watcher.limit() == Some(Limit::Instances) && Instant::now() < until {
+        std::thread::yield_now();
+        watcher = Watcher::open(0, dir.path(), &[]);
+    }
+    assert_eq!(watcher.limit(), None, "the kernel gives no watcher");
     let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     // Two names by turns: the kernel makes one of two that are the same.
     for n in 0..most.trim().parse::<usize>().unwrap() {
@@ -39,7 +46,9 @@ fn events_that_are_too_many_are_a_change_of_the_source() {
         assert!(watcher.look(turns).is_some() && turns < 10_000, "{turns}");
         turns += 1;
     }
-    assert_eq!((watcher.look(turns), watcher.limit()), (None, None), "it begins anew");
+    assert_eq!(watcher.look(turns), None, "it begins anew");
+    // Between two watchers somebody else may take the instance.
+    assert!(matches!(watcher.limit(), None | Some(Limit::Instances)), "{:?}", watcher.limit());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! **Invariant:** no link is followed, what cannot be read is left out, and no more than [`DIRECTORIES`]
 //! and [`FILES`] are looked at, nor, with those that do not count, more than [`NAMES`].
 
-use super::ignore::{IGNORE_FILE, Rules};
+use super::ignore::{GIT_DIR, IGNORE_FILE, Rules};
 use crate::bounded;
 use nix::errno::Errno;
 use std::collections::HashMap;
@@ -38,7 +38,15 @@ pub(super) type Seen = HashMap<PathBuf, (i128, u64, u64)>;
 impl Tree {
     /// Nothing walked yet; `own` are the step's patterns.
     pub(crate) fn new(root: &Path, own: &[String]) -> Self {
-        Self { root: root.into(), rules: Rules::new(own), directories: 0, files: 0, names: NAMES, cut: false }
+        let mut rules = Rules::new(own);
+        let (top, above) = above(root);
+        let place = |path: &Path| path.strip_prefix(top).map(Path::to_owned).unwrap_or_default();
+        for directory in above {
+            if let Some(patterns) = bounded::read(&directory.join(IGNORE_FILE), IGNORE_BYTES) {
+                rules.add_above(&place(directory), &place(root), &patterns);
+            }
+        }
+        Self { root: root.into(), rules, directories: 0, files: 0, names: NAMES, cut: false }
     }
 
     /// Tells of the directory `from` and of all below it that counts, each directory before what is
@@ -109,6 +117,22 @@ impl Tree {
         });
         seen
     }
+}
+
+/// The top of the repository of a directory, and those above the directory up to it, the top first; none if the directory
+/// is the top itself, or in no repository.
+fn above(root: &Path) -> (&Path, Vec<&Path>) {
+    let mut above = Vec::new();
+    for directory in root.ancestors() {
+        if directory.join(GIT_DIR).exists() {
+            above.reverse();
+            return (directory, above);
+        }
+        if let Some(next) = directory.parent() {
+            above.push(next);
+        }
+    }
+    (root, Vec::new())
 }
 
 /// The first file, by name, that is not the same in both.

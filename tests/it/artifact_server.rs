@@ -7,7 +7,10 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use windlass::{
@@ -21,11 +24,11 @@ use windlass::{
 /// The token of the one agent.
 pub(crate) const TOKEN: &str = "token-of-the-agent";
 
-struct OneToken;
+struct OneToken(Mutex<String>);
 
 impl Gate for OneToken {
     fn is_agent<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<bool, String>> {
-        Box::pin(async move { Ok(token == TOKEN) })
+        Box::pin(async move { Ok(token == *self.0.lock().unwrap()) })
     }
 }
 
@@ -33,6 +36,7 @@ impl Gate for OneToken {
 pub(crate) struct ArtifactServer {
     pub(crate) server: Arc<Server>,
     pub(crate) host: String,
+    gate: Arc<OneToken>,
     task: JoinHandle<()>,
 }
 
@@ -51,7 +55,8 @@ pub(crate) struct Answered {
 
 impl ArtifactServer {
     pub(crate) async fn start(store: Store) -> Self {
-        let server = Arc::new(Server::new(store, Arc::new(OneToken)));
+        let gate = Arc::new(OneToken(Mutex::new(TOKEN.to_owned())));
+        let server = Arc::new(Server::new(store, gate.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let answering = Arc::clone(&server);
@@ -68,7 +73,13 @@ impl ArtifactServer {
                 });
             }
         });
-        Self { server, host, task }
+        Self { server, host, gate, task }
+    }
+
+    /// What lets an agent in from now on, in place of all before.
+    pub(crate) fn token_is(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let gate = Arc::clone(&self.gate);
+        move |token| token.clone_into(&mut gate.0.lock().unwrap())
     }
 
     /// Asks as the agent.
@@ -105,8 +116,12 @@ impl ArtifactServer {
 
     /// Stores an image as the agent does, through the push door. Gives the digest of its manifest.
     pub(crate) async fn store(&self, place: &Place, image: &Image) -> Result<Pushed, PushError> {
-        let trust = Trust { insecure_hosts: vec![self.host.clone()], ..Trust::default() };
-        let job = DoorJob {
+        self.push(self.job(place), image).await
+    }
+
+    /// The push of a container to a place.
+    pub(crate) fn job(&self, place: &Place) -> DoorJob {
+        DoorJob {
             repository: Repository::parse(&format!("{}/{place}", self.host), None).unwrap(),
             tags: vec!["stored".into()],
             credentials: Some(Credentials::new("agent".into(), Secret::new(TOKEN.into()))),
@@ -120,7 +135,11 @@ impl ArtifactServer {
             stop: CancellationToken::new(),
             before_tags: Box::new(|_| Box::pin(async { Ok(()) })),
             after_tag: Box::new(|_| Box::pin(async { Ok(()) })),
-        };
+        }
+    }
+
+    pub(crate) async fn push(&self, job: DoorJob, image: &Image) -> Result<Pushed, PushError> {
+        let trust = Trust { insecure_hosts: vec![self.host.clone()], ..Trust::default() };
         let door = Door::open(Client::new(trust).unwrap(), job).await.unwrap();
         let seen = Engine::new(door.target(), Layers::Classic).push(image).await;
         let pushed = door.close().await;
@@ -194,9 +213,9 @@ pub(crate) async fn what_is_not_whole_does_not_count(store: Store) {
     };
     let put =
         async |text: String| server.agent(Method::PUT, &format!("/v2/{here}/manifests/stored"), text.as_bytes()).await;
-    assert_eq!(put(manifest(5)).await.status, StatusCode::SERVICE_UNAVAILABLE, "its blob is not there");
+    assert_eq!(put(manifest(5)).await.status, StatusCode::BAD_REQUEST, "its blob is not there");
     assert_eq!(server.upload(&here, b"layer", &layer).await.status, StatusCode::CREATED);
-    assert_eq!(put(manifest(6)).await.status, StatusCode::SERVICE_UNAVAILABLE, "its blob has another size");
+    assert_eq!(put(manifest(6)).await.status, StatusCode::BAD_REQUEST, "its blob has another size");
     assert_eq!(put("{}".into()).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(put(manifest(5)).await.status, StatusCode::CREATED);
     assert_eq!(put(manifest(5)).await.status, StatusCode::CREATED, "the same again");

@@ -45,7 +45,13 @@ fn prepared_for(run: Run, request: &str, keys: &[(&str, &str)]) -> Result<Push, 
 /// The same where containers can be stored.
 fn prepared_on(shelf: Shelf, run: Run, request: &str, keys: &[(&str, &str)]) -> Result<Push, PushError> {
     let kubelet = tempfile::tempdir().unwrap();
-    let volumes = Volumes::new(kubelet.path(), POD_UID);
+    let (volumes, job) = placed(kubelet.path(), shelf, run, request, keys);
+    prepare(&volumes, &job)
+}
+
+/// The files of such a push below the kubelet's directory.
+fn placed(kubelet: &std::path::Path, shelf: Shelf, run: Run, request: &str, keys: &[(&str, &str)]) -> (Volumes, Job) {
+    let volumes = Volumes::new(kubelet, POD_UID);
     std::fs::create_dir_all(volumes.out_dir()).unwrap();
     if !request.is_empty() {
         std::fs::write(volumes.out_dir().join("request-1.json"), request).unwrap();
@@ -53,13 +59,13 @@ fn prepared_on(shelf: Shelf, run: Run, request: &str, keys: &[(&str, &str)]) -> 
     std::fs::create_dir_all(volumes.in_dir()).unwrap();
     let plan = serde_json::to_vec(&wire::Plan::default()).unwrap();
     std::fs::write(volumes.in_dir().join(wire::PLAN_FILE), plan).unwrap();
-    let secrets = kubelet.path().join("pods").join(POD_UID).join("volumes/kubernetes.io~secret");
+    let secrets = kubelet.join("pods").join(POD_UID).join("volumes/kubernetes.io~secret");
     for (path, value) in [("push-0/username", "demo"), ("push-0/password", "pw")].iter().chain(keys) {
         std::fs::create_dir_all(secrets.join(path).parent().unwrap()).unwrap();
         std::fs::write(secrets.join(path), value).unwrap();
     }
     let job = Job { run: Arc::new(run), shelf: Arc::new(shelf), step: 1, began_ms: 1000, recorded: None };
-    prepare(&volumes, &job)
+    (volumes, job)
 }
 
 const REQUEST: &str = r#"{"version":1,"step":1,"run_env":{},"env":{"VERSION":"1.4"}}"#;
@@ -181,4 +187,64 @@ fn what_is_stored_goes_to_the_shelf_and_holds_no_secret() {
     assert_eq!(push.plan.secrets_in_image, SecretsInImage::Deny);
     assert_eq!(push.plan.changes.message.as_deref(), Some("of 1.4"));
     assert_eq!(push.secrets.len(), 1);
+}
+
+/// A registry that is away once, while somebody changes the login.
+struct Changing {
+    login: std::path::PathBuf,
+    seen: std::sync::Mutex<Vec<String>>,
+}
+
+fn docker_config(password: &str) -> String {
+    serde_json::json!({"auths": {"r.io": {"username": "u", "password": password}}}).to_string()
+}
+
+impl Transport for Changing {
+    fn push<'a>(&'a self, push: &'a Push, _: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>> {
+        let mut seen = self.seen.lock().unwrap();
+        seen.push(push.credentials.as_ref().unwrap().password().expose().clone());
+        std::fs::write(&self.login, docker_config("second")).unwrap();
+        let away = PushError::transient(reason::REGISTRY_UNREACHABLE, "away");
+        let done = Pushed { digest: OURS.into(), size: 1, tags: Vec::new(), warnings: Vec::new() };
+        let result = if seen.len() < 2 { Err(away) } else { Ok(done) };
+        Box::pin(async move { result })
+    }
+
+    fn digest_of<'a>(
+        &'a self,
+        _: &'a Push,
+        _: &'a str,
+        _: &'a Line,
+    ) -> BoxFuture<'a, Result<Option<String>, PushError>> {
+        unreachable!("nothing was recorded")
+    }
+
+    fn tag_again<'a>(
+        &'a self,
+        _: &'a Push,
+        _: &'a str,
+        _: &'a str,
+        _: &'a Line,
+    ) -> BoxFuture<'a, Result<(), PushError>> {
+        unreachable!("nothing was recorded")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stores_login_is_read_for_each_try() {
+    let kubelet = tempfile::tempdir().unwrap();
+    let login = kubelet.path().join("login");
+    std::fs::write(&login, docker_config("first")).unwrap();
+    let spec = serde_json::json!({
+        "box": {"image": "debian"},
+        "steps": [{"name": "build", "script": "make"}, {"name": "keep", "storeContainer": {}}],
+    });
+    let shelf = Shelf::Registry { prefix: "r.io/kept".into(), login: Some(login.clone()) };
+    let (volumes, job) = placed(kubelet.path(), shelf, run_of(spec), REQUEST, &[]);
+    let transport = Changing { login, seen: std::sync::Mutex::default() };
+    let (sender, _told) = tokio::sync::mpsc::unbounded_channel();
+    let line = Line::new(1, sender, tokio_util::sync::CancellationToken::new());
+    let verdict = carry_out(&volumes, &transport, &job, &line).await;
+    assert!(matches!(verdict, Verdict::Passed { .. }), "{verdict:?}");
+    assert_eq!(*transport.seen.lock().unwrap(), ["first", "second"]);
 }

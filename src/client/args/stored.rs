@@ -4,7 +4,7 @@
 
 use crate::{
     client::{complete, open},
-    engine::local::Publish,
+    engine::docker::containers::Publish,
 };
 use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCandidates;

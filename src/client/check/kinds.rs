@@ -10,6 +10,7 @@ use crate::{
     yaml::{self, Diagnostic, Findings, Node, Span, nearest, reason},
 };
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Judges all documents of a text; and says what they are.
 pub(in crate::client) fn judge(text: &str) -> (Findings, String) {
@@ -76,6 +77,7 @@ fn one(object: &Node, findings: &mut Findings) -> Option<String> {
     let name = object.get("metadata").and_then(|metadata| metadata.get("name").or(metadata.get("generateName")));
     let name = name.and_then(Node::text).unwrap_or_default().to_owned();
     judge_name(object, kind, findings);
+    judge_names(object, kind, findings);
     // What the schema refuses has no meaning to be judged.
     if findings.list().len() + findings.left_out() == before {
         meaning(object, kind, findings);
@@ -98,15 +100,44 @@ fn judge_name(object: &Node, kind: &str, findings: &mut Findings) {
     };
     let text = name.text().unwrap_or_default();
     let most = if kind == "Pipeline" { 52 } else { 58 };
-    let right = !text.is_empty()
-        && text.len() <= most
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    if !right {
+    if text.len() > most || !is_dashed(text) {
         let found = Diagnostic::error(reason::WRONG_TYPE, format!("metadata.name {text:?} cannot be a name"));
         findings.push(found.at(name.at, format!("expected lower-case letters, digits and -, at most {most}")));
     }
+}
+
+/// Rules of the definitions that the schema alone does not judge: how steps and services are called, and that no two of
+/// them have one name.
+fn judge_names(object: &Node, kind: &str, findings: &mut Findings) {
+    let spec = object.get("spec");
+    let (pipeline, path) = if kind == "Pipeline" {
+        (spec, "spec")
+    } else {
+        (spec.and_then(|spec| spec.get("pipelineSpec")), "spec.pipelineSpec")
+    };
+    let mut taken = BTreeSet::new();
+    for list in ["steps", "afterSteps", "services"] {
+        let items = pipeline.and_then(|pipeline| pipeline.get(list)).and_then(Node::list).unwrap_or_default();
+        for (index, item) in items.iter().enumerate() {
+            let Some((node, name)) = item.get("name").and_then(|node| Some((node, node.text()?))) else { continue };
+            let wrong = |what: &str| {
+                Diagnostic::error(reason::WRONG_TYPE, format!("{path}.{list}[{index}].name {name:?} {what}"))
+            };
+            if !is_dashed(name) {
+                findings.push(wrong("cannot be a name").at(node.at, "expected lower-case letters, digits and -"));
+            } else if !taken.insert((list == "services", name)) {
+                findings.push(wrong("stands twice").at(node.at, "choose another"));
+            }
+        }
+    }
+}
+
+/// Lower-case letters, digits and `-`, which is neither first nor last.
+fn is_dashed(name: &str) -> bool {
+    !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 /// What the controller would say of the pipeline.

@@ -11,13 +11,17 @@ use crate::{
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, sync::LazyLock};
 
-/// They are made from the types, which takes a while.
-static SCHEMAS: LazyLock<[(&str, Option<Value>); 2]> =
-    LazyLock::new(|| ["Pipeline", "PipelineRun"].map(|kind| (kind, crds::schema(kind))));
+/// They are made from the types, which takes a while: each only when it is asked for.
+static SCHEMAS: [(&str, LazyLock<Option<Value>>); 2] = [
+    ("Pipeline", LazyLock::new(|| crds::schema("Pipeline"))),
+    ("PipelineRun", LazyLock::new(|| crds::schema("PipelineRun"))),
+];
 
 /// Judges an object.
 pub(super) fn check(object: &Node, kind: &str, findings: &mut Findings) {
-    let Some((_, Some(schema))) = SCHEMAS.iter().find(|(known, _)| *known == kind) else { return };
+    let Some(schema) = SCHEMAS.iter().find(|(known, _)| *known == kind).and_then(|(_, schema)| schema.as_ref()) else {
+        return;
+    };
     let empty = Map::new();
     let fields = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
     for entry in object.map().unwrap_or_default() {

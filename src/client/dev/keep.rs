@@ -61,7 +61,7 @@ pub(super) fn start(
         tokio::spawn(publish::serve(taken, cluster.clone(), run.clone(), say.clone()));
     }
     let (cluster, local, first) = (cluster.clone(), dev.local, dev.first);
-    let mut keeper = Keeper { cluster, run, say, local, first, sent: Looks::new(), told_odd: false };
+    let mut keeper = Keeper { cluster, run, say, local, first, has: Has::default(), begun: None, told_odd: false };
     tokio::spawn(async move {
         for ports in ports {
             keeper.tell(format!("http://localhost:{} is port {} of the box", ports.local, ports.remote)).await;
@@ -80,30 +80,65 @@ struct Keeper {
     say: mpsc::Sender<Event>,
     local: Local,
     first: String,
-    /// What the box has.
-    sent: Looks,
+    has: Has,
+    /// The pod whose first step was let begin.
+    begun: Option<String>,
     told_odd: bool,
+}
+
+/// What the box has, and whose box it is.
+#[derive(Debug, Default)]
+pub(super) struct Has {
+    pod: Option<String>,
+    pub(super) files: Looks,
+}
+
+impl Has {
+    /// Takes note of the pod that the run has now: one that takes the place of another has nothing yet.
+    pub(super) fn be_in(&mut self, pod: Option<&str>) {
+        if pod.is_some() && pod != self.pod.as_deref() {
+            *self = Self { pod: pod.map(str::to_owned), files: Looks::new() };
+        }
+    }
 }
 
 impl Keeper {
     async fn keep(&mut self) -> Result<(), Stop> {
         // Before the first look, so that nothing falls between the two.
         let changes = listen(self.local.root.clone(), self.local.ignore.clone()).await;
+        if self.start().await? { self.follow_changes(changes).await } else { Ok(()) }
+    }
+
+    /// Brings everything into a box that is new and lets its first step begin; false if the run ends before.
+    async fn start(&mut self) -> Result<bool, Stop> {
         if !self.until_it_runs().await {
-            return Ok(());
+            return Ok(false);
         }
         let files = self.bring(true).await?;
         if self.is_over() {
-            return Ok(());
+            return Ok(false);
         }
-        self.tell(files.unwrap_or_else(|| "the directory is empty: nothing was sent".into())).await;
+        match files {
+            Some(files) => self.tell(files).await,
+            None if self.has.files.is_empty() => self.tell("the directory is empty: nothing was sent".into()).await,
+            None => {}
+        }
+        self.begun = self.has.pod.clone();
         self.begin().await?;
-        self.follow_changes(changes).await
+        Ok(true)
     }
 
     async fn follow_changes(&mut self, mut changes: mpsc::Receiver<()>) -> Result<(), Stop> {
         let mut look = LOOK;
         while !self.is_over() {
+            // An attempt after one that was lost has a pod of its own, which waits as the first did.
+            let pod = self.run.borrow().status.pod_name.clone();
+            if pod.is_some() && pod != self.begun {
+                if !self.start().await? {
+                    return Ok(());
+                }
+                continue;
+            }
             tokio::select! {
                 Some(()) = changes.recv() => {
                     let began = Instant::now();
@@ -144,13 +179,15 @@ impl Keeper {
             if self.is_over() {
                 return Ok(None);
             }
+            let pod = self.run.borrow().status.pod_name.clone();
+            self.has.be_in(pod.as_deref());
             let Some(delta) = self.look().await else { return Ok(None) };
             if *delta == Delta::default() {
                 return Ok(None);
             }
             match self.send(&delta, first).await {
                 Ok(sent) => {
-                    self.sent = sent;
+                    self.has.files = sent;
                     let took = first.then(|| began.elapsed());
                     return Ok(Some(words(&delta, took)));
                 }
@@ -174,7 +211,7 @@ impl Keeper {
 
     /// What is to be sent now. Looking goes on beside the screen.
     async fn look(&mut self) -> Option<Arc<Delta>> {
-        let (local, sent) = (self.local.clone(), self.sent.clone());
+        let (local, sent) = (self.local.clone(), self.has.files.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let here = local.look();
             let delta = local.delta(&sent, &here.looks);
@@ -199,7 +236,7 @@ impl Keeper {
     async fn send(&self, delta: &Arc<Delta>, first: bool) -> Result<Looks, Failure> {
         let view = self.run.borrow().clone();
         let progress = Arc::new(Sent::default());
-        let sending = send(&self.cluster, &view, &self.local, (Arc::clone(delta), self.sent.clone()), &progress);
+        let sending = send(&self.cluster, &view, &self.local, (Arc::clone(delta), self.has.files.clone()), &progress);
         let mut sending = std::pin::pin!(sending);
         let mut clock = tokio::time::interval(PROGRESS);
         clock.tick().await;

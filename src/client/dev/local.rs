@@ -88,7 +88,15 @@ impl Local {
 
     /// What the box does not have, or has otherwise.
     pub(super) fn delta(&self, sent: &Looks, here: &Looks) -> Delta {
-        let is_here = |path: &[u8]| fs::symlink_metadata(self.whole(path)).is_ok();
+        // What lies behind a link that was a directory is elsewhere.
+        let is_here = |path: &[u8]| {
+            let path = Path::new(std::ffi::OsStr::from_bytes(path));
+            let real = |above: &Path| {
+                above.as_os_str().is_empty()
+                    || fs::symlink_metadata(self.root.join(above)).is_ok_and(|meta| meta.is_dir())
+            };
+            path.ancestors().skip(1).all(real) && fs::symlink_metadata(self.root.join(path)).is_ok()
+        };
         let went = sent.keys().rev().filter(|path| !here.contains_key(*path));
         // What is ignored since then is here all the same.
         let gone = went.filter(|path| !is_here(path)).cloned().collect();

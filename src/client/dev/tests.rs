@@ -99,6 +99,67 @@ fn what_is_ignored_from_now_on_is_not_told_to_be_gone() {
 }
 
 #[test]
+fn a_directory_that_was_a_link_for_a_while_is_sent_again() {
+    let (dir, local) = directory();
+    let at = |path: &str| dir.path().join(path);
+    let mut sent = Looks::new();
+    fs::create_dir(at("web")).expect("a directory");
+    fs::write(at("web/a"), "1").expect("a file");
+    assert_eq!(bring(&local, &mut sent), ["web/", "web/a 644 1"]);
+    // Its files are there still, behind the link.
+    fs::rename(at("web"), at("web.log")).expect("a rename");
+    std::os::unix::fs::symlink("web.log", at("web")).expect("a link");
+    assert_eq!(bring(&local, &mut sent), ["-web/a", "web>web.log"]);
+    fs::remove_file(at("web")).expect("a removal");
+    fs::rename(at("web.log"), at("web")).expect("a rename");
+    assert_eq!(bring(&local, &mut sent), ["web/", "web/a 644 1"]);
+}
+
+#[test]
+fn rules_of_the_repository_around_it_count() {
+    let (dir, _) = directory();
+    let at = |path: &str| dir.path().join(path);
+    fs::create_dir_all(at("repo/apps/web/dist")).expect("a directory");
+    fs::create_dir(at("repo/.git")).expect("a directory");
+    for (path, text) in [
+        (".gitignore", "*"),
+        ("repo/.gitignore", "*.key\n/apps/web/dist\n/top\n"),
+        ("repo/apps/.gitignore", "*.bak\n!kept.key\n"),
+        ("repo/apps/web/.gitignore", "!b.bak\n"),
+        ("repo/apps/web/a.key", ""),
+        ("repo/apps/web/kept.key", ""),
+        ("repo/apps/web/a.bak", ""),
+        ("repo/apps/web/b.bak", ""),
+        ("repo/apps/web/top", ""),
+        ("repo/apps/web/dist/x", ""),
+    ] {
+        fs::write(at(path), text).expect("a file");
+    }
+    let sent = |root: &str| {
+        let looks = Local { root: at(root), ignore: Vec::new() }.look().looks;
+        looks.into_keys().map(|path| String::from_utf8(path).expect("text")).collect::<Vec<_>>()
+    };
+    assert_eq!(sent("repo/apps/web"), [".gitignore", "b.bak", "kept.key", "top"]);
+    // Without a repository nothing above counts.
+    fs::remove_dir(at("repo/.git")).expect("a removal");
+    assert_eq!(sent("repo/apps/web").len(), 8);
+}
+
+#[test]
+fn another_pod_has_nothing_of_what_was_sent() {
+    let (dir, local) = directory();
+    fs::write(dir.path().join("a"), "1").expect("a file");
+    let mut has = keep::Has::default();
+    for (pod, sent) in [("x-1", 1), ("x-1", 0), ("x-2", 1), ("x-2", 0)] {
+        has.be_in(Some(pod));
+        assert_eq!(bring(&local, &mut has.files).len(), sent, "{pod}");
+    }
+    // While no pod is named, the box is still the one it was.
+    has.be_in(None);
+    assert_eq!(bring(&local, &mut has.files), Vec::<String>::new());
+}
+
+#[test]
 fn a_file_that_changes_or_goes_while_it_is_sent_is_sent_again() {
     let (dir, local) = directory();
     let mut sent = Looks::new();

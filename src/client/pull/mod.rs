@@ -1,7 +1,7 @@
 //! `pull`: fetches a stored container, into a file or into the Docker of this machine.
 //!
 //! ```text
-//! run's status ─> origin (artifact server or registry) ─> fetch ─> FILE.part ─> FILE ─> engine::local
+//! run's status ─> origin (artifact server or registry) ─> fetch ─> FILE.part ─> FILE ─> engine::docker
 //!                            manifest ─> archive (where each byte goes) ─┘
 //! ```
 //!
@@ -16,6 +16,7 @@ use super::{
     Session,
     args::PullArgs,
     connect::Cluster,
+    docker,
     exit::Exit,
     fault::{Fault, Stop, reason},
     style::Sign,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     api::status::ArtifactStatus,
-    engine::{EngineError, local::LocalDocker},
+    engine::docker::DockerEngine,
     registry::{Image, digest::Digest},
 };
 use futures::StreamExt as _;
@@ -58,7 +59,7 @@ pub(super) async fn pull(session: &mut Session, args: &PullArgs) -> Result<Exit,
         (None, true) => cached(&stored.digest)?,
         (None, false) => PathBuf::from(format!("{}.tar", stored.run)),
     };
-    let docker = if args.load { Some(LocalDocker::connect().map_err(engine)?) } else { None };
+    let docker = if args.load { Some(docker::connect()?) } else { None };
     save(session, &cluster, &stored, &file).await?;
     if args.output.is_some() || !args.load {
         done(session, &format!("saved as {}", file.display()))?;
@@ -82,9 +83,9 @@ pub(super) async fn into_docker(
     session: &mut Session,
     cluster: &Cluster,
     stored: &Stored,
-    docker: &LocalDocker,
+    docker: &DockerEngine,
 ) -> Result<(), Stop> {
-    let there = docker.image_id(&stored.image).await.map_err(engine)?;
+    let there = docker.image(&stored.image).await.map_err(docker::engine)?.map(|image| image.id);
     // Engines call an image by the digest of its manifest, or of its config.
     if there.as_deref() == Some(stored.digest.as_str()) {
         return Ok(());
@@ -183,9 +184,9 @@ async fn save(session: &mut Session, cluster: &Cluster, stored: &Stored, file: &
     done(session, &format!("verified {digest}"))
 }
 
-async fn load(docker: &LocalDocker, file: &Path) -> Result<(), Stop> {
+async fn load(docker: &DockerEngine, file: &Path) -> Result<(), Stop> {
     let open = tokio::fs::File::open(file).await.map_err(|error| unwritable(file, &error))?;
-    docker.load(ReaderStream::with_capacity(open, BUFFER).boxed()).await.map_err(engine)
+    docker.load(ReaderStream::with_capacity(open, BUFFER).boxed()).await.map_err(docker::engine)
 }
 
 /// Where a container is kept between fetching and loading. One that was cut off is found there again.
@@ -229,15 +230,6 @@ fn about(stop: Stop, stored: &Stored) -> Stop {
             Stop::Faults(faults)
         }
         Stop::ClosedPipe => Stop::ClosedPipe,
-    }
-}
-
-/// What the Docker of this machine did not do.
-pub(super) fn engine(error: EngineError) -> Stop {
-    let fault = Fault::new(reason::ENGINE_FAILED, Exit::World, error.to_string());
-    match error {
-        EngineError::Unreachable { .. } => fault.hint("is Docker running here? DOCKER_HOST names another one").into(),
-        _ => fault.into(),
     }
 }
 

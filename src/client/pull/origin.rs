@@ -10,22 +10,23 @@ use crate::{
         exit::Exit,
         fault::{Fault, reason},
     },
-    registry::{Client, PushError, Repository, Session, Trust, digest::Digest, docker_config::DockerLogins},
+    registry::{
+        Client, PushError, Repository, Session, Trust, digest::Digest, docker_config::DockerLogins,
+        docker_trust::as_docker,
+    },
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream::BoxStream};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that are asked for at one time: a proxy on the way has its own idea of how long an answer may take.
 const RANGE: u64 = 16 * 1024 * 1024;
 /// Longest silence in an answer.
 const IDLE: Duration = Duration::from_secs(60);
-/// Where Docker looks for certificates.
-const CERTIFICATES: &str = "/etc/docker/certs.d";
 /// Largest manifest.
 const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 
@@ -80,15 +81,8 @@ impl Origin {
             }
             Location::Registry { repository, .. } => {
                 let repository = Repository::parse(&repository, None).map_err(|_| unknown())?;
-                let trust = Trust {
-                    // As Docker has it: on this machine a registry needs no TLS.
-                    insecure_hosts: is_loopback(&repository.host)
-                        .then(|| repository.host.clone())
-                        .into_iter()
-                        .collect(),
-                    ca_pem: certificates(&repository.host),
-                    ..Trust::default()
-                };
+                let mut trust = Trust::default();
+                as_docker(&mut trust, &repository.host).await;
                 let bad = |why: String| Fault::new(reason::USAGE, Exit::Usage, why);
                 let client = Client::new(trust).map_err(|error| bad(error.to_string()))?;
                 let credentials = DockerLogins::read().map_err(bad)?.login(&repository).await.map_err(bad)?;
@@ -218,19 +212,6 @@ fn refused(error: PushError) -> Lost {
     Lost::fault(error.reason, exit, error.message)
 }
 
-fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Certificates that Docker trusts for a host.
-fn certificates(host: &str) -> Vec<(String, String)> {
-    let Ok(entries) = fs::read_dir(Path::new(CERTIFICATES).join(host)) else { return Vec::new() };
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let certificates = files.filter(|file| file.extension().is_some_and(|end| end == "crt"));
-    certificates.filter_map(|file| Some((host.to_owned(), fs::read_to_string(file).ok()?))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,14 +223,5 @@ mod tests {
             proxy_path("windlass-system", &place),
             "/api/v1/namespaces/windlass-system/services/https:windlass-artifacts:https/proxy/v2/team/hello/11-22"
         );
-    }
-
-    #[test]
-    fn registries_of_this_machine() {
-        for (host, expected) in
-            [("127.0.0.1:5000", true), ("localhost:5000", true), ("registry.io", false), ("10.0.0.1:5000", false)]
-        {
-            assert_eq!(is_loopback(host), expected, "{host}");
-        }
     }
 }

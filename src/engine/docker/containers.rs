@@ -1,6 +1,7 @@
 //! Containers, networks and images of local runs: made, watched, removed.
 //!
-//! Called by `local`, which has no kubelet to do it. The agent uses none of this.
+//! Called by `local`, which has no kubelet to do it, and for `windlass open` and `pull --load`. The agent uses none of
+//! this.
 //!
 //! **Invariant:** what is made carries the labels that it was given, and only what carries an owner's label is listed;
 //! that something is gone already is no error.
@@ -11,33 +12,31 @@ use bollard::{
     auth::DockerCredentials,
     container::LogOutput,
     errors::Error as DockerError,
-    exec::{ResizeExecOptions, StartExecOptions, StartExecResults},
     models::{
-        ContainerCreateBody, ContainerState, ExecConfig, HealthConfig, HostConfig, HostConfigLogConfig, ImageInspect,
-        Mount, MountType, NetworkCreateRequest, PortBinding,
+        ContainerCreateBody, ContainerState, HealthConfig, HostConfig, HostConfigLogConfig, ImageInspect, Mount,
+        MountType, NetworkCreateRequest, PortBinding,
     },
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
-        InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
-        RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder,
+        ImportImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+        LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder,
     },
 };
 use bytes::Bytes;
-use futures::{StreamExt, stream::BoxStream};
+use futures::{Stream, StreamExt, stream::BoxStream};
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    io,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
-    pin::Pin,
     time::Duration,
 };
-use tokio::io::AsyncWrite;
 
 /// Longest silence of a pull: a large layer is unpacked without a word.
 const PULL_SILENCE: Duration = Duration::from_secs(15 * 60);
 /// Longest time of a command for readiness.
 const EXEC_MAX: Duration = Duration::from_secs(5);
-/// Most bytes of what a container said last, or a command in it first.
+/// Most bytes of what a container said last.
 const LAST_WORDS_BYTES: usize = 4096;
 
 /// A directory of this machine in a container.
@@ -65,6 +64,46 @@ pub enum Network {
     None,
 }
 
+/// A port that is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Address of this machine.
+    pub ip: IpAddr,
+    /// Port of this machine.
+    pub host: u16,
+    /// Port of the container.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+impl Publish {
+    /// A TCP port on this machine's loopback.
+    #[must_use]
+    pub fn on_loopback(host: u16, port: u16) -> Self {
+        Self { ip: Ipv4Addr::LOCALHOST.into(), host, port, protocol: Protocol::Tcp }
+    }
+
+    /// The container's port as the engine writes it.
+    fn container(&self) -> String {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        format!("{}/{protocol}", self.port)
+    }
+}
+
+/// What goes over a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
 /// A container to be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerSpec {
@@ -90,8 +129,12 @@ pub struct ContainerSpec {
     pub network: Network,
     /// Names and addresses for `/etc/hosts`.
     pub hosts: Vec<(String, IpAddr)>,
-    /// Ports of this machine's loopback, each with the container's port.
-    pub publish: Vec<(u16, u16)>,
+    /// Ports that are published.
+    pub publish: Vec<Publish>,
+    /// Whether it reads what is sent to it, until that ends.
+    pub stdin: bool,
+    /// Whether it has a terminal.
+    pub terminal: bool,
     /// Most memory, in bytes.
     pub memory: Option<i64>,
     /// Most processor time, in billionths of a processor.
@@ -122,16 +165,6 @@ pub struct Owned {
     pub id: String,
     /// Its labels.
     pub labels: HashMap<String, String>,
-}
-
-/// A command on a terminal of its own in a container.
-pub struct Terminal {
-    /// ID, for its size and its end.
-    pub exec: String,
-    /// What is typed goes here.
-    pub typed: Pin<Box<dyn AsyncWrite + Send>>,
-    /// What it prints, to its end.
-    pub printed: BoxStream<'static, Bytes>,
 }
 
 /// What is known of an image.
@@ -244,77 +277,13 @@ impl DockerEngine {
     /// # Errors
     /// The engine cannot, or the command takes longer than it may.
     pub async fn run_in(&self, id: &str, command: &[String]) -> Result<i64, EngineError> {
-        Ok(self.ask_in(id, command).await?.0)
-    }
-
-    /// Runs a short command in a container: its exit code, and the first of what it said.
-    ///
-    /// # Errors
-    /// As [`Self::run_in`].
-    pub async fn ask_in(&self, id: &str, command: &[String]) -> Result<(i64, String), EngineError> {
-        let call = "run a command in the container";
-        let config = ExecConfig {
-            cmd: Some(command.to_vec()),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            ..Default::default()
+        let run = async {
+            let (process, mut streams) = self.exec(id, command.to_vec(), (false, false)).await?;
+            while let Some(Ok(_)) = streams.output.next().await {}
+            self.exit_code(&process).await
         };
-        let exec = self.calls.create_exec(id, config).await.map_err(|error| self.error(call, error))?.id;
-        let started = self.calls.start_exec(&exec, None::<StartExecOptions>).await;
-        let mut said = Vec::new();
-        let drain = async {
-            if let StartExecResults::Attached { mut output, .. } = started.map_err(|error| self.error(call, error))? {
-                while let Some(Ok(piece)) = output.next().await {
-                    let room = LAST_WORDS_BYTES.saturating_sub(said.len());
-                    said.extend(piece.into_bytes().into_iter().take(room));
-                }
-            }
-            Ok(())
-        };
-        tokio::time::timeout(EXEC_MAX, drain).await.map_err(|_| EngineError::TimedOut { call })??;
-        Ok((self.exit_code(&exec).await?, String::from_utf8_lossy(&said).into_owned()))
-    }
-
-    /// Starts a command on a terminal of its own in a container.
-    ///
-    /// # Errors
-    /// The engine cannot.
-    pub async fn terminal(&self, id: &str, command: &[String]) -> Result<Terminal, EngineError> {
-        let call = "open a terminal in the container";
-        let config = ExecConfig {
-            cmd: Some(command.to_vec()),
-            attach_stdin: Some(true),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            tty: Some(true),
-            ..Default::default()
-        };
-        let exec = self.calls.create_exec(id, config).await.map_err(|error| self.error(call, error))?.id;
-        let options = StartExecOptions { tty: true, ..Default::default() };
-        match self.long_calls.start_exec(&exec, Some(options)).await.map_err(|error| self.error(call, error))? {
-            StartExecResults::Attached { output, input } => {
-                let output = output.take_while(|piece| futures::future::ready(piece.is_ok()));
-                let output = output.filter_map(|piece| futures::future::ready(piece.ok().map(LogOutput::into_bytes)));
-                Ok(Terminal { exec, typed: input, printed: output.boxed() })
-            }
-            StartExecResults::Detached => Err(EngineError::TimedOut { call }),
-        }
-    }
-
-    /// Tells a terminal its size. One that has ended needs none.
-    pub async fn resize(&self, exec: &str, rows: u16, columns: u16) {
-        let size = ResizeExecOptions { height: rows, width: columns };
-        let _ = self.calls.resize_exec(exec, size).await;
-    }
-
-    /// How a command in a container ended; -1 if it has not.
-    ///
-    /// # Errors
-    /// The engine cannot be asked.
-    pub async fn exit_code(&self, exec: &str) -> Result<i64, EngineError> {
-        let end = self.calls.inspect_exec(exec).await;
-        let end = end.map_err(|error| self.error("ask how the command ended", error))?;
-        Ok(end.exit_code.unwrap_or(-1))
+        let late = |_| EngineError::TimedOut { call: "run a command in the container" };
+        tokio::time::timeout(EXEC_MAX, run).await.map_err(late)?
     }
 
     /// The last line that a container printed; empty if it cannot be had.
@@ -355,6 +324,20 @@ impl DockerEngine {
         let found = self.calls.list_containers(Some(options)).await;
         let found = found.map_err(|error| self.error("list containers", error))?;
         Ok(found.into_iter().filter_map(|c| Some(Owned { id: c.id?, labels: c.labels.unwrap_or_default() })).collect())
+    }
+
+    /// A container of a local run, by its name, if it runs.
+    ///
+    /// # Errors
+    /// The engine cannot be asked.
+    pub async fn owned_container(&self, name: &str) -> Result<Option<Owned>, EngineError> {
+        let found = match self.calls.inspect_container(name, None::<InspectContainerOptions>).await {
+            Ok(found) => found,
+            Err(error) => return absent_as_none(self.error("inspect the container", error)),
+        };
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let runs = found.state.and_then(|state| state.running) == Some(true);
+        Ok(found.id.filter(|_| runs && labels.contains_key(OWNER_LABEL)).map(|id| Owned { id, labels }))
     }
 
     /// Makes a network of this name.
@@ -455,6 +438,26 @@ impl DockerEngine {
         }
     }
 
+    /// Loads an archive of an image.
+    ///
+    /// # Errors
+    /// The engine refuses it, or cannot be reached.
+    pub async fn load<S>(&self, archive: S) -> Result<(), EngineError>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let call = "load the image";
+        let options = ImportImageOptionsBuilder::default().quiet(true).build();
+        let mut said = std::pin::pin!(self.long_calls.import_image_stream(options, archive, None));
+        while let Some(line) = said.next().await {
+            let line = line.map_err(|error| self.error(call, error))?;
+            if let Some(message) = line.error_detail.and_then(|detail| detail.message) {
+                return Err(EngineError::Refused { call, status: 0, message: clipped(&message) });
+            }
+        }
+        Ok(())
+    }
+
     /// Registries that the engine's settings let it speak to without TLS, as `host[:port]`.
     ///
     /// # Errors
@@ -483,10 +486,11 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         read_only: Some(bind.read_only),
         ..Default::default()
     });
-    let ports = spec.publish.iter().map(|(here, there)| {
-        let binding = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(here.to_string()) };
-        (format!("{there}/tcp"), Some(vec![binding]))
-    });
+    let mut ports: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
+    for port in &spec.publish {
+        let binding = PortBinding { host_ip: Some(port.ip.to_string()), host_port: Some(port.host.to_string()) };
+        ports.entry(port.container()).or_default().get_or_insert_default().push(binding);
+    }
     let list = |items: &[String]| (!items.is_empty()).then(|| items.to_vec());
     let host = HostConfig {
         mounts: Some(mounts.collect()),
@@ -496,7 +500,7 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
             Network::Named(name) => Some(name.clone()),
             Network::Of(container) => Some(format!("container:{container}")),
         },
-        port_bindings: Some(ports.collect()),
+        port_bindings: Some(ports),
         extra_hosts: Some(spec.hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
         memory: spec.memory,
         nano_cpus: spec.nano_cpus,
@@ -518,7 +522,11 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         cmd: spec.command.clone(),
         env: list(&spec.env),
         labels: Some(spec.labels.clone().into_iter().collect()),
-        exposed_ports: Some(spec.publish.iter().map(|(_, there)| format!("{there}/tcp")).collect()),
+        exposed_ports: Some(spec.publish.iter().map(Publish::container).collect()),
+        tty: Some(spec.terminal),
+        open_stdin: Some(spec.stdin),
+        stdin_once: Some(spec.stdin),
+        attach_stdin: Some(spec.stdin),
         // As the kubelet does it: an image's own check would run beside the steps.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
         host_config: Some(host),
@@ -530,6 +538,25 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[test]
+    fn ports_of_both_protocols_are_published_where_they_are_asked_for() {
+        let udp = Publish { ip: "0.0.0.0".parse().unwrap(), host: 53, port: 5353, protocol: Protocol::Udp };
+        let publish = vec![Publish::on_loopback(8080, 80), Publish::on_loopback(8081, 80), udp];
+        let body = body(&ContainerSpec { publish, terminal: true, ..ContainerSpec::default() });
+        let ports = body.host_config.unwrap().port_bindings.unwrap();
+        let at = |port: &str| -> Vec<String> {
+            let bound = ports[port].iter().flatten();
+            bound.map(|b| format!("{}:{}", b.host_ip.as_ref().unwrap(), b.host_port.as_ref().unwrap())).collect()
+        };
+        assert_eq!(at("80/tcp"), ["127.0.0.1:8080", "127.0.0.1:8081"]);
+        assert_eq!(at("5353/udp"), ["0.0.0.0:53"]);
+        let mut exposed = body.exposed_ports.unwrap();
+        exposed.sort();
+        exposed.dedup();
+        assert_eq!(exposed, ["5353/udp", "80/tcp"]);
+        assert_eq!((body.tty, body.open_stdin), (Some(true), Some(false)));
+    }
 
     #[rstest]
     #[case("debian", ("debian", "latest"))]

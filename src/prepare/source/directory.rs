@@ -24,7 +24,10 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, FileTimes, Permissions},
     io,
-    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -44,6 +47,11 @@ const OWNER_EXECUTES: u32 = 0o100;
 pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
     let wrong = |message: String| failure(reason::SOURCE_FAILED, message);
     let git = git(from, layout, processes)?;
+    let apart = from.apart.as_deref();
+    if apart.is_some_and(|apart| from.path.canonicalize().is_ok_and(|path| path.starts_with(apart))) {
+        let what = "holds what runs need while they go on, and cannot be a source";
+        return Err(wrong(format!("{} {what}", from.path.display())));
+    }
     let (ignored, fetched) = match &git {
         Some(git) => (ignored(git, &from.path)?, facts(git, &from.path)),
         None => Default::default(),
@@ -60,7 +68,8 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
             Ignore::default(),
         );
     }
-    let walk = Walk { from: &from.path, ignored, patterns, processes };
+    let apart = apart.and_then(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+    let walk = Walk { from: &from.path, ignored, patterns, apart, processes };
     walk.directory(Path::new(""), to)?;
     let own = to.join(".git");
     if own.is_dir() {
@@ -74,6 +83,12 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
 /// # Errors
 /// `SourceFailed` if it is none.
 pub(super) fn mounted(from: &Directory, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
+    let apart = from.apart.as_deref().filter(|apart| apart.starts_with(&from.path));
+    if let Some(apart) = apart {
+        let what = format!("{} holds {}, which no box may see", from.path.display(), apart.display());
+        let message = format!("{what}; set TMPDIR, or work on a copy: --direct-mount=false");
+        return Err(failure(reason::SOURCE_FAILED, message));
+    }
     Ok(git(from, layout, processes)?.map(|git| facts(&git, &from.path)).unwrap_or_default())
 }
 
@@ -156,6 +171,8 @@ struct Walk<'a> {
     from: &'a Path,
     ignored: BTreeSet<PathBuf>,
     patterns: Search,
+    /// Device and number of a directory that never comes along.
+    apart: Option<(u64, u64)>,
     processes: &'a Processes,
 }
 
@@ -177,7 +194,7 @@ impl Walk<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 meta => meta.map_err(|e| unread(&path, &e))?,
             };
-            if self.leaves_out(&relative, meta.is_dir()) {
+            if self.apart == Some((meta.dev(), meta.ino())) || self.leaves_out(&relative, meta.is_dir()) {
                 continue;
             }
             let mode = meta.permissions().mode();
@@ -248,7 +265,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("tmp")).unwrap();
         fs::create_dir_all(root.path().join("to")).unwrap();
-        let from = Directory { path: project.to_owned(), ignore_file: ".windlassignore".into(), mounted: false };
+        let from =
+            Directory { path: project.to_owned(), ignore_file: ".windlassignore".into(), ..Directory::default() };
         let layout = Layout::new(Some(root.path().to_owned()));
         let fetched = copy(&from, &root.path().join("to"), &layout, &Processes::default()).unwrap();
         (root, fetched)
@@ -313,12 +331,31 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_holds_the_directories_of_runs_does_not_hold_them_in_its_copy() {
+        let project = project();
+        let base = project.path().join("tmp/windlass-1000");
+        let root = base.join("0f1e");
+        for directory in ["tmp", "to"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::write(base.join("key"), "of another run").unwrap();
+        let copied = |path: &Path| {
+            let from = Directory { path: path.to_owned(), apart: Some(base.clone()), ..Directory::default() };
+            copy(&from, &root.join("to"), &Layout::new(Some(root.clone())), &Processes::default())
+        };
+        copied(project.path()).unwrap();
+        assert!(root.join("to/tmp").is_dir() && !root.join("to/tmp/windlass-1000").exists());
+        let refused = copied(&root).unwrap_err();
+        assert!(refused.message.ends_with("cannot be a source"), "{}", refused.message);
+    }
+
+    #[test]
     fn what_git_cannot_tell_is_no_reason_to_copy_everything() {
         let project = project();
         fs::create_dir(project.path().join(".git")).unwrap();
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("tmp")).unwrap();
-        let from = Directory { path: project.path().to_owned(), ignore_file: ".windlassignore".into(), mounted: false };
+        let from = Directory { path: project.path().to_owned(), ..Directory::default() };
         let layout = Layout::new(Some(root.path().to_owned()));
         let failure = copy(&from, root.path(), &layout, &Processes::default()).unwrap_err();
         assert!(failure.message.starts_with("cannot tell what git ignores: "), "{}", failure.message);

@@ -56,7 +56,7 @@ pub(super) fn fetch(
             "source.git.revision {text:?} must be a branch, tag, commit or full ref such as refs/pull/7/head"
         ))
     })?;
-    let home = Home::new().map_err(not_written)?;
+    let home = Home::new(&layout.own()).map_err(not_written)?;
     let access = credential::access(order, &whole.run.namespace, layout, &address, &home.path)?;
     let mut settings = access.settings;
     let files_allowed = if address.transport == Transport::File { "always" } else { "never" };

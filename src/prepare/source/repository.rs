@@ -23,9 +23,10 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// A new directory.
-    pub(super) fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("windlass-prepare-{}", process::id()));
+    /// A new directory in `parent`, which is made if it is missing.
+    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+        fs::create_dir_all(parent)?;
+        let path = parent.join(format!("windlass-prepare-{}", process::id()));
         // Left by a container that was killed: the number of the process is the same each time.
         match fs::remove_dir_all(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -120,8 +121,10 @@ mod tests {
     #[test]
     fn a_home_is_private_and_goes_with_its_owner() {
         use std::os::unix::fs::PermissionsExt as _;
-        let home = Home::new().unwrap();
+        let own = tempfile::tempdir().unwrap();
+        let home = Home::new(&own.path().join("tmp")).unwrap();
         let path = home.path.clone();
+        assert!(path.starts_with(own.path()), "what is left of a run that was killed is removed with its directory");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         drop(home);
         assert!(!path.exists());

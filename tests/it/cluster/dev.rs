@@ -240,6 +240,21 @@ async fn a_lost_connection_is_made_again_and_a_second_ctrl_c_stops() {
 }
 
 #[tokio::test]
+async fn the_pod_of_another_attempt_gets_the_whole_source() {
+    let world = World::new().await;
+    let place = Place::new(&SERVER.replace("    steps:\n", "    retries: 1\n    steps:\n"));
+    let dev = place.dev(&world, &kubeconfig());
+    place.serves("one", &dev);
+    world.kubectl(&["delete", "pod", "dev-1", "--grace-period=0", "--force"], "").unwrap();
+    place.write("text", "two");
+    place.serves("two", &dev);
+    world.kubectl(&["get", "pod", "dev-2"], "").unwrap();
+    dev.interrupt();
+    let (code, said) = dev.ends();
+    assert!(code == Some(0) && said.contains("\nand on with two\n"), "{code:?} {said}");
+}
+
+#[tokio::test]
 async fn ctrl_c_before_the_watched_step_cancels() {
     let world = World::new().await;
     let place = Place::new(&SERVER.replace("test -x app.sh", "echo begun; sleep 100"));

@@ -5,6 +5,7 @@ use super::{
     push::{config, files, repository},
     world::{World, tool, verdict},
 };
+use crate::terminal::Person;
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -63,9 +64,12 @@ impl Project {
     }
 
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        self.program(Command::new(env!("CARGO_BIN_EXE_windlass")), arguments)
+    }
+
+    fn program(&self, mut command: Command, arguments: &[&str]) -> Command {
         let runner = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/image/windlass-runner");
         assert!(runner.is_file(), "no {}: run `make binaries` first", runner.display());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
         command.args(arguments).current_dir(self.dir.path().join("app"));
         command.env("WINDLASS_RUNNER", runner).env("TMPDIR", self.dir.path().join("tmp"));
         command.env("DOCKER_CONFIG", self.dir.path().join("docker")).env_remove("KUBECONFIG");
@@ -348,6 +352,133 @@ fn a_second_ctrl_c_ends_it_at_once_and_leaves_nothing() {
     assert_eq!(project.left(&name), Vec::<String>::new());
 }
 
+/// The containers and networks of the process, by the label of their owner.
+fn owned(pid: u32) -> Vec<String> {
+    let mut found = Vec::new();
+    for list in [&["ps", "-a"][..], &["network", "ls"]] {
+        let label = r#"{{.Label "windlass.dev/local-owner"}}"#;
+        let format = ["--filter", "label=windlass.dev/local-owner", "--format", label];
+        let all = tool("docker", &[list, &format].concat(), "").unwrap();
+        found.extend(all.lines().filter(|owner| owner.contains(&format!("/{pid}/"))).map(str::to_owned));
+    }
+    found
+}
+
+/// Reads lines until one holds the words.
+fn sees(from: &mut impl BufRead, words: &str) -> String {
+    let mut all = String::new();
+    loop {
+        let begin = all.len();
+        assert!(from.read_line(&mut all).unwrap() > 0, "no {words:?} in {all}");
+        if all[begin..].contains(words) {
+            return all[begin..].to_owned();
+        }
+    }
+}
+
+#[test]
+fn people_enter_a_run_that_waits_and_let_it_go_on() {
+    let project = Project::new(
+        "  box: {image: 'debian:local'}\n  env: [{name: STAGE, value: test}]\n  steps:\n  - {name: look, shell: {}}\n\
+         \x20 - {name: bad, script: 'test -e /mended && echo it is mended'}",
+    );
+    let mut child = project.command(&["build", "--breakpoint", "on-failure"]).spawn().unwrap();
+    let (out, mut err) = (read(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
+    let hint = sees(&mut err, "attach with: windlass shell build-");
+    let run = hint.split("windlass shell ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+
+    let mut person = Person::starts(project.command(&["shell", &run]).env_remove("CI"));
+    person.sees(&format!("attaching to {run}; Ctrl-P Ctrl-Q detaches"));
+    person.prompts();
+    person.types("echo it is $STAGE; stty size\n");
+    person.sees("\nit is test\r\n30 90");
+    person.types("\u{10}\u{11}");
+    person.sees(&format!("detached; {run} goes on as it was: windlass shell {run}"));
+    assert_eq!(person.leaves(), Some(0));
+    let mut person = Person::starts(project.command(&["shell", &run]).env_remove("CI"));
+    person.prompts();
+    person.types("exit\n");
+    person.sees(&format!("left; what {run} does now is shown where it was started"));
+    assert_eq!(person.leaves(), Some(0));
+
+    // The next step fails, and waits.
+    let hint = sees(&mut err, &format!("windlass retry {run} --step bad"));
+    assert!(hint.contains(&format!("windlass continue {run}")), "{hint}");
+    let mend = project.say(&["shell", &run, "--", "sh", "-c", "touch /mended; echo $STAGE; echo err >&2; exit 7"]);
+    assert_eq!((mend.code, mend.out.as_str(), mend.err.as_str()), (Some(7), "test\n", "err\n"), "{}", mend.all());
+    let finish = project.say(&["finish", &run]);
+    assert_eq!(finish.code, Some(2), "{}", finish.all());
+    assert!(finish.err.contains("step bad waits at a breakpoint, which finish does not end"), "{}", finish.all());
+    for verb in ["status", "logs", "cancel"] {
+        let said = project.say(&[verb, &run]);
+        assert_eq!(said.code, Some(2), "{}", said.all());
+        assert!(said.err.contains(&format!("{run} runs on Docker here")), "{}", said.all());
+    }
+    let retry = project.say(&["retry", &run, "--step", "bad"]);
+    assert_eq!(retry.code, Some(0), "{}", retry.all());
+    let err = read(err);
+    let said = Said { code: wait(&mut child), out: out.join().unwrap(), err: err.join().unwrap() };
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.out.contains("it is mended\n"), "{}", said.all());
+    assert_eq!(project.left(&run), Vec::<String>::new());
+}
+
+#[test]
+fn ctrl_c_at_any_moment_of_the_start_leaves_nothing() {
+    let project = Project::new(SLEEPS);
+    for delay in [0, 40, 80, 150, 250, 400, 600, 900] {
+        let child = project.command(&["build"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        signal(&child, "-INT");
+        let pid = child.id();
+        let said = finish(child);
+        // Before the signal is caught it ends the process, which has made nothing yet.
+        assert!(matches!(said.code, None | Some(3 | 130)), "{delay} ms: {}", said.all());
+        assert_eq!(owned(pid), Vec::<String>::new(), "{delay} ms: {}", said.all());
+        assert_eq!(project.left("none"), Vec::<String>::new(), "{delay} ms: {}", said.all());
+    }
+}
+
+#[test]
+fn ctrl_c_while_it_cleans_up_does_not_stop_that() {
+    let project = Project::new(SLEEPS);
+    let begun = Begun::start(&project);
+    let (pid, name) = (begun.child.id(), begun.name.clone());
+    for _ in 0..2 {
+        signal(&begun.child, "-INT");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    while Path::new(&format!("/proc/{pid}/fd")).exists() && !owned(pid).is_empty() {
+        signal(&begun.child, "-INT");
+        signal(&begun.child, "-TERM");
+        signal(&begun.child, "-HUP");
+    }
+    let said = begun.end();
+    assert_eq!(project.left(&name), Vec::<String>::new(), "{}", said.all());
+}
+
+#[test]
+fn a_strict_umask_does_not_shut_the_box_out() {
+    let project = Project::new(
+        "  box: {image: 'busybox:local', user: '1000'}\n  steps: [{name: a, script: 'cat sub/hello.txt; sh run.sh; id -u'}]",
+    );
+    fs::create_dir(project.path("sub")).unwrap();
+    project.write("sub/hello.txt", "hello\n");
+    project.write("run.sh", "echo it runs");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask 077; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_windlass")]);
+    let said = finish(project.program(shell, &["build"]).spawn().unwrap());
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "hello\nit runs\n1000\n"), "{}", said.all());
+}
+
+#[test]
+fn a_source_may_hold_the_directory_of_temporary_files() {
+    let project = Project::new("  box: {image: 'busybox:local'}\n  steps: [{name: a, script: 'ls app; ls tmp'}]");
+    let source = project.dir.path().display().to_string();
+    let said = project.say(&["build", "--source", &source]);
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "windlass.yaml\n"), "{}", said.all());
+}
+
 #[test]
 fn what_a_killed_run_left_is_swept_and_a_living_one_is_left_alone() {
     let project = Project::new(SLEEPS);
@@ -398,7 +529,11 @@ fn what_cannot_be_run_starts_nothing() {
     let project = Project::new("  box: {image: 'busybox:local'}\n  steps: [{name: a, scirpt: 'true'}]");
     let said = project.say(&["build"]);
     assert_eq!(said.code, Some(2), "{}", said.all());
-    assert!(said.err.contains("error[UnknownKey]: windlass.yaml, document 1: spec.steps[0].scirpt"), "{}", said.all());
+    assert!(
+        said.err.contains("error[UnknownKey]: spec.steps[0]: no such key: scirpt\n  --> windlass.yaml:6:"),
+        "{}",
+        said.all()
+    );
     project.write(
         "windlass.yaml",
         &pipeline("build", "  box: {image: 'busybox:local'}\n  steps: [{name: a, script: 'true'}]"),

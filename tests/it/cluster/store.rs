@@ -8,6 +8,7 @@ use super::{
 use crate::artifact_server::{what_is_not_whole_does_not_count, what_is_stored_can_be_read};
 use serde_json::Value;
 use std::{
+    io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -20,16 +21,16 @@ use windlass::{
 
 /// What `windlass` printed and complained of, with its exit code.
 fn windlass(world: &World, dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_windlass"))
-        .args(["-n", &world.namespace])
-        .args(arguments)
-        .current_dir(dir)
-        .env("XDG_CACHE_HOME", dir.join("cache"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = command(world, dir, arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn command(world: &World, dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+    command.args(["-n", &world.namespace]).args(arguments).current_dir(dir);
+    command.env("XDG_CACHE_HOME", dir.join("cache")).stdin(Stdio::null());
+    command
 }
 
 /// A run that stores its box as `app`.
@@ -97,6 +98,17 @@ async fn a_stored_container_is_pulled_and_opened() {
     assert!(!err.contains("verified"), "{err}");
     let (code, _, err) = windlass(&world, dir.path(), &["open", "r"]);
     assert_eq!(code, Some(2), "{err}");
+    // Whoever leaves takes the container along: a terminal that is closed, and Ctrl-C when nothing is printed any more.
+    for (signal, code) in [("-HUP", 143), ("-INT", 130)] {
+        let script = "sh -c 'echo up; exec >/dev/null 2>&1; sleep 300'";
+        let mut child =
+            command(&world, dir.path(), &["open", "r", "--cmd", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert_eq!(first, "up\n");
+        tool("kill", &[signal, &child.id().to_string()], "").unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+    }
     assert_eq!(tool("docker", &["ps", "-aq", "--filter", &format!("ancestor={image}")], "").unwrap(), "");
     tool("docker", &["rmi", "-f", &image], "").unwrap();
     let (code, _, err) = windlass(&world, dir.path(), &["pull", "r", "--load"]);

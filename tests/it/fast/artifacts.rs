@@ -11,12 +11,13 @@ use http_body_util::StreamBody;
 use rstest::rstest;
 use std::{path::Path, time::Duration};
 use windlass::{
+    agent::shelf::Shelf,
     artifacts::{
         retention::Retention,
         store::Store,
         sweep::{Swept, sweep},
     },
-    registry::digest::Digest,
+    registry::{DoorJob, digest::Digest},
 };
 
 const HOUR: i64 = 3600;
@@ -107,6 +108,28 @@ async fn an_upload_belongs_to_its_place() {
     assert_eq!(server.agent(Method::PATCH, &location, b"x").await.status, StatusCode::NOT_FOUND);
 }
 
+/// The kubelet replaces a token before it ends; what began with the old one goes on with the new.
+#[tokio::test]
+async fn an_upload_outlives_the_token_it_began_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = ArtifactServer::start(Store::directory(&dir.path().join("store")).unwrap()).await;
+    let file = dir.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let shelf = Shelf::Server { namespace: "windlass-system".into(), token: file.clone() };
+    let job = server.job(&place("team/app/11-aa"));
+    let token_is = server.token_is();
+    let job = DoorJob {
+        credentials: shelf.login(&job.repository).unwrap(),
+        before_tags: Box::new(move |_| {
+            std::fs::write(&file, "the-next-token").unwrap();
+            token_is("the-next-token");
+            Box::pin(async { Ok(()) })
+        }),
+        ..job
+    };
+    server.push(job, &Image::new(&[1000])).await.unwrap();
+}
+
 /// An agent that dies in the middle of an upload leaves nothing, and takes nobody's place; a server that does leaves what
 /// the next one removes.
 #[tokio::test]
@@ -150,21 +173,50 @@ async fn what_is_not_kept_goes_and_what_is_needed_stays() {
     let there = |bytes: &[u8]| dir.path().join("blobs/sha256").join(&Digest::of(bytes).as_str()[7..]).exists();
     // Young, or relied on: nothing goes yet but what is not kept.
     let swept = sweep(&server.server, one, now()).await.unwrap();
-    assert_eq!(swept, Swept { containers: 1, blobs: 0 });
+    assert_eq!(swept, Swept { containers: 1, ..Swept::default() });
     let swept = sweep(&server.server, one, now() + 48 * HOUR).await.unwrap();
-    assert_eq!(swept, Swept { containers: 0, blobs: 0 });
+    assert_eq!(swept, Swept::default());
     // Another server: no agent relies on anything.
     let server = ArtifactServer::start(store()).await;
     let looked = server.agent(Method::HEAD, &format!("/v2/team/app/3-cc/blobs/{orphan}"), b"").await;
     assert_eq!(looked.status, StatusCode::OK);
     let swept = sweep(&server.server, one, now() + 48 * HOUR).await.unwrap();
-    assert_eq!(swept, Swept { containers: 0, blobs: 1 });
+    assert_eq!(swept, Swept { blobs: 1, ..Swept::default() });
     assert!(there(&shared.layers[0]) && there(b"orphan") && !there(&old.layers[0]));
     let aged = Retention { max_age: Some(Duration::from_secs(3600)), max_count: None };
     let swept = sweep(&ArtifactServer::start(store()).await.server, aged, now() + 48 * HOUR).await.unwrap();
     // The last container, its config and layer, and what nobody ever listed.
-    assert_eq!(swept, Swept { containers: 1, blobs: 3 });
+    assert_eq!(swept, Swept { containers: 1, blobs: 3, uploads: 0 });
     assert_eq!(files(dir.path()), 0);
+}
+
+/// One that was whole when its server died, so that it never got its name.
+#[tokio::test]
+async fn an_upload_that_was_left_goes_in_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = ArtifactServer::start(Store::directory(dir.path()).unwrap()).await;
+    std::fs::write(dir.path().join(format!("uploads/{:032x}", 7)), "a layer").unwrap();
+    let swept = sweep(&server.server, Retention::default(), now() + 23 * HOUR).await.unwrap();
+    assert_eq!(swept, Swept::default());
+    let swept = sweep(&server.server, Retention::default(), now() + 25 * HOUR).await.unwrap();
+    assert_eq!(swept, Swept { uploads: 1, ..Swept::default() });
+    assert_eq!(files(dir.path()), 0);
+}
+
+/// The agent hangs up while its upload is given up.
+#[tokio::test]
+async fn a_delete_that_is_cut_off_takes_no_place() {
+    use futures::FutureExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let server = ArtifactServer::start(Store::directory(dir.path()).unwrap()).await;
+    for _ in 0..10 {
+        let opened = server.agent(Method::POST, "/v2/team/app/11-aa/blobs/uploads/", b"").await;
+        assert_eq!(opened.status, StatusCode::ACCEPTED, "no place is left");
+        let location = opened.headers[header::LOCATION].to_str().unwrap().to_owned();
+        assert_eq!(server.agent(Method::PATCH, &location, &[1; 9_000_000]).await.status, StatusCode::ACCEPTED);
+        let cut_off = server.agent(Method::DELETE, &location, b"").now_or_never();
+        assert!(cut_off.is_none(), "it was done at once");
+    }
 }
 
 #[tokio::test]

@@ -346,3 +346,17 @@ async fn the_node_itself_is_out_of_reach(#[case] host: &str) {
     assert_eq!((error.reason, error.transient), ("RegistryUnreachable", false));
     assert!(error.message.contains("reserved for the node"), "{error}");
 }
+
+/// A blob that was there when the engine asked, and was swept away before the manifest came: the call is not repeated, but
+/// the caller may push again.
+#[tokio::test]
+async fn a_blob_that_was_swept_away_begins_the_push_anew() {
+    let registry = Registry::start(Auth::Open).await;
+    let words = "{\"errors\":[{\"code\":\"MANIFEST_BLOB_UNKNOWN\",\"message\":\"blob unknown to registry\"}]}";
+    registry.fail(Method::PUT, "/manifests/", 1, Fault::Answer(400, vec![], words));
+    let image = Image::new(&[100]);
+    let error = failure(&registry, job(&registry.host, &Told::default()), &image).await;
+    assert!(error.transient, "{error}");
+    assert_eq!((error.reason, registry.count("PUT /v2/team/app/manifests/")), ("RegistryRefused", 1), "{error}");
+    push(client(&registry), job(&registry.host, &Told::default()), &image, Store::Classic).await.1.unwrap();
+}

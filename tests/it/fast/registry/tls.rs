@@ -74,6 +74,21 @@ async fn a_certificate_of_nobody_known() {
     }
 }
 
+/// The agent reads the files again while it runs.
+#[tokio::test]
+async fn a_ca_that_is_replaced() {
+    let host = server();
+    let trust = |ca: &str| Trust { ca_pem: vec![(host.clone(), ca.into())], ..Trust::default() };
+    let client = Client::with_patience(trust(OTHER_CA), patience()).unwrap();
+    let repository = job(&host, &Told::default()).repository;
+    let session = Session::new(client.clone(), repository, None, CancellationToken::new());
+    assert_eq!(session.head_manifest("v1").await.unwrap_err().reason, "UntrustedCertificate");
+    assert!(client.trust_anew(trust("torn")).is_err());
+    assert_eq!(session.head_manifest("v1").await.unwrap_err().reason, "UntrustedCertificate");
+    client.trust_anew(trust(CA)).unwrap();
+    assert_eq!(session.head_manifest("v1").await, Ok(None));
+}
+
 #[tokio::test]
 async fn a_registry_without_tls_must_be_listed() {
     let registry = Registry::start(Auth::Open).await;
