@@ -204,7 +204,8 @@ impl Setup {
     fn prepare(&self, root: PathBuf, services: IpAddr) -> Here {
         let directory = self.request.directory.clone();
         // A source may be all of /tmp, or of the home directory.
-        let directory = directory.map(|directory| Directory { apart: Some(self.base.clone()), ..directory });
+        let directory =
+            directory.map(|directory| Directory { apart: vec![self.base.clone(), root.clone()], ..directory });
         Here { root, runner: self.request.runner.clone(), directory, services }
     }
 

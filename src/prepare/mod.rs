@@ -96,8 +96,8 @@ pub struct Directory {
     pub ignore_file: String,
     /// The box has it mounted: nothing is copied.
     pub mounted: bool,
-    /// Where runs have their own directories, as a true path: it never comes along, though it may lie below.
-    pub apart: Option<PathBuf>,
+    /// Where runs have their own directories: they never come along, though they may lie below.
+    pub apart: Vec<PathBuf>,
 }
 
 /// A preparation on this machine, for a local run.

@@ -47,11 +47,6 @@ const OWNER_EXECUTES: u32 = 0o100;
 pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
     let wrong = |message: String| failure(reason::SOURCE_FAILED, message);
     let git = git(from, layout, processes)?;
-    let apart = from.apart.as_deref();
-    if apart.is_some_and(|apart| from.path.canonicalize().is_ok_and(|path| path.starts_with(apart))) {
-        let what = "holds what runs need while they go on, and cannot be a source";
-        return Err(wrong(format!("{} {what}", from.path.display())));
-    }
     let (ignored, fetched) = match &git {
         Some(git) => (ignored(git, &from.path)?, facts(git, &from.path)),
         None => Default::default(),
@@ -68,7 +63,8 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
             Ignore::default(),
         );
     }
-    let apart = apart.and_then(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+    let apart = from.apart.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino()));
+    let apart = apart.collect();
     let walk = Walk { from: &from.path, ignored, patterns, apart, processes };
     walk.directory(Path::new(""), to)?;
     let own = to.join(".git");
@@ -83,8 +79,7 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
 /// # Errors
 /// `SourceFailed` if it is none.
 pub(super) fn mounted(from: &Directory, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
-    let apart = from.apart.as_deref().filter(|apart| apart.starts_with(&from.path));
-    if let Some(apart) = apart {
+    if let Some(apart) = from.apart.iter().find(|apart| apart.starts_with(&from.path)) {
         let what = format!("{} holds {}, which no box may see", from.path.display(), apart.display());
         let message = format!("{what}; set TMPDIR, or work on a copy: --direct-mount=false");
         return Err(failure(reason::SOURCE_FAILED, message));
@@ -171,8 +166,8 @@ struct Walk<'a> {
     from: &'a Path,
     ignored: BTreeSet<PathBuf>,
     patterns: Search,
-    /// Device and number of a directory that never comes along.
-    apart: Option<(u64, u64)>,
+    /// Devices and numbers of directories that never come along.
+    apart: Vec<(u64, u64)>,
     processes: &'a Processes,
 }
 
@@ -194,7 +189,7 @@ impl Walk<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 meta => meta.map_err(|e| unread(&path, &e))?,
             };
-            if self.apart == Some((meta.dev(), meta.ino())) || self.leaves_out(&relative, meta.is_dir()) {
+            if self.apart.contains(&(meta.dev(), meta.ino())) || self.leaves_out(&relative, meta.is_dir()) {
                 continue;
             }
             let mode = meta.permissions().mode();
@@ -340,13 +335,14 @@ mod tests {
         }
         fs::write(base.join("key"), "of another run").unwrap();
         let copied = |path: &Path| {
-            let from = Directory { path: path.to_owned(), apart: Some(base.clone()), ..Directory::default() };
-            copy(&from, &root.join("to"), &Layout::new(Some(root.clone())), &Processes::default())
+            let apart = vec![base.clone(), root.clone()];
+            let from = Directory { path: path.to_owned(), apart, ..Directory::default() };
+            copy(&from, &root.join("to"), &Layout::new(Some(root.clone())), &Processes::default()).unwrap();
         };
-        copied(project.path()).unwrap();
+        copied(project.path());
         assert!(root.join("to/tmp").is_dir() && !root.join("to/tmp/windlass-1000").exists());
-        let refused = copied(&root).unwrap_err();
-        assert!(refused.message.ends_with("cannot be a source"), "{}", refused.message);
+        copied(&base);
+        assert!(root.join("to/key").is_file() && !root.join("to/0f1e").exists());
     }
 
     #[test]
@@ -359,5 +355,18 @@ mod tests {
         let layout = Layout::new(Some(root.path().to_owned()));
         let failure = copy(&from, root.path(), &layout, &Processes::default()).unwrap_err();
         assert!(failure.message.starts_with("cannot tell what git ignores: "), "{}", failure.message);
+    }
+
+    #[test]
+    fn what_is_mounted_stays_where_it_is_and_holds_nothing_of_runs() {
+        let (project, root) = (project(), tempfile::tempdir().unwrap());
+        fs::create_dir_all(root.path().join("tmp")).unwrap();
+        let layout = Layout::new(Some(root.path().to_owned()));
+        let mut from = Directory { path: project.path().to_owned(), mounted: true, ..Directory::default() };
+        from.apart = vec![root.path().to_owned()];
+        mounted(&from, &layout, &Processes::default()).unwrap();
+        from.apart.push(project.path().join("tmp/windlass-0"));
+        let refused = mounted(&from, &layout, &Processes::default()).unwrap_err();
+        assert!(refused.message.contains("which no box may see; set TMPDIR"), "{}", refused.message);
     }
 }
