@@ -65,3 +65,4 @@ test: check install ## Everything, on a real cluster
 
 bench: install ## Measure a release in the cluster; see bench/README.md
 	$(IN_CLUSTER) bench/bench.py | tee target/bench.md
+	$(IN_CLUSTER) bench/local.py | tee -a target/bench.md

@@ -35,6 +35,8 @@ pub mod local;
 #[cfg(feature = "full")]
 pub mod prepare;
 #[cfg(feature = "full")]
+mod progress;
+#[cfg(feature = "full")]
 pub mod registry;
 #[cfg(feature = "full")]
 pub mod serve;

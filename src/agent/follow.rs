@@ -60,8 +60,30 @@ pub struct Post {
     pub shelf: Arc<Shelf>,
     /// Rings when a box writes; without it the followers look often.
     pub doorbell: Option<Doorbell>,
+    /// How often a status may be written.
+    pub pace: Pace,
     /// Cancelled when the agent shuts down: no new work.
     pub stopping: CancellationToken,
+}
+
+/// How often a run's status may be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// Seldom, as each write goes to an API server that others use too.
+    #[default]
+    Sparing,
+    /// At once, as a local run keeps its status in memory and somebody watches it.
+    AtOnce,
+}
+
+impl Pace {
+    /// Least time between two words on a push's progress.
+    fn progress(self) -> Duration {
+        match self {
+            Self::Sparing => PROGRESS_INTERVAL,
+            Self::AtOnce => PROGRESS_INTERVAL / 10,
+        }
+    }
 }
 
 /// Why a change was not made.
@@ -191,7 +213,7 @@ impl Follower {
             record_told: self.sight.record_told,
             is_whole: self.looked_well,
             pod_ip: self.sight.pod_ip,
-            since_write: self.last_write.map(|at| at.elapsed()),
+            since_write: self.last_write.filter(|_| self.post.pace == Pace::Sparing).map(|at| at.elapsed()),
             stopping: self.post.stopping.is_cancelled(),
         }
     }
@@ -344,7 +366,7 @@ impl Follower {
 
     /// Takes the newest word on progress, now and then.
     fn note_progress(&mut self) {
-        if self.last_progress.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+        if self.last_progress.is_some_and(|at| at.elapsed() < self.post.pace.progress()) {
             return;
         }
         let Some((step, text)) = self.progress.take() else { return };

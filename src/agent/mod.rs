@@ -45,7 +45,7 @@ use crate::{
 use anyhow::Context as _;
 use apply::ApiSink;
 use doorbell::Doorbell;
-use follow::Post;
+use follow::{Pace, Post};
 use kube::Client;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -101,6 +101,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         transport: Arc::new(relay.clone()),
         doorbell: doorbell.ok(),
         shelf: Arc::new(options.shelf()),
+        pace: Pace::Sparing,
         stopping: stopping.clone(),
     });
     let (namespace, node) = (options.own_namespace.clone(), options.node_name.clone());

@@ -5,7 +5,10 @@
 //!
 //! **Invariant:** pure: the time is an argument.
 
-use crate::registry::Progress;
+use crate::{
+    progress::{mega, share},
+    registry::Progress,
+};
 use std::time::Duration;
 
 /// Over how long the rate is taken: short enough to show that a push has come to a halt.
@@ -28,7 +31,7 @@ impl Gauge {
         let total = done + progress.layers_left;
         let sent = match progress.bytes_total {
             Some(total) if total > progress.bytes_done => {
-                format!("{} of {} MB sent", mega(progress.bytes_done), mega(total))
+                format!("{} sent", share(progress.bytes_done, total))
             }
             Some(_) | None => format!("{} MB sent", mega(progress.bytes_done)),
         };
@@ -46,12 +49,6 @@ impl Gauge {
         let millis = u64::try_from(elapsed.saturating_sub(since).as_millis()).unwrap_or(u64::MAX);
         bytes.saturating_sub(before).saturating_mul(1000).checked_div(millis).unwrap_or(0)
     }
-}
-
-/// Millions, with one digit after the point.
-fn mega(bytes: u64) -> String {
-    let tenths = bytes / 100_000;
-    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]

@@ -30,14 +30,16 @@ pub fn yaml() -> String {
     format!("{HEAD}{}", documents().map(|(_, body)| body).join("---\n"))
 }
 
-/// The schema of a kind: `Pipeline` or `PipelineRun`.
+/// The schema of a kind: `Pipeline` or `PipelineRun`. It is read from the copy, which takes a fraction of the time that
+/// making it anew does: people wait for it at each start.
 #[must_use]
 pub fn schema(kind: &str) -> Option<Value> {
-    let mut crd = match kind {
-        "Pipeline" => definition::<Pipeline>(),
-        "PipelineRun" => definition::<PipelineRun>(),
+    let copy = match kind {
+        "Pipeline" => include_str!("../../crds/pipelines.yaml"),
+        "PipelineRun" => include_str!("../../crds/pipelineruns.yaml"),
         _ => return None,
     };
+    let mut crd: Value = serde_yaml::from_str(copy).ok()?;
     crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema").map(Value::take)
 }
 

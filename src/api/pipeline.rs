@@ -250,8 +250,11 @@ pub struct LastRun {
     pub completion_time: Option<Time>,
 }
 
+/// Longest time of a run whose pipeline does not say.
+pub const DEFAULT_TIMEOUT: &str = "1h";
+
 fn default_timeout() -> String {
-    "1h".into()
+    DEFAULT_TIMEOUT.into()
 }
 fn default_step_timeout() -> String {
     "25m".into()

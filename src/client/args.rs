@@ -21,10 +21,10 @@ pub use values::{
 pub use what::{Manner, What};
 
 use super::{complete, examples};
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 use jiff::Timestamp;
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 use values::{breakpoint, duration, key_value, phase, publish, since};
 use what::{TO_FOLLOW, TO_RUN};
 
@@ -34,7 +34,7 @@ pub enum Verb {
     /// Start a run and follow it
     #[command(before_long_help = examples::RUN)]
     Run(RunArgs),
-    /// Run with this directory as the source, kept up to date
+    /// Run what you are writing, and again on each save
     #[command(before_long_help = examples::DEV)]
     Dev(DevArgs),
     /// Run the pipeline build of this project on Docker
@@ -130,6 +130,8 @@ pub struct RunArgs {
 
 /// `dev`.
 #[derive(Args, Clone, Debug, Default)]
+#[command(mut_arg("publish", |publish| publish.hide_short_help(false)))]
+#[command(mut_arg("direct_mount", |mount| mount.hide_short_help(false)))]
 pub struct DevArgs {
     /// What is run.
     #[command(flatten)]
@@ -137,18 +139,22 @@ pub struct DevArgs {
     /// Run this Pipeline of the namespace
     #[arg(long, value_name = "pipeline/NAME", conflicts_with = "file", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::sources))]
     pub from: Option<String>,
-    /// The directory
-    #[arg(long, value_name = "DIR", default_value = ".", help_heading = TO_SYNC, value_hint = ValueHint::DirPath)]
-    pub source: PathBuf,
-    /// What is not sent: patterns as in .gitignore, beside those there
-    #[arg(long, value_name = "PATTERN", help_heading = TO_SYNC)]
+    /// On Docker also with -f
+    #[arg(long, conflicts_with_all = ["from", "cluster"], help_heading = TO_RUN)]
+    pub local: bool,
+    /// In the cluster; so it is with -f or --from
+    #[arg(long, help_heading = TO_RUN)]
+    pub cluster: bool,
+    /// Not sent to the cluster: patterns as in .gitignore
+    #[arg(long, value_name = "PATTERN", help_heading = "In a cluster", hide_short_help = true)]
     pub ignore: Vec<String>,
-    /// A port of the box on this machine: 5000, or 8080:5000
-    #[arg(long, value_name = "[HERE:]PORT", value_parser = publish, help_heading = TO_SYNC)]
-    pub publish: Vec<Publish>,
+    /// Another pipeline than dev, on Docker
+    #[arg(value_name = "PIPELINE", conflicts_with_all = ["from", "cluster"])]
+    pub pipeline: Option<String>,
+    /// What a run on Docker takes; the source and ports are for both.
+    #[command(flatten)]
+    pub here: HereArgs,
 }
-
-const TO_SYNC: &str = "What to share";
 
 /// `status`.
 #[derive(Args, Clone, Debug, Default)]

@@ -86,11 +86,7 @@ impl BoxHere {
             words.extend(args.command.iter().map(String::as_str));
         }
         let mut ends = Ends::catch()?;
-        let stdin = terminal || !tty::is_stdin();
-        let exec = self.engine.exec(&self.id, runner(&words), (terminal, stdin));
-        let (process, streams) = exec.await.map_err(docker::engine)?;
-        let manner = Manner { terminal, detaches: terminal };
-        let parted = docker::pass(&self.engine, &process, streams, manner, &mut ends).await?;
+        let parted = self.process(&words, terminal, &mut ends).await?;
         let code = match parted {
             Parted::Signal(exit) => return Ok(exit),
             Parted::Detached => {
@@ -124,8 +120,45 @@ impl BoxHere {
     /// When the run does not wait for it, or the engine does not do it.
     pub(super) async fn ask(&self, session: &mut Session, verb: &str, args: &AskArgs) -> Result<Exit, Stop> {
         let words: Vec<&str> = std::iter::once(verb).chain(args.step.as_deref()).collect();
+        let (code, said) = self.say(&words).await?;
+        if code == 0 {
+            session.screen.message(&format!("{}: {}", self.run, one_line(&said)))?;
+            return Ok(Exit::Success);
+        }
+        Err(Fault::new(reason::NOT_WAITING, Exit::Usage, format!("{}: {said}", self.run)).into())
+    }
+
+    /// The box of a run that this very process carries out.
+    ///
+    /// # Errors
+    /// When the engine's address cannot be used.
+    pub(super) fn of(run: &str) -> Result<Self, Stop> {
+        Ok(Self { engine: docker::connect()?, id: local::box_name(run), run: run.to_owned() })
+    }
+
+    /// A verb of the runner on our terminal.
+    ///
+    /// # Errors
+    /// When the box is gone, or the engine does not do it.
+    pub(super) async fn terminal(&self, words: &[&str], ends: &mut Ends) -> Result<Parted, Stop> {
+        self.process(words, true, ends).await
+    }
+
+    async fn process(&self, words: &[&str], terminal: bool, ends: &mut Ends) -> Result<Parted, Stop> {
+        let stdin = terminal || !tty::is_stdin();
+        let exec = self.engine.exec(&self.id, runner(words), (terminal, stdin));
+        let (process, streams) = exec.await.map_err(docker::engine)?;
+        let manner = Manner { terminal, detaches: terminal };
+        docker::pass(&self.engine, &process, streams, manner, ends).await
+    }
+
+    /// Asks the runner something: its exit code, and what it said.
+    ///
+    /// # Errors
+    /// When the box is gone, or the engine does not do it in time.
+    pub(super) async fn say(&self, words: &[&str]) -> Result<(i64, String), Stop> {
         let answer = async {
-            let (process, mut streams) = self.engine.exec(&self.id, runner(&words), (false, false)).await?;
+            let (process, mut streams) = self.engine.exec(&self.id, runner(words), (false, false)).await?;
             let mut said = Vec::new();
             while let Some(Ok((_, bytes))) = streams.output.next().await {
                 said.extend_from_slice(bytes.get(..bytes.len().min(SAID_BYTES - said.len())).unwrap_or_default());
@@ -134,12 +167,7 @@ impl BoxHere {
             self.engine.exit_code(&process).await.map(|code| (code, said))
         };
         let lost = |_| Fault::new(reason::CONNECTION_LOST, Exit::World, format!("{} does not answer", self.run));
-        let (code, said) = tokio::time::timeout(VERB_PATIENCE, answer).await.map_err(lost)?.map_err(docker::engine)?;
-        if code == 0 {
-            session.screen.message(&format!("{}: {}", self.run, one_line(&said)))?;
-            return Ok(Exit::Success);
-        }
-        Err(Fault::new(reason::NOT_WAITING, Exit::Usage, format!("{}: {said}", self.run)).into())
+        tokio::time::timeout(VERB_PATIENCE, answer).await.map_err(lost)?.map_err(docker::engine)
     }
 }
 

@@ -5,8 +5,9 @@
 use super::{
     exit::Exit,
     fault::{Fault, Stop, reason},
-    signals::{Ends, handler},
-    tty::{self, Keys, Raw},
+    signals::Ends,
+    terminal::{self, Returned},
+    tty,
 };
 use crate::engine::{
     EngineError,
@@ -16,16 +17,11 @@ use crate::engine::{
     },
 };
 use futures::StreamExt as _;
-use std::time::Duration;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    signal::unix::SignalKind,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::io::StreamReader;
 
 /// The engine's socket, if nothing says otherwise.
 const SOCKET: &str = "/var/run/docker.sock";
-/// How long a Ctrl-P waits for its Ctrl-Q.
-pub(super) const KEYS_APART: Duration = Duration::from_millis(500);
 
 /// The engine that `DOCKER_HOST` names, else that of this machine.
 pub(super) fn host() -> String {
@@ -77,22 +73,34 @@ pub(super) struct Manner {
 pub(super) async fn pass(
     docker: &DockerEngine,
     process: &Process,
-    Streams { mut output, mut input }: Streams,
+    streams: Streams,
     Manner { terminal, detaches }: Manner,
     ends: &mut Ends,
 ) -> Result<Parted, Stop> {
-    let mut resized = handler(SignalKind::window_change())?;
-    let raw = if terminal { Some(Raw::enter()?) } else { None };
+    if terminal {
+        let printed = StreamReader::new(streams.output.map(|piece| piece.map(|(_, bytes)| bytes)));
+        let resize = async |rows, columns| docker.resize(process, (rows, columns)).await;
+        match terminal::hand_over(streams.input, printed, resize, detaches, ends).await? {
+            Returned::Ended => {}
+            Returned::Detached => return Ok(Parted::Detached),
+            Returned::Signal(exit) => return Ok(Parted::Signal(exit)),
+        }
+    } else if let Some(exit) = pipes(streams, ends).await? {
+        return Ok(Parted::Signal(exit));
+    }
+    // One that closed its output may go on.
+    tokio::select! {
+        code = docker.exit_code(process) => code.map(Parted::Ended).map_err(engine),
+        exit = ends.next() => Ok(Parted::Signal(exit)),
+    }
+}
+
+/// The same without a terminal; the answer is a signal to us.
+async fn pipes(Streams { mut output, mut input }: Streams, ends: &mut Ends) -> Result<Option<Exit>, Stop> {
     let (mut stdin, mut stdout, mut stderr) = (tokio::io::stdin(), tokio::io::stdout(), tokio::io::stderr());
     // What a person types is not for a program whose output goes elsewhere.
-    let (mut listens, mut send_size) = (terminal || !tty::is_stdin(), terminal);
-    let (mut typed, mut keys) = (vec![0; 4096], Keys::default());
-    let parted = loop {
-        if std::mem::take(&mut send_size)
-            && let Some(size) = tty::size()
-        {
-            docker.resize(process, size).await;
-        }
+    let (mut listens, mut typed) = (!tty::is_stdin(), vec![0; 4096]);
+    loop {
         tokio::select! {
             piece = output.next() => match piece {
                 Some(Ok((true, bytes))) => stderr.write_all(&bytes).await?,
@@ -100,39 +108,17 @@ pub(super) async fn pass(
                     stdout.write_all(&bytes).await?;
                     stdout.flush().await?;
                 }
-                // How it ended is asked below.
-                Some(Err(_)) | None => break None,
+                // How it ended is asked by who called.
+                Some(Err(_)) | None => return Ok(None),
             },
             count = stdin.read(&mut typed), if listens => {
                 let count = count?;
-                let bytes = typed.get(..count).unwrap_or_default();
-                let (bytes, detach) = if detaches {
-                    let taken = keys.take(bytes);
-                    (taken.bytes, taken.detach || count == 0)
-                } else {
-                    (bytes.to_vec(), false)
-                };
                 listens = count > 0;
+                let bytes = typed.get(..count).unwrap_or_default();
                 // A process that has ended, or closed its stdin, takes nothing.
-                let _ = if listens { input.write_all(&bytes).await } else { input.shutdown().await };
-                if detach {
-                    break Some(Parted::Detached);
-                }
+                let _ = if listens { input.write_all(bytes).await } else { input.shutdown().await };
             }
-            () = tokio::time::sleep(KEYS_APART), if keys.is_held() => {
-                let _ = input.write_all(&keys.release()).await;
-            }
-            _ = resized.recv() => send_size = terminal,
-            exit = ends.next() => break Some(Parted::Signal(exit)),
+            exit = ends.next() => return Ok(Some(exit)),
         }
-    };
-    drop(raw);
-    if let Some(parted) = parted {
-        return Ok(parted);
-    }
-    // One that closed its output may go on.
-    tokio::select! {
-        code = docker.exit_code(process) => code.map(Parted::Ended).map_err(engine),
-        exit = ends.next() => Ok(Parted::Signal(exit)),
     }
 }

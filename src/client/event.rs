@@ -90,6 +90,32 @@ pub(super) struct RunEnd {
     pub images: Vec<Pushed>,
 }
 
+/// What happened to a watched step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// Files changed: its code starts again.
+    Restarts,
+    /// Its code ended by itself: well, or not.
+    Rests {
+        /// Whether the exit code was 0.
+        well: bool,
+    },
+    /// Something else about it.
+    Told,
+}
+
+impl Watched {
+    /// What the runner's words mean.
+    #[must_use]
+    pub(super) fn of(message: &str) -> Self {
+        match message.strip_suffix("; waits for the next change") {
+            Some(end) => Self::Rests { well: end == "exit code 0" },
+            None if message.ends_with(" changed; starts again") => Self::Restarts,
+            None => Self::Told,
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
@@ -163,6 +189,15 @@ pub(super) enum Event {
     StepFinished(StepEnd),
     /// The run is over; last of all events about it.
     RunFinished(RunEnd),
+    /// What became of a watched step's code, or of its files.
+    Watch {
+        /// The step.
+        step: StepInfo,
+        /// What happened.
+        news: Watched,
+        /// For people.
+        message: String,
+    },
     /// Something about following, not about the run.
     Notice {
         /// For people.

@@ -14,9 +14,10 @@ Examples:
 /// `dev`.
 pub(super) const DEV: &str = "\
 Examples:
-  windlass dev -f dev.yaml --publish 5000      this directory, and localhost:5000
+  windlass dev --publish 5000                  on Docker: pipeline dev, and localhost:5000
+  windlass dev -f dev.yaml --publish 5000      in the cluster, which is sent each change
   windlass dev --from pipeline/dev --source app --ignore '*.log'
-Ctrl-C ends the watched step, and the run goes on to its end; the second one cancels it.";
+Ctrl-C ends the watched step, and the run goes on to its end; the second one stops it.";
 
 /// `build`.
 pub(super) const BUILD: &str = "\

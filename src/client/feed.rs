@@ -59,6 +59,11 @@ pub(super) trait Feed {
     /// # Errors
     /// Why it could not be ended, for people.
     async fn finish(&mut self, run: RunView, step: &str) -> Result<(), String>;
+    /// Hands our terminal to the `shell` step at which the run waits, until somebody leaves it; the words for how.
+    ///
+    /// # Errors
+    /// When there is no terminal, here or there.
+    async fn attach(&mut self, run: &str, step: &str) -> Result<String, Stop>;
     /// What a second Ctrl-C does: `to …`.
     fn second_interrupt(&self) -> &'static str;
     /// Somebody leaves: the words for it.
@@ -152,6 +157,11 @@ impl Feed for OfCluster<'_> {
             Ok((_, said)) => Err(one_line(&said)),
             Err(stop) => Err(stop.message().to_owned()),
         }
+    }
+
+    async fn attach(&mut self, run: &str, step: &str) -> Result<String, Stop> {
+        // Nobody asks: who follows a run of the cluster may not be the one whom its shell waits for.
+        Ok(format!("step {step} waits: {} shell {run}", self.cluster.program))
     }
 
     fn second_interrupt(&self) -> &'static str {

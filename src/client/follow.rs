@@ -4,6 +4,7 @@
 //! `run`, `retry`, `logs -f` and `status --wait` use it, with a [`Feed`] of the cluster or of this machine. **Invariant:**
 //! ending the view never ends a run of the cluster; only a Ctrl-C of who started it asks for a cancel, or who fails beside it.
 
+mod attach;
 mod leave;
 mod options;
 mod tell;
@@ -76,6 +77,8 @@ struct Follow<'a, F: Feed> {
     signals: Signals,
     over: watch::Sender<Over>,
     cancelled: bool,
+    /// The last `shell` step that was given our terminal.
+    attached: Option<String>,
     /// How often somebody asked to end, if that finishes a step first.
     asked: usize,
     flushed: Instant,
@@ -129,6 +132,7 @@ pub(super) async fn follow_feed(
     let origin = view.created.unwrap_or(began_at);
     let (speak, heard) = mpsc::channel(256);
     let mut tracker = Tracker::new(options.made.is_some(), origin, options.since).with_tail(options.tail.take());
+    tracker = tracker.attaching(options.attach);
     let (mut reports, mut failed, mut told) = (None, None, None);
     if let Some(aside) = options.aside.take() {
         tracker = tracker.without_wait_before(aside.lets_begin);
@@ -151,6 +155,7 @@ pub(super) async fn follow_feed(
         reports,
         failed,
         told,
+        attached: None,
         asked: 0,
         signals,
         over: watch::Sender::new(Over::No),
@@ -188,6 +193,9 @@ impl<F: Feed> Follow<'_, F> {
         };
         self.screen.show(&begin, Vec::new())?;
         self.tell(&[created])?;
+        for message in std::mem::take(&mut self.options.notes) {
+            self.tell(&[Event::Notice { message }])?;
+        }
         self.status(view);
         self.advance()?;
         let mut clock = tokio::time::interval(Duration::from_millis(100));
@@ -208,6 +216,7 @@ impl<F: Feed> Follow<'_, F> {
                 return Ok(Followed { exit, view: self.tracker.view().clone() });
             }
             self.advance()?;
+            self.attach().await?;
         }
     }
 

@@ -26,6 +26,8 @@ pub(super) enum Line {
     End(usize),
     /// Something that the runner says to people.
     Note(String),
+    /// What became of the code of the watched step that runs.
+    Watch(String),
     /// Of the runner, and said by the status as well.
     Known,
     /// Of the step.
@@ -61,7 +63,7 @@ impl Reader {
                 self.ended = false;
             }
             Line::End(_) => self.ended = true,
-            Line::Note(_) | Line::Known | Line::Output => {}
+            Line::Note(_) | Line::Watch(_) | Line::Known | Line::Output => {}
         }
         line
     }
@@ -96,8 +98,12 @@ impl Reader {
                 if end || source { Line::Known } else { Line::Output }
             }
             ("run", false) if self.current.is_none() && words.starts_with(run) => Line::Known,
-            ("warn" | "watch", true) if self.current.is_some_and(|c| about(c).is_some_and(|r| r.starts_with(": "))) => {
+            ("warn", true) if self.current.is_some_and(|c| about(c).is_some_and(|r| r.starts_with(": "))) => {
                 Line::Note(words.to_owned())
+            }
+            ("watch", true) => {
+                let told = self.current.and_then(|c| about(c)?.strip_prefix(": "));
+                told.map_or(Line::Output, |told| Line::Watch(told.to_owned()))
             }
             ("warn", false) if words.starts_with("the log of this step is longer than") => Line::Note(words.to_owned()),
             ("stop", true) if words.starts_with("SIG") => Line::Note(format!("the box was told to stop ({words})")),
@@ -152,7 +158,7 @@ mod tests {
                 Line::Begin(1),
                 Line::Note("2/3 test: exit code 1; again in 1s".into()),
                 Line::Known,
-                Line::Note("2/3 test: a.c changed; starts again".into()),
+                Line::Watch("a.c changed; starts again".into()),
                 Line::End(1),
                 Line::Known,
                 Line::Begin(3),

@@ -1,13 +1,16 @@
-//! Runs on the engine of this machine: `build`, `run PIPELINE`, `run -f FILE --local`.
+//! Runs on the engine of this machine: `build`, `dev`, `run PIPELINE`, `run -f FILE --local`.
 //!
 //! **Invariant:** what cannot be run is told before anything is started, and when the verb ends, however it ends, the run
 //! has ended too and what it made is gone.
 
 use super::{
     Session,
-    args::{BuildArgs, OnInterrupt, RunArgs, RunOutput},
+    args::{BuildArgs, DevArgs, Manner, OnInterrupt, Publish, RunArgs, RunOutput},
+    box_here::BoxHere,
+    dev::publish::take,
+    docker::Parted,
     exit::Exit,
-    fault::{Fault, Stop, reason},
+    fault::{Fault, Stop, one_line, reason},
     feed::{Fed, Feed},
     follow::{self, Followed, Interrupt, Left, Options},
     logtext::Decoder,
@@ -15,14 +18,16 @@ use super::{
     project::{self, Project},
     request::{Asked, engine_address, request},
     screen::Screen,
-    signals::{Signals, handler},
+    signals::{Ends, Signals, handler},
     start::not_both,
+    style::Mode,
+    tty,
     view::RunView,
 };
 use crate::{
-    api::PipelineRun,
+    api::{PipelineRun, step::Step},
     engine::docker::DockerEngine,
-    local::{self, StartError, Started},
+    local::{self, Request, StartError, Started},
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -36,6 +41,8 @@ use tokio::{
 const PLACE: &str = "local Docker";
 /// The pipeline of `build`.
 const BUILD: &str = "build";
+/// The pipeline of `dev`.
+const DEV: &str = "dev";
 
 /// Whether `run` means this machine.
 pub(super) fn is_meant(args: &RunArgs) -> bool {
@@ -54,7 +61,34 @@ pub(super) async fn build(session: &mut Session, args: &BuildArgs) -> Result<Exi
         pipeline: Some(BUILD),
         manner: &args.manner,
         here: &args.here,
+        dev: false,
         again: format!("{} build", session.name),
+    };
+    carry_out(session, asked).await
+}
+
+/// Whether `dev` means this machine: no cluster is asked for.
+pub(super) fn is_meant_by_dev(session: &Session, args: &DevArgs) -> bool {
+    let place = &session.global.place;
+    let named = args.cluster || args.from.is_some() || place.namespace.is_some() || place.context.is_some();
+    args.local || (!named && args.what.file.is_none())
+}
+
+/// `dev`.
+///
+/// # Errors
+/// What keeps the run from starting.
+pub(super) async fn dev(session: &mut Session, args: &DevArgs) -> Result<Exit, Stop> {
+    refuse(&[(!args.ignore.is_empty(), "--ignore")])?;
+    let name = args.pipeline.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    let asked = Asked {
+        what: &args.what,
+        as_written: false,
+        pipeline: args.pipeline.as_deref().or_else(|| args.what.file.is_none().then_some(DEV)),
+        manner: &Manner { tail: 20, ..Manner::default() },
+        here: &args.here,
+        dev: true,
+        again: format!("{} dev{name}", session.name),
     };
     carry_out(session, asked).await
 }
@@ -81,6 +115,7 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
         pipeline: args.pipeline.as_deref(),
         manner: &args.manner,
         here: &args.here,
+        dev: false,
         again: format!("{} run{file}{name}", session.name),
     };
     carry_out(session, asked).await
@@ -111,6 +146,12 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
     let chosen = project.choose(asked.pipeline, session.name)?;
     let request = request(&asked, &file, project, chosen)?;
     let engine = DockerEngine::of_local_runs(&engine_address()?).map_err(|error| unreachable(&error.to_string()))?;
+    if !asked.here.publish.is_empty() {
+        // A run that was killed may still hold the port; the engine tells of one only once the box is made.
+        local::sweep(&engine).await.map_err(refused)?;
+        drop(take(&asked.here.publish).await?);
+    }
+    let shown = Shown::of(&asked, &request);
     let (mut signals, mut hangup) = (Signals::catch()?, handler(SignalKind::hangup())?);
     let started = tokio::select! {
         started = local::start(request, engine) => started.map_err(refused)?,
@@ -126,7 +167,7 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
         }
     });
     let mut started = started;
-    let followed = follow_here(session, &asked, &mut started, signals).await;
+    let followed = follow_here(session, &asked, &mut started, signals, shown).await;
     // However following ended: the run ends with us.
     started.abandon();
     let last = started.changes.borrow().clone();
@@ -147,24 +188,69 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
     Ok(followed.exit)
 }
 
+/// What is said of the run beside what becomes of it.
+struct Shown {
+    /// Where it is.
+    place: String,
+    /// Whether a step of it is watched, so that Ctrl-C ends that step first.
+    watches: bool,
+    notes: Vec<String>,
+}
+
+impl Shown {
+    fn of(asked: &Asked<'_>, request: &Request) -> Self {
+        let pipeline = request.spec.pipeline_spec.as_ref();
+        let has = |kind: fn(&Step) -> bool| pipeline.is_some_and(|spec| spec.all_steps().any(|(_, step)| kind(step)));
+        let mounted = request.directory.as_ref().filter(|directory| directory.mounted);
+        let place = match mounted {
+            Some(directory) => format!("{PLACE}, {} is mounted as the source", as_written(&directory.path)),
+            None => PLACE.to_owned(),
+        };
+        let watches = has(|step| step.watch.is_some());
+        let mut notes = Vec::new();
+        if !watches {
+            let told = |port: &Publish| format!("http://localhost:{} is port {} of the box", port.local, port.remote);
+            notes.extend(asked.here.publish.iter().map(told));
+        }
+        if mounted.is_some() && has(|step| step.docker_push.is_some()) {
+            notes.push("a mounted source is not in the image that is pushed; see --direct-mount".into());
+        }
+        Self { place, watches, notes }
+    }
+}
+
+/// A whole path as people write it, who are in a directory of theirs.
+fn as_written(path: &Path) -> String {
+    let own = std::env::current_dir().ok();
+    let below = own.as_ref().and_then(|own| path.strip_prefix(own).ok());
+    match below {
+        Some(below) if below.as_os_str().is_empty() => ".".to_owned(),
+        Some(below) => below.display().to_string(),
+        None => path.display().to_string(),
+    }
+}
+
 async fn follow_here(
     session: &mut Session,
     asked: &Asked<'_>,
     started: &mut Started,
     signals: Signals,
+    shown: Shown,
 ) -> Result<Followed, Stop> {
-    for port in &asked.here.publish {
-        session.screen.message(&format!("port {} of the box is at 127.0.0.1:{}", port.remote, port.local))?;
-    }
     let view = view(&started.changes.borrow_and_update());
     let mut setting = session.setting();
     setting.show = asked.manner.show;
     setting.tail = asked.manner.tail;
-    setting.interrupt = "Ctrl-C cancels";
+    (setting.interrupt, setting.finishes) = ("Ctrl-C cancels", shown.watches);
     setting.again = Some(asked.again.clone());
+    setting.published = asked.here.publish.iter().map(|port| port.local).collect();
+    setting.zone = Some(session.zone());
     let options = Options {
         made: Some(Duration::ZERO),
-        interrupt: Some(Interrupt::Cancel),
+        interrupt: Some(if shown.watches { Interrupt::Finish } else { Interrupt::Cancel }),
+        notes: shown.notes,
+        // Events on stdout are for a program.
+        attach: tty::is_there() && session.look.mode != Mode::Json,
         exit_code: asked.manner.exit_code,
         ..Options::watching()
     };
@@ -172,7 +258,8 @@ async fn follow_here(
         session.screen.data(&format!("{}\n", view.name))?;
     }
     let mut screen = Screen::new(&session.look, asked.manner.output.is_some(), false);
-    follow::follow_feed(OfHere { started }, view, &mut screen, setting, options, signals).await
+    let feed = OfHere { started, place: shown.place, program: session.name };
+    follow::follow_feed(feed, view, &mut screen, setting, options, signals).await
 }
 
 fn unreachable(message: &str) -> Stop {
@@ -203,11 +290,15 @@ fn view(run: &PipelineRun) -> RunView {
 /// A run of this machine.
 struct OfHere<'a> {
     started: &'a mut Started,
+    /// Where it is, for people.
+    place: String,
+    /// How hints call us.
+    program: &'static str,
 }
 
 impl Feed for OfHere<'_> {
     fn place(&self) -> &str {
-        PLACE
+        &self.place
     }
 
     fn check(&mut self) -> Result<Option<String>, Fault> {
@@ -237,8 +328,24 @@ impl Feed for OfHere<'_> {
         Ok(())
     }
 
-    async fn finish(&mut self, _run: RunView, _step: &str) -> Result<(), String> {
-        Err("only a run in a cluster has somebody to ask".into())
+    async fn finish(&mut self, run: RunView, step: &str) -> Result<(), String> {
+        let said = async { BoxHere::of(&run.name)?.say(&["finish", step]).await };
+        match said.await {
+            Ok((0, _)) => Ok(()),
+            Ok((_, said)) => Err(one_line(&said)),
+            Err(stop) => Err(stop.message().to_owned()),
+        }
+    }
+
+    async fn attach(&mut self, run: &str, step: &str) -> Result<String, Stop> {
+        let parted = BoxHere::of(run)?.terminal(&["shell"], &mut Ends::catch()?).await?;
+        Ok(match parted {
+            Parted::Ended(0) => format!("left step {step}; {run} goes on"),
+            // One that could not be given has said why.
+            Parted::Ended(_) => format!("the terminal of step {step} is gone; {run} goes on"),
+            Parted::Detached => format!("detached; {run} is still at step {step}: {} shell {run}", self.program),
+            Parted::Signal(_) => format!("left; {run} ends"),
+        })
     }
 
     fn second_interrupt(&self) -> &'static str {

@@ -246,6 +246,7 @@ impl<'a> Printer<'a> {
                 return Ok(());
             }
             Line::Note(message) => return self.say(&format!("! {}", one_line(&message))),
+            Line::Watch(message) => return self.say(&format!("· {}", one_line(&message))),
             Line::End(_) | Line::Known => return Ok(()),
             Line::Output => {}
         }

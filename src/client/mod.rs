@@ -62,6 +62,7 @@ mod start;
 mod status;
 mod style;
 mod table;
+mod terminal;
 mod topics;
 mod trace;
 mod track;
@@ -217,6 +218,7 @@ async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
     match verb {
         Verb::Run(args) if here::is_meant(args) => here::run(session, args).await,
         Verb::Run(args) => run::run(session, args).await,
+        Verb::Dev(args) if here::is_meant_by_dev(session, args) => here::dev(session, args).await,
         Verb::Dev(args) => dev::dev(session, args).await,
         Verb::Build(args) => here::build(session, args).await,
         Verb::Status(args) => status::status(session, args).await,

@@ -14,6 +14,7 @@ use crate::{
     api::{
         PipelineRunSpec,
         env::{EnvVar, KeyRef, can_be_set},
+        pipeline::DEFAULT_TIMEOUT,
         run::{Breakpoint, Param},
     },
     engine::docker::containers::Publish as Published,
@@ -31,6 +32,8 @@ const IGNORE_FILE: &str = ".windlassignore";
 const SECRET_ENV: &str = "secret-env";
 /// Names of the runner's place, if it is not beside this program.
 const RUNNER_VARIABLE: &str = "WINDLASS_RUNNER";
+/// How long `dev` goes on if the pipeline does not say.
+const DEV_TIMEOUT: &str = "24h";
 /// Largest certificate file.
 const CA_BYTES: u64 = 1024 * 1024;
 
@@ -42,6 +45,8 @@ pub(super) struct Asked<'a> {
     pub(super) pipeline: Option<&'a str>,
     pub(super) manner: &'a Manner,
     pub(super) here: &'a HereArgs,
+    /// It is `dev`: on the directory itself, for a working day.
+    pub(super) dev: bool,
     /// The command that does the same again.
     pub(super) again: String,
 }
@@ -77,21 +82,43 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
         None if asked.as_written || inline => None,
         None => Some(project_dir()),
     };
-    // What is given as a Secret is not the project's to have, wherever it lies: an image is made of the source.
-    let secrets = here.secret.iter().map(|given| PathBuf::from(&given.value)).chain(here.secret_env.iter().cloned());
-    let apart: Vec<PathBuf> = secrets.collect();
+    let directory = directory.map(|path| as_source(&path, asked)).transpose()?;
+    if asked.dev {
+        all_day(&mut spec);
+    }
     Ok(Request {
         name: format!("{}-{}", short(&base), tail()),
         pipeline,
         spec,
         objects,
-        directory: directory.map(|path| Directory { path, ignore_file: IGNORE_FILE.into(), apart }),
+        directory,
         runner: runner()?,
         publish: here.publish.iter().map(|port| Published::on_loopback(port.local, port.remote)).collect(),
         logins: DockerLogins::read()
             .map_err(|error| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, error).note("nothing was started"))?,
         trust: trust(here)?,
     })
+}
+
+/// The directory that is the source. The engine mounts it under its whole path.
+fn as_source(path: &Path, asked: &Asked<'_>) -> Result<Directory, Stop> {
+    let path = path.canonicalize().map_err(|error| {
+        let message = format!("--source {}: {error}", path.display());
+        Fault::new(reason::UNREADABLE_FILE, Exit::Usage, message).note("nothing was started")
+    })?;
+    let mounted = asked.here.direct_mount.unwrap_or(asked.dev);
+    // What is given as a Secret is not the project's to have, wherever it lies: an image is made of the source.
+    let here = asked.here;
+    let secrets = here.secret.iter().map(|given| PathBuf::from(&given.value)).chain(here.secret_env.iter().cloned());
+    Ok(Directory { path, ignore_file: IGNORE_FILE.into(), mounted, apart: secrets.collect() })
+}
+
+/// Who watches a directory does so for longer than a build may take, if the pipeline says nothing of it.
+fn all_day(spec: &mut PipelineRunSpec) {
+    let Some(pipeline) = spec.pipeline_spec.as_mut() else { return };
+    if spec.timeout.is_none() && pipeline.timeout == DEFAULT_TIMEOUT {
+        pipeline.timeout = DEV_TIMEOUT.into();
+    }
 }
 
 fn unusable(error: local::ObjectsError) -> Stop {

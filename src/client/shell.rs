@@ -8,13 +8,13 @@ use super::{
     args::ShellArgs,
     box_here,
     connect::Cluster,
-    docker::KEYS_APART,
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
     hint,
     in_box::{self, Ended, InBox},
-    signals::handler,
-    tty::{self, Keys, Raw},
+    signals::{Ends, handler},
+    terminal::{self, Returned},
+    tty,
     view::RunView,
 };
 use crate::api::{
@@ -179,54 +179,22 @@ async fn piped(there: &InBox<'_>, words: &[&str]) -> Result<Parted, Stop> {
 async fn on_terminal(there: &InBox<'_>, words: &[&str]) -> Result<Parted, Stop> {
     let mut process = there.start(words, AttachParams::interactive_tty()).await?;
     let status = process.take_status();
-    let (Some(mut typed), Some(mut printed), Some(mut sizes)) =
-        (process.stdin(), process.stdout(), process.terminal_size())
+    let (Some(typed), Some(printed), Some(mut sizes)) = (process.stdin(), process.stdout(), process.terminal_size())
     else {
         return Ok(Parted::Ended(Ended::Lost));
     };
-    let mut resized = handler(SignalKind::window_change())?;
-    let (mut terminate, mut hangup) = (handler(SignalKind::terminate())?, handler(SignalKind::hangup())?);
-    let (mut stdin, mut stdout) = (tokio::io::stdin(), tokio::io::stdout());
-    let (mut keys, mut from_us, mut from_box) = (Keys::default(), vec![0; 4096], vec![0; 16 * 1024]);
-    let raw = Raw::enter()?;
-    let mut send_size = true;
-    let parted = loop {
-        if std::mem::take(&mut send_size)
-            && let Some((height, width)) = tty::size()
-        {
-            // A connection that is gone ends the loop below.
-            let _ = sizes.send(TerminalSize { width, height }).await;
-        }
-        tokio::select! {
-            count = printed.read(&mut from_box) => match count {
-                Ok(count) if count > 0 => {
-                    stdout.write_all(from_box.get(..count).unwrap_or_default()).await?;
-                    stdout.flush().await?;
-                }
-                Ok(_) | Err(_) => {
-                    let ended = tokio::time::timeout(STATUS_WAIT, in_box::ended(status)).await;
-                    break Parted::Ended(ended.unwrap_or(Ended::Lost));
-                }
-            },
-            count = stdin.read(&mut from_us) => {
-                let count = count?;
-                let taken = keys.take(from_us.get(..count).unwrap_or_default());
-                // As above: the box's end tells.
-                let _ = typed.write_all(&taken.bytes).await;
-                if taken.detach || count == 0 {
-                    break Parted::Detached;
-                }
-            }
-            () = tokio::time::sleep(KEYS_APART), if keys.is_held() => {
-                let _ = typed.write_all(&keys.release()).await;
-            }
-            _ = resized.recv() => send_size = true,
-            _ = terminate.recv() => break Parted::Signal(Exit::Terminated),
-            _ = hangup.recv() => break Parted::Signal(Exit::Terminated),
-        }
+    let resize = async |height, width| {
+        // A connection that is gone ends what is printed.
+        let _ = sizes.send(TerminalSize { width, height }).await;
     };
-    drop(raw);
-    Ok(parted)
+    Ok(match terminal::hand_over(typed, printed, resize, true, &mut Ends::catch()?).await? {
+        Returned::Ended => {
+            let ended = tokio::time::timeout(STATUS_WAIT, in_box::ended(status)).await;
+            Parted::Ended(ended.unwrap_or(Ended::Lost))
+        }
+        Returned::Detached => Parted::Detached,
+        Returned::Signal(exit) => Parted::Signal(exit),
+    })
 }
 
 /// Copies to the end, each piece at once.

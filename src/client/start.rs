@@ -106,7 +106,7 @@ pub(super) async fn start(
         ..Options::watching()
     };
     if let Some(dev) = shown.dev {
-        setting.interrupt = "Ctrl-C finishes";
+        (setting.interrupt, setting.finishes) = ("Ctrl-C cancels", true);
         options.interrupt = Some(Interrupt::Finish);
         options.aside = Some(dev::beside(dev, &cluster, &created));
     }

@@ -111,6 +111,8 @@ pub(super) enum Sign {
     Skip,
     /// Runs.
     Run,
+    /// Starts again.
+    Again,
 }
 
 impl Look {
@@ -159,11 +161,13 @@ impl Look {
             (Sign::Warn, true) => "!",
             (Sign::Skip, true) => "·",
             (Sign::Run, true) => "▸",
+            (Sign::Again, true) => "↻",
             (Sign::Ok, false) => "ok",
             (Sign::Fail, false) => "FAIL",
             (Sign::Warn, false) => "warn",
             (Sign::Skip, false) => "skip",
             (Sign::Run, false) => "run",
+            (Sign::Again, false) => "again",
         }
     }
 
@@ -186,7 +190,7 @@ pub(super) fn paint(color: bool, sign: Sign, text: &str) -> String {
         Sign::Fail => text.red().to_string(),
         Sign::Warn => text.yellow().to_string(),
         Sign::Skip => text.dimmed().to_string(),
-        Sign::Run => text.cyan().to_string(),
+        Sign::Run | Sign::Again => text.cyan().to_string(),
     }
 }
 

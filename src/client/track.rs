@@ -13,7 +13,7 @@ mod tail;
 pub(super) use tail::{TAIL_BYTES, Tail};
 
 use super::{
-    event::Event,
+    event::{Event, Watched},
     header::{Line, Reader},
     logtext::Piece,
     view::{RunView, StepInfo, millis_between},
@@ -38,6 +38,7 @@ enum Item {
     Begin { step: usize },
     End { step: usize },
     Note(String),
+    Watch(String),
     Output(Piece),
 }
 
@@ -98,6 +99,8 @@ pub(super) struct Tracker {
     /// Until all that was printed before following began has come: what is kept of it.
     tail: Option<Tail>,
     lets_begin: Option<String>,
+    /// Who follows opens the terminals of `shell` steps: that they wait is told to nobody.
+    attaches: bool,
     /// Time of the last event.
     told_ms: u64,
     /// A cancel was told by who asked for it.
@@ -131,6 +134,22 @@ impl Tracker {
     pub(super) fn without_wait_before(mut self, step: String) -> Self {
         self.lets_begin = Some(step);
         self
+    }
+
+    /// The waits of `shell` steps are not told: who follows ends them.
+    #[must_use]
+    pub(super) fn attaching(mut self, attaches: bool) -> Self {
+        self.attaches = attaches;
+        self
+    }
+
+    /// The `shell` step that was told to run and waits for its terminal.
+    pub(super) fn shell_that_waits(&self) -> Option<&str> {
+        let waits = |t: &&Track| {
+            let waits = |s: &StepStatus| s.phase == StepPhase::Waiting && s.reason.as_deref() == Some(reason::ATTACH);
+            t.started && !t.finished && t.info.kind == "shell" && t.status.as_ref().is_some_and(waits)
+        };
+        self.steps.iter().find(waits).map(|t| t.info.name.as_str())
     }
 
     /// Whether output is held until [`Tracker::caught_up`].
@@ -216,6 +235,7 @@ impl Tracker {
             Line::Begin(step) => Item::Begin { step },
             Line::End(step) => Item::End { step },
             Line::Note(message) => Item::Note(message),
+            Line::Watch(message) => Item::Watch(message),
             Line::Known => return,
             Line::Output => {
                 if let (Some(since), Some(stamp)) = (self.since, stamp) {
@@ -283,7 +303,7 @@ impl Tracker {
             self.waiting = None;
             return;
         }
-        if why == reason::WAITING_FOR_USER && self.begins_soon(message) {
+        if why == reason::WAITING_FOR_USER && (self.begins_soon(message) || self.attaches_soon()) {
             self.waiting = None;
             return;
         }
@@ -300,6 +320,13 @@ impl Tracker {
             events.push((if self.fresh { now_ms } else { self.told_ms }, event));
             self.waiting = Some(waiting);
         }
+    }
+
+    /// Whether the run waits for the terminal of a `shell` step that who follows opens.
+    fn attaches_soon(&self) -> bool {
+        let waits =
+            |t: &Track| t.info.kind == "shell" && t.status.as_ref().is_some_and(|s| s.phase == StepPhase::Waiting);
+        self.attaches && self.steps.iter().any(waits)
     }
 
     /// Whether the run waits, as it says, before the step that who follows lets begin.
@@ -330,6 +357,10 @@ impl Tracker {
                     events.push((at_ms, Event::Log { step, stamp: piece.stamp, bytes: piece.bytes }));
                 }
                 Item::Note(message) => events.push((at_ms, Event::Notice { message })),
+                Item::Watch(message) => {
+                    let step = self.current.and_then(|i| self.steps.get(i)).map(|t| t.info.clone()).unwrap_or_default();
+                    events.push((at_ms, Event::Watch { step, news: Watched::of(&message), message }));
+                }
                 Item::End { step } => {
                     if let Some(track) = self.steps.get_mut(step) {
                         track.end_line = stamp;

@@ -1,6 +1,6 @@
 //! The terminal we run on, when every byte is handed over: raw mode, the keys that detach, its size.
 //!
-//! `shell` uses it. **Invariant:** the terminal is as it was once the guard is dropped, and after a
+//! `terminal` uses it. **Invariant:** the terminal is as it was once the guard is dropped, and after a
 //! panic: the hook calls [`restore`].
 
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};

@@ -174,6 +174,13 @@ pub(super) fn left(base: &Path) -> Vec<(PathBuf, String, String)> {
     entries.filter_map(|entry| read(entry.path())).collect()
 }
 
+/// Begins to remove a run's directory while its box may still be there; [`remove`] does the rest.
+pub(super) async fn empty(path: &Path) {
+    let pods = path.join("pods");
+    // What the box still writes, or its root wrote, is for later.
+    let _ = tokio::task::spawn_blocking(move || fs::remove_dir_all(pods)).await;
+}
+
 /// Removes a run's directory. Files that the box's root made may be beyond this user; then a container of the same
 /// image takes them away.
 pub(super) async fn remove(engine: &DockerEngine, path: &Path, image: &str, owner: &Owner) {

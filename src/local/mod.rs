@@ -41,12 +41,16 @@ use bytes::Bytes;
 use nix::sys::stat::{Mode, umask};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 
 /// Namespace of local runs, where one has to be named.
 pub const NAMESPACE: &str = "local";
+/// Where a directory is mounted if `box.workingDir` does not say: where its copy would be.
+const SOURCE: &str = "/pipeline/source";
+/// When what dead runs left is looked for, if there is no box by then.
+const SWEEP_LATEST: Duration = Duration::from_secs(1);
 /// How long a sweep may go on after its run.
 const SWEEP_GRACE: Duration = Duration::from_secs(10);
 /// Pieces of output that wait for a slow reader.
@@ -128,6 +132,17 @@ impl Started {
     }
 }
 
+/// Removes what dead runs left, who may hold a port that is wanted.
+///
+/// # Errors
+/// When this machine does not let us.
+pub async fn sweep(engine: &DockerEngine) -> Result<(), StartError> {
+    let machine = |error: std::io::Error| StartError::Machine(error.to_string());
+    let (owner, base) = (owner::Owner::me().map_err(machine)?, directory::base().map_err(machine)?);
+    owner::sweep(engine.clone(), base, owner).await;
+    Ok(())
+}
+
 /// Starts a run.
 ///
 /// # Errors
@@ -140,23 +155,35 @@ pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, St
     let pipeline = request.spec.pipeline_spec.clone().unwrap_or_default();
     let mut resolved = resolve::resolve(&request.spec, &pipeline).map_err(StartError::Refused)?;
     login::stand_in(&mut resolved.spec, &request.objects);
-    if request.directory.is_some() {
+    if let Some(directory) = &request.directory {
         // Nothing is fetched.
         resolved.spec.source = None;
+        if directory.mounted {
+            resolved.spec.box_.working_dir.get_or_insert_with(|| SOURCE.to_owned());
+        }
     }
     containers::check(&resolved.spec).map_err(StartError::Refused)?;
     let owner = owner::Owner::me().map_err(|e| StartError::Machine(format!("cannot tell who this process is: {e}")))?;
     let base = directory::base().map_err(|e| StartError::Machine(e.to_string()))?;
-    let (info, insecure) = tokio::join!(crate::engine::Engine::ping(&engine), engine.insecure_registries());
+    // Its settings take long to tell, and only a push needs them.
+    let pushes = pipeline.all_steps().any(|(_, step)| step.docker_push.is_some() || step.docker_scratch_push.is_some());
+    let insecure = async { if pushes { engine.insecure_registries().await } else { Ok(Vec::new()) } };
+    let (info, insecure) = tokio::join!(crate::engine::Engine::ping(&engine), insecure);
     info?;
     request.trust.insecure_hosts.extend(insecure?);
     trust::as_the_engine(&mut request.trust, &resolved.spec).await;
     let registry = RegistryClient::new(request.trust.clone())
         .map_err(|error| StartError::Machine(format!("registries: {error}")))?;
-    let sweep = tokio::spawn(owner::sweep(engine.clone(), base.clone(), owner.clone()));
+    let box_made = Arc::new(Notify::new());
+    let (made, sweep) = (Arc::clone(&box_made), owner::sweep(engine.clone(), base.clone(), owner.clone()));
+    let sweep = tokio::spawn(async move {
+        // Before the box is there the run itself waits for the engine.
+        let _ = tokio::time::timeout(SWEEP_LATEST, made.notified()).await;
+        sweep.await;
+    });
     let (wish, wished) = watch::channel(Wish::Go);
     let (sender, output) = mpsc::channel(OUTPUT_QUEUE);
     let (node, changes) = node::Node::new(request, resolved, engine, registry, owner, base);
-    let task = tokio::spawn(node.carry_out(wished, sender));
+    let task = tokio::spawn(node.carry_out(wished, sender, box_made));
     Ok(Started { changes, output, wish: Arc::new(wish), task, sweep })
 }

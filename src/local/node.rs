@@ -17,7 +17,7 @@ use crate::{
     agent::{
         apply::{StatusSink, WriteError},
         doorbell::Doorbell,
-        follow::{Post, follow},
+        follow::{Pace, Post, follow},
         plan::RunEvent,
         run::{Run, Seen, Wish},
         status::AgentStatus,
@@ -53,7 +53,7 @@ use k8s_openapi::{
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -181,11 +181,17 @@ impl Node {
     }
 
     /// Carries the run out and removes what it made.
-    pub(super) async fn carry_out(mut self, mut wished: watch::Receiver<Wish>, output: mpsc::Sender<Bytes>) {
+    pub(super) async fn carry_out(
+        mut self,
+        mut wished: watch::Receiver<Wish>,
+        output: mpsc::Sender<Bytes>,
+        box_made: Arc<Notify>,
+    ) {
         let (news_sender, mut news) = mpsc::unbounded_channel();
         let (stopper, stopped) = Stopper::new();
         let stop = CancellationToken::new();
-        let setup = self.setup(news_sender, output, stop.clone());
+        let made = Arc::clone(&box_made);
+        let setup = Setup { box_made, ..self.setup(news_sender, output, stop.clone()) };
         let mut setting_up = tokio::spawn(set_up(setup, stopped));
         let mut agent = self.agent();
         let mut wake = self.look();
@@ -207,6 +213,8 @@ impl Node {
         }
         stop.cancel();
         stopper.stop();
+        // There may be no box.
+        made.notify_one();
         if tokio::time::timeout(SETUP_GRACE, &mut setting_up).await.is_err() {
             setting_up.abort();
         }
@@ -224,6 +232,7 @@ impl Node {
             uid: self.uid.clone(),
             pod: pod_name(&self.request.name, ATTEMPT),
             made: self.made.clone(),
+            box_made: Arc::default(),
             news,
             output,
             stop,
@@ -250,6 +259,7 @@ impl Node {
             // `containers::check` refused what would need one.
             shelf: Arc::default(),
             doorbell: Doorbell::new().ok(),
+            pace: Pace::AtOnce,
             stopping: CancellationToken::new(),
         };
         let (told, wish) = watch::channel(wish);
@@ -427,6 +437,7 @@ impl Node {
     async fn clean(self, agent: Agent) {
         let Agent { leave, task, .. } = agent;
         let (containers, network) = self.made.take();
+        let path = self.base.join(&self.uid);
         // The box first: what it still does is of no use any more.
         let removed = containers.iter().map(|name| self.engine.remove_container(name));
         let left = async {
@@ -434,6 +445,7 @@ impl Node {
             if let Some(task) = task {
                 let _ = tokio::time::timeout(LEAVE_GRACE, task).await;
             }
+            directory::empty(&path).await;
         };
         let (removed, ()) = tokio::join!(futures::future::join_all(removed), left);
         for error in removed.into_iter().filter_map(Result::err) {
@@ -456,7 +468,6 @@ impl Node {
                 }
             }
         }
-        let path = self.base.join(&self.uid);
         directory::remove(&self.engine, &path, &self.spec.box_.image, &self.owner).await;
     }
 }

@@ -24,10 +24,11 @@ use crate::{
         EngineError,
         docker::{
             DockerEngine,
-            containers::{ContainerEnd, LocalImage, PullProgress},
+            containers::{Bind, ContainerEnd, LocalImage, PullProgress},
         },
     },
     prepare::{self, Here},
+    progress::share,
     registry::docker_config::DockerLogins,
     wire::{Failure, Order},
 };
@@ -45,7 +46,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Between two words on a pull.
@@ -108,6 +112,8 @@ pub(super) struct Setup {
     pub(super) uid: String,
     pub(super) pod: String,
     pub(super) made: Made,
+    /// Told when the box was made: the engine has time for others then.
+    pub(super) box_made: Arc<Notify>,
     pub(super) news: mpsc::UnboundedSender<News>,
     pub(super) output: mpsc::Sender<Bytes>,
     /// Cancelled when the run has ended: nothing more is made.
@@ -286,7 +292,12 @@ impl Setup {
 
     async fn start_box(&self, common: &Common<'_>, directory: &RunDirectory) -> Result<String, Setback> {
         self.goes_on()?;
-        let spec = containers::of_box(common, &self.spec, directory.binds(), self.request.publish.clone());
+        let mut binds = directory.binds();
+        if let Some(project) = self.request.directory.as_ref().filter(|project| project.mounted) {
+            let target = self.spec.box_.working_dir.clone().unwrap_or_default();
+            binds.push(Bind { source: project.path.clone(), target, read_only: false });
+        }
+        let spec = containers::of_box(common, &self.spec, binds, self.request.publish.clone());
         self.made.container(&spec.name);
         let failed = |error: EngineError| cannot_start(&spec.image, &error);
         let id = self.engine.create(&spec).await.map_err(failed)?;
@@ -299,6 +310,7 @@ impl Setup {
                 }
             }
         });
+        self.box_made.notify_one();
         if let Err(error) = self.engine.start(&id).await {
             // Judged as a box that the kubelet could not start.
             let end = ContainerEnd { code: 128, out_of_memory: false, error: own_words(&error) };
@@ -438,9 +450,8 @@ fn ended(end: &ContainerEnd, started: bool) -> ContainerState {
 }
 
 fn words(progress: PullProgress) -> String {
-    let mega = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
     let PullProgress { done, total, layers_there, layers } = progress;
-    format!("{layers_there} of {layers} layers, {} of {} MB", mega(done), mega(total))
+    format!("{layers_there} of {layers} layers, {}", share(done, total))
 }
 
 /// The engine's words without ours.

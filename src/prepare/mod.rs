@@ -94,6 +94,8 @@ pub struct Directory {
     pub path: PathBuf,
     /// A file in it with patterns, as in `.gitignore`, of what is left out; it need not be there.
     pub ignore_file: String,
+    /// The box has it mounted: nothing is copied.
+    pub mounted: bool,
     /// What never comes along, though it may lie below: directories of runs, files of Secrets.
     pub apart: Vec<PathBuf>,
 }
@@ -285,7 +287,8 @@ fn work(
             Err(_) => return Err(overdue(fetched.is_none(), &waiting).into()),
         }
     }
-    let plan = plan::plan(order, environment, fetched.unwrap_or_default());
+    let mounted = place.directory.as_ref().is_some_and(|directory| directory.mounted);
+    let plan = plan::plan(order, environment, fetched.unwrap_or_default(), mounted);
     place::write_plan(&plan, layout)?;
     if let Some(ip) = std::env::var(wire::POD_IP_VARIABLE).ok().and_then(|text| text.parse().ok()) {
         place::write_pod_ip(ip, layout)?;

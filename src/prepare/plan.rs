@@ -12,8 +12,8 @@ const WERCKER: &str = "WERCKER_";
 /// Prefix of their twins.
 const WINDLASS: &str = "WINDLASS_";
 
-/// The runner's plan.
-pub(crate) fn plan(order: &Order, environment: Environment, fetched: Fetched) -> Plan {
+/// The runner's plan. `source_mounted`: the box has the source already.
+pub(crate) fn plan(order: &Order, environment: Environment, fetched: Fetched, source_mounted: bool) -> Plan {
     let mut env = environment.run;
     for (name, value) in fetched.variables() {
         for prefix in [WERCKER, WINDLASS] {
@@ -39,6 +39,7 @@ pub(crate) fn plan(order: &Order, environment: Environment, fetched: Fetched) ->
         version: VERSION,
         run: order.run.clone(),
         working_dir: order.working_dir.clone(),
+        source_mounted,
         shell: order.shell.clone(),
         deadline_ms: order.deadline_ms,
         timeout_s: order.timeout_s,
@@ -69,7 +70,7 @@ mod tests {
             skipped: vec![],
         };
         let fetched = Fetched { revision: Some("3f9c".into()), branch: Some("main".into()), ..Fetched::default() };
-        let plan = plan(&order, environment, fetched);
+        let plan = plan(&order, environment, fetched, false);
         assert_eq!(
             plan.env,
             [

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Name of the directory of the source below the pipeline's.
 const SOURCE: &str = "source";
+/// The pipeline's directory where there is no better one.
+const LAST_PIPELINE: &str = "/tmp/pipeline";
 /// Directories beside it, for steps to use.
 const BESIDE: [&str; 3] = ["output", "cache", "report"];
 
@@ -34,6 +36,8 @@ pub(super) struct BoxFacts<'a> {
     pub(super) pipeline: &'a Path,
     /// `box.workingDir`.
     pub(super) working_dir: Option<&'a str>,
+    /// The source is mounted there already.
+    pub(super) mounted: bool,
     /// The image's WORKDIR.
     pub(super) workdir: Option<PathBuf>,
     /// The user's home.
@@ -52,16 +56,23 @@ struct Candidate {
 /// Which places were tried, for people.
 pub(super) fn choose(known: &BoxFacts<'_>) -> Result<Places, String> {
     let candidates = candidates(known);
-    let Some(taken) = candidates.iter().find(|candidate| can_write(&candidate.dir)) else {
+    let taken = match candidates.first().filter(|_| known.mounted) {
+        // Who may only read it can do that.
+        Some(mounted) => Some(mounted),
+        None => candidates.iter().find(|candidate| can_write(&candidate.dir)),
+    };
+    let Some(taken) = taken else {
         let tried: Vec<String> = candidates.iter().map(|c| c.named.display().to_string()).collect();
         let user = nix::unistd::geteuid();
         return Err(format!("user {user} cannot write {}; set box.workingDir", tried.join(", ")));
     };
     let source = taken.dir.clone();
     let beside = source.parent().filter(|_| source.file_name() == Some(OsStr::new(SOURCE)));
-    let pipelines = [Some(known.pipeline), beside, Some(&source)];
+    // What is mounted is somebody's project: nothing of ours goes there.
+    let last = if known.mounted { Path::new(LAST_PIPELINE) } else { &source };
+    let pipelines = [Some(known.pipeline), beside, Some(last)];
     let pipeline = pipelines.into_iter().flatten().find(|dir| BESIDE.iter().all(|name| can_write(&dir.join(name))));
-    let pipeline = pipeline.unwrap_or(&source).to_owned();
+    let pipeline = pipeline.unwrap_or(last).to_owned();
     Ok(Places { source, pipeline })
 }
 
@@ -76,7 +87,7 @@ fn candidates(known: &BoxFacts<'_>) -> Vec<Candidate> {
     list.extend(workdir.map(|dir| Candidate { dir: dir.clone(), named: dir.clone() }));
     let home = known.home.iter().filter(|dir| dir.is_absolute() && dir.as_path() != Path::new("/"));
     list.extend(home.map(|dir| Candidate { dir: dir.join("pipeline").join(SOURCE), named: dir.clone() }));
-    list.push(below(Path::new("/tmp/pipeline")));
+    list.push(below(Path::new(LAST_PIPELINE)));
     list
 }
 
@@ -200,7 +211,7 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let wanted = file.join("app").display().to_string();
-        let known = BoxFacts { pipeline: &file, working_dir: Some(&wanted), workdir: None, home: None };
+        let known = BoxFacts { pipeline: &file, working_dir: Some(&wanted), mounted: false, workdir: None, home: None };
         let user = nix::unistd::geteuid();
         assert_eq!(choose(&known), Err(format!("user {user} cannot write {wanted}; set box.workingDir")));
     }
@@ -212,7 +223,8 @@ mod tests {
         fs::write(&file, "").unwrap();
         let (good, home) = (dir.path().join("pipeline"), dir.path().join("home"));
         fs::create_dir(&home).unwrap();
-        let mut known = BoxFacts { pipeline: &good, working_dir: None, workdir: Some(home.clone()), home: None };
+        let mut known =
+            BoxFacts { pipeline: &good, working_dir: None, mounted: false, workdir: Some(home.clone()), home: None };
         let places = choose(&known).unwrap();
         assert_eq!(places, Places { source: good.join("source"), pipeline: good.clone() });
         assert!(good.join("report").is_dir());
@@ -221,5 +233,21 @@ mod tests {
         (known.workdir, known.home) = (Some("/".into()), Some(home.clone()));
         let pipeline = home.join("pipeline");
         assert_eq!(choose(&known).unwrap(), Places { source: pipeline.join("source"), pipeline });
+    }
+
+    #[test]
+    fn nothing_of_ours_goes_into_a_mounted_project() {
+        let dir = tempfile::tempdir().unwrap();
+        let (project, pipeline) = (dir.path().join("app"), dir.path().join("pipeline"));
+        fs::create_dir(&project).unwrap();
+        let wanted = project.display().to_string();
+        let mut known =
+            BoxFacts { pipeline: &pipeline, working_dir: Some(&wanted), mounted: true, workdir: None, home: None };
+        assert_eq!(choose(&known).unwrap(), Places { source: project.clone(), pipeline: pipeline.clone() });
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        known.pipeline = &file;
+        assert_eq!(choose(&known).unwrap(), Places { source: project.clone(), pipeline: LAST_PIPELINE.into() });
+        assert_eq!(fs::read_dir(&project).unwrap().count(), 0);
     }
 }

@@ -163,6 +163,7 @@ fn facts<'a>(settings: &'a Settings, plan: &'a Plan) -> BoxFacts<'a> {
     BoxFacts {
         pipeline: &settings.pipeline,
         working_dir: plan.working_dir.as_deref(),
+        mounted: plan.source_mounted,
         workdir: std::env::current_dir().ok(),
         home: std::env::var_os("HOME").map(PathBuf::from),
     }

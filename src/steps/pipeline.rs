@@ -92,6 +92,9 @@ fn check_images(spec: &PipelineSpec) -> Result<(), StepError> {
 /// # Errors
 /// What is wrong with it.
 pub fn image_name(image: &str) -> Result<(), &'static str> {
+    if is_plain_image(image) {
+        return Ok(());
+    }
     if image.contains(char::is_whitespace) {
         return Err("it holds a space");
     }
@@ -104,6 +107,31 @@ pub fn image_name(image: &str) -> Result<(), &'static str> {
         }
         Err(_) => Err("it is not an image reference such as debian:12 or registry.example.com/team/app:1.0"),
     }
+}
+
+/// Whether it is plainly a reference: lower-case parts, a port of the first perhaps, a tag perhaps. The whole grammar is a
+/// regular expression, and a local run would notice how long it takes to build.
+fn is_plain_image(image: &str) -> bool {
+    let (name, tag) = match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        Some(_) | None => (image, "latest"),
+    };
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_part = |part: &str| {
+        let ends = part.bytes().next().is_some_and(is_plain) && part.bytes().next_back().is_some_and(is_plain);
+        let apart = part.as_bytes().windows(2).all(|two| two.iter().any(|b| is_plain(*b)));
+        ends && apart && part.bytes().all(|b| is_plain(b) || b"._-".contains(&b))
+    };
+    let (host, path) = name.split_once('/').unwrap_or(("", name));
+    let host = match host.split_once(':') {
+        Some((host, port)) if host.contains('_') || port.parse::<u16>().is_err() => return false,
+        Some((host, _)) => host,
+        None => host,
+    };
+    let is_tag = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let tagged = (1..=128).contains(&tag.len()) && !tag.starts_with(['.', '-']) && tag.bytes().all(is_tag);
+    // 64 digits could be an ID.
+    name.len() < 64 && tagged && (!name.contains('/') || is_part(host)) && path.split('/').all(is_part)
 }
 
 fn check_services(spec: &PipelineSpec) -> Result<(), StepError> {
@@ -138,4 +166,34 @@ fn check_durations(spec: &PipelineSpec) -> Result<(), StepError> {
         duration::parse(text).map_err(|why| StepError::new(reason::INVALID_PIPELINE, format!("{path}: {why}")))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::distribution::Reference;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("debian", true)]
+    #[case("debian:12", true)]
+    #[case("busybox:local", true)]
+    #[case("registry.example.com/team/app:1.0-rc_1", true)]
+    #[case("127.0.0.1:5000/a", true)]
+    #[case("debian@sha256:0", false)]
+    #[case("Debian", false)]
+    #[case("a//b", false)]
+    #[case("a_b:5000/c", false)]
+    #[case("a:", false)]
+    fn plain_images(#[case] image: &str, #[case] plain: bool) {
+        assert_eq!(is_plain_image(image), plain);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_plain_is_a_reference(image in "[a-zA-Z0-9._:/-]{1,12}(/[a-z0-9._-]{1,6}){0,2}(:[A-Za-z0-9._-]{1,6})?") {
+            prop_assert!(!is_plain_image(&image) || Reference::try_from(image.as_str()).is_ok(), "{image}");
+        }
+    }
 }

@@ -12,6 +12,9 @@ pub struct Plan {
     /// `box.workingDir`: where the source goes; default `/pipeline/source`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// The source is mounted at `working_dir`: nothing is copied, and nothing of ours goes into it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub source_mounted: bool,
     /// `box.shell`; default bash if there, else sh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,

@@ -41,6 +41,9 @@ impl Person {
                 None => command.env_remove(name),
             };
         }
+        if let Some(directory) = program.get_current_dir() {
+            command.current_dir(directory);
+        }
         let end = || slave.try_clone().unwrap();
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         Self { master, slave, child, seen: String::new() }

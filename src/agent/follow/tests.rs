@@ -269,6 +269,7 @@ fn post(kubelet: &Path, world: &Arc<World>) -> Arc<Post> {
         transport: world.clone(),
         doorbell: None,
         shelf: Arc::default(),
+        pace: Pace::Sparing,
         stopping: CancellationToken::new(),
     })
 }
@@ -527,6 +528,7 @@ async fn the_doorbell_brings_a_record_at_once() {
         transport: world.clone(),
         doorbell: Some(Doorbell::new().unwrap()),
         shelf: Arc::default(),
+        pace: Pace::Sparing,
         stopping: CancellationToken::new(),
     });
     let (_wish, wished) = watch::channel(Wish::Go);

@@ -2,7 +2,7 @@ use super::*;
 use crate::agent::{
     apply::{StatusSink, WriteError},
     fixture::{run, started},
-    follow::Post,
+    follow::{Pace, Post},
     plan::RunEvent,
     push::{Push, Transport},
     status::AgentStatus,
@@ -70,6 +70,7 @@ fn world() -> World {
         transport: Arc::new(NoTransport),
         doorbell: None,
         shelf: Arc::default(),
+        pace: Pace::Sparing,
         stopping: CancellationToken::new(),
     };
     World { kubelet, written, runs: Runs::new(Arc::new(post)) }

@@ -30,6 +30,9 @@ pub struct HereArgs {
     /// A port of the box on 127.0.0.1: PORT or HERE:BOX
     #[arg(long, value_name = "PORT", value_parser = publish, help_heading = HERE, hide_short_help = true)]
     pub publish: Vec<Publish>,
+    /// Steps work in the directory itself, not on a copy
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = HERE, hide_short_help = true, hide_possible_values = true)]
+    pub direct_mount: Option<bool>,
     /// CA of a registry that is pushed to
     #[arg(long, value_name = "HOST=FILE", value_parser = key_value, help_heading = HERE, hide_short_help = true)]
     pub registry_ca: Vec<KeyValue>,

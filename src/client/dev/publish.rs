@@ -26,7 +26,7 @@ const CONNECTIONS: usize = 256;
 
 /// A port that is taken here, before anything is started.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(in crate::client) struct Taken {
     pub ports: Publish,
     listener: TcpListener,
 }
@@ -35,7 +35,7 @@ pub(super) struct Taken {
 ///
 /// # Errors
 /// `Usage`, if one is taken already.
-pub(super) async fn take(wanted: &[Publish]) -> Result<Vec<Taken>, Stop> {
+pub(in crate::client) async fn take(wanted: &[Publish]) -> Result<Vec<Taken>, Stop> {
     let mut taken = Vec::new();
     for ports in wanted {
         let Publish { local, remote } = *ports;

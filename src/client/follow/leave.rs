@@ -94,10 +94,15 @@ impl<F: Feed> Follow<'_, F> {
 
     /// Stops as Ctrl-Z does, with a clean terminal.
     pub(super) fn suspend(&mut self) -> Result<(), Stop> {
-        self.framed = None;
-        self.paint(Vec::new())?;
-        self.screen.clear()?;
+        self.clear()?;
         signals::suspend();
         Ok(())
+    }
+
+    /// Shows what waits for a frame, and takes the footer off.
+    pub(super) fn clear(&mut self) -> Result<(), Stop> {
+        self.framed = None;
+        self.paint(Vec::new())?;
+        Ok(self.screen.clear()?)
     }
 }

@@ -48,6 +48,10 @@ pub(in crate::client) struct Options {
     pub since: Option<Timestamp>,
     /// Of the output that is there already only these last lines are shown.
     pub tail: Option<Tail>,
+    /// Who follows sits at a terminal that `shell` steps are given.
+    pub attach: bool,
+    /// What is told after the run's name.
+    pub notes: Vec<String>,
     /// Who does something for the run meanwhile.
     pub aside: Option<Aside>,
 }
@@ -64,6 +68,8 @@ impl Options {
             exit_code: ExitCodeOf::Windlass,
             since: None,
             tail: None,
+            attach: false,
+            notes: Vec::new(),
             aside: None,
         }
     }

@@ -2,10 +2,8 @@
 //!
 //! **Invariant:** pure: the time is an argument. The line is cut to the terminal by who shows it.
 
+use crate::progress::{bar, mega};
 use std::time::Duration;
-
-/// Characters of the bar.
-const BAR: usize = 28;
 
 /// What is fetched.
 #[derive(Clone, Debug)]
@@ -33,23 +31,10 @@ impl Meter {
             0 => String::new(),
             bytes => format!("   (resumed at {} MB)", mega(bytes)),
         };
-        let bar = if with_bar { format!("  [{}]", bar(percent)) } else { String::new() };
+        let bar = if with_bar { format!("  {}", bar(percent)) } else { String::new() };
         let (done, total) = (mega(self.done), mega(self.total));
         format!("{}{bar}  {percent:>3}%  {done}/{total} MB  {} MB/s{eta}{resumed}", self.title, mega(rate))
     }
-}
-
-fn bar(percent: u64) -> String {
-    let filled = usize::try_from(percent).unwrap_or(100).min(100) * BAR / 100;
-    let head = if filled < BAR { ">" } else { "" };
-    format!("{:<BAR$}", format!("{}{head}", "=".repeat(filled)))
-}
-
-/// Millions, with one digit after the point.
-#[must_use]
-pub(super) fn mega(bytes: u64) -> String {
-    let tenths = bytes / 100_000;
-    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]

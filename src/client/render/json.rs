@@ -6,7 +6,7 @@
 use super::{Setting, Text};
 use crate::client::{
     args::Show,
-    event::{At, Event, StepResult},
+    event::{At, Event, StepResult, Watched},
     exit::Exit,
     fault::Fault,
     view::StepInfo,
@@ -185,6 +185,10 @@ fn fields(event: &Event) -> (&'static str, Fields) {
             let how = vec![("result", json!(end.outcome.word())), ("reason", json!(end.reason))];
             let rest = vec![("message", json!(end.message)), ("durationMs", json!(end.took_ms))];
             ("run.finished", [how, rest].concat())
+        }
+        Event::Watch { step, news, message } => {
+            let kind = if *news == Watched::Told { "notice" } else { "reload" };
+            (kind, vec![("step", json!(step.name)), ("message", json!(message))])
         }
         Event::Notice { message } => ("notice", vec![("message", json!(message))]),
     }

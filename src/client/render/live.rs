@@ -4,13 +4,16 @@
 
 use super::{
     Setting, Text,
-    story::{Story, human, place, prepared, run_words, sign, step_words, toned},
+    story::{Story, addresses, human, place, prepared, run_words, sign, sign_of_watch, step_words, toned},
 };
-use crate::client::{
-    event::{At, Event, RunEnd, StepEnd},
-    fault::one_line,
-    style::{Sign, fit},
-    view::{Outcome, StepInfo},
+use crate::{
+    client::{
+        event::{At, Event, RunEnd, StepEnd, Watched},
+        fault::one_line,
+        style::{Sign, fit},
+        view::{Outcome, StepInfo},
+    },
+    progress::Share,
 };
 
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
@@ -77,7 +80,9 @@ impl Live {
                 self.waiting = None;
                 self.progress = None;
                 let after = if step.after { "  (after)" } else { "" };
-                vec![format!("{} {}{after}", self.story.setting.look.signed(Sign::Run), step.label())]
+                let watch = if step.kind == "watch" { "  (watch)" } else { "" };
+                let seen = addresses(&self.story, step).map(|at| format!("  {at}")).unwrap_or_default();
+                vec![format!("{} {}{watch}{after}{seen}", self.story.setting.look.signed(Sign::Run), step.label())]
             }
             Event::Progress { message, .. } => {
                 self.progress = Some(one_line(message)).filter(|words| !words.is_empty());
@@ -88,11 +93,25 @@ impl Live {
                 self.over = true;
                 self.finished(end)
             }
+            Event::Watch { news, message, .. } => {
+                let sign = self.story.setting.look.signed(sign_of_watch(*news));
+                let message = one_line(message);
+                vec![match news {
+                    Watched::Told => format!("{sign} {message}"),
+                    Watched::Restarts | Watched::Rests { .. } => format!("{sign} {} {message}", self.clock(at)),
+                }]
+            }
             Event::Notice { message } => {
                 vec![format!("{} {}", self.story.setting.look.signed(Sign::Warn), one_line(message))]
             }
             Event::Resolved { .. } | Event::Log { .. } | Event::Image { .. } => Vec::new(),
         }
+    }
+
+    /// `14:05:11`.
+    fn clock(&self, at: At) -> String {
+        let zone = self.story.setting.zone.clone().unwrap_or(jiff::tz::TimeZone::UTC);
+        at.wall.to_zoned(zone).strftime("%H:%M:%S").to_string()
     }
 
     /// `✓ 3/3 push  7.1s  …`; the widths are those of the longest step, so that times stand below each other.
@@ -139,19 +158,23 @@ impl Live {
         let spinner = frames.get(turn).copied().unwrap_or_default();
         let run = &self.story.run;
         let total = human(at.run_ms);
+        // A bar below says the rest, where there is room for it.
+        let brief = |words: &str| if width < NARROW { words.to_owned() } else { without_share(words) };
         let words = match (&self.story.running, &self.waiting) {
             (_, Some((why, since_ms))) => {
                 let since = human(at.run_ms.saturating_sub(*since_ms));
-                format!("{spinner} {run}  waiting  {total}  {why} (since {since})")
+                format!("{spinner} {run}  waiting  {total}  {} (since {since})", brief(why))
             }
             (Some((step, since_ms)), None) => {
                 let runs = human(at.run_ms.saturating_sub(*since_ms));
-                let progress = self.progress.as_ref().map(|p| format!("{p}  ")).unwrap_or_default();
+                let progress = self.progress.as_ref().map(|p| format!("{}  ", brief(p))).unwrap_or_default();
                 format!("{spinner} {run}  {}  {runs}  {progress}total {total}", step.label())
             }
             (None, None) => format!("{spinner} {run}  total {total}"),
         };
-        let interrupt = self.story.setting.interrupt;
+        let watched = self.story.running.as_ref().is_some_and(|(step, _)| step.kind == "watch");
+        let finishes = watched && self.story.setting.finishes;
+        let interrupt = if finishes { "Ctrl-C finishes the step" } else { self.story.setting.interrupt };
         let room = width.saturating_sub(interrupt.chars().count() + 2);
         let first = if words.chars().count() <= room {
             let gap = width - words.chars().count() - interrupt.chars().count();
@@ -159,10 +182,15 @@ impl Live {
         } else {
             fit(&words, width)
         };
-        if width < NARROW || self.story.steps.is_empty() {
+        if width < NARROW {
             return vec![first];
         }
-        vec![first, self.steps_row(width)]
+        let moving = self.waiting.as_ref().map(|(why, _)| why).or(self.progress.as_ref());
+        match moving.and_then(|words| Share::read(words)) {
+            Some(share) => vec![first, fit(&format!("  {}", share.line()), width)],
+            None if self.story.steps.is_empty() => vec![first],
+            None => vec![first, self.steps_row(width)],
+        }
     }
 
     /// `  ✓ build 12.3s  ▸ test  · push  after: · tell`; what is far from the running step goes first.
@@ -210,4 +238,9 @@ impl Live {
             first += 1;
         }
     }
+}
+
+/// Words of progress, up to what a bar shows below them.
+fn without_share(words: &str) -> String {
+    words.split(", ").take_while(|part| Share::read(part).is_none()).collect::<Vec<_>>().join(", ")
 }

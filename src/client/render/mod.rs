@@ -41,6 +41,8 @@ pub(super) struct Setting {
     pub show: Show,
     /// What Ctrl-C does, for the footer.
     pub interrupt: &'static str,
+    /// Ctrl-C ends a watched step first.
+    pub finishes: bool,
     /// Only this step's output is shown.
     pub only_step: Option<String>,
     /// Each line begins with its time.
@@ -49,6 +51,10 @@ pub(super) struct Setting {
     pub prefix: bool,
     /// Only what is newer is shown.
     pub since: Option<jiff::Timestamp>,
+    /// Ports of this machine at which a watched step is reachable.
+    pub published: Vec<u16>,
+    /// In which times of day are told; none: UTC.
+    pub zone: Option<jiff::tz::TimeZone>,
     /// Of a run on this machine: the command that runs it again. The cluster's verbs do not know it.
     pub again: Option<String>,
 }

@@ -5,7 +5,9 @@
 
 use super::{
     Setting, Text,
-    story::{Story, bytes, human, place, prepared, reference, run_words, sign, step_words, toned},
+    story::{
+        Story, addresses, bytes, human, place, prepared, reference, run_words, sign, sign_of_watch, step_words, toned,
+    },
 };
 use crate::client::{
     event::{At, Event, RunEnd},
@@ -124,7 +126,8 @@ impl Plain {
                 self.waiting = None;
                 self.progress_ms = None;
                 let after = if step.after { " (after)" } else { "" };
-                vec![self.line(at, "step", Sign::Run, &format!("{}{after}", step.label()))]
+                let seen = addresses(&self.story, step).map(|at| format!(", {at}")).unwrap_or_default();
+                vec![self.line(at, "step", Sign::Run, &format!("{}{after}{seen}", step.label()))]
             }
             Event::Progress { step, .. } if hidden(&step.name) => Vec::new(),
             Event::Progress { step, message } => {
@@ -152,6 +155,11 @@ impl Plain {
                 vec![self.line(at, self.story.setting.look.sign(sign), sign, &words)]
             }
             Event::RunFinished(end) => self.finished(at, end),
+            Event::Watch { step, .. } if hidden(&step.name) => Vec::new(),
+            Event::Watch { step, news, message } => {
+                let words = format!("{}: {}", step.label(), one_line(message));
+                vec![self.line(at, "watch", sign_of_watch(*news), &words)]
+            }
             Event::Notice { message } => vec![self.line(at, "note", Sign::Warn, &one_line(message))],
             Event::Resolved { .. } | Event::Log { .. } => Vec::new(),
         }

@@ -6,7 +6,7 @@ use super::Setting;
 use crate::api::{condition::reason, duration, status::ImageStatus};
 use crate::client::{
     args::Show,
-    event::{At, Event, Pushed, RunEnd, StepEnd, StepResult},
+    event::{At, Event, Pushed, RunEnd, StepEnd, StepResult, Watched},
     fault::one_line,
     hint,
     style::{Sign, paint},
@@ -77,6 +77,7 @@ impl Story {
             | Event::Progress { .. }
             | Event::Image { .. }
             | Event::RunFinished(_)
+            | Event::Watch { .. }
             | Event::Notice { .. } => {}
         }
         Vec::new()
@@ -311,6 +312,22 @@ pub(super) fn prepared(pod: &str, node: &str, source: Option<&str>) -> String {
     let pod = (!node.is_empty()).then(|| format!("pod {pod} on {node}"));
     let source = source.map(|source| format!("source {}", one_line(source)));
     pod.into_iter().chain(source).collect::<Vec<_>>().join(", ")
+}
+
+/// The sign of what happened to a watched step.
+pub(super) fn sign_of_watch(news: Watched) -> Sign {
+    match news {
+        Watched::Restarts => Sign::Again,
+        Watched::Rests { well: false } => Sign::Fail,
+        Watched::Rests { well: true } | Watched::Told => Sign::Skip,
+    }
+}
+
+/// Where a watched step can be seen: `http://localhost:5000`, each published port.
+pub(super) fn addresses(story: &Story, step: &StepInfo) -> Option<String> {
+    let ports = story.setting.published.iter().filter(|_| step.kind == "watch");
+    let all: Vec<String> = ports.map(|port| format!("http://localhost:{port}")).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// Text of a tone, in colour if stderr has it.

@@ -53,7 +53,7 @@ impl Tail {
         loop {
             let first = queue.iter().enumerate().find_map(|(i, entry)| match &entry.item {
                 Item::Output(piece) => Some((i, piece.stamp.is_some(), piece.bytes.len())),
-                Item::Begin { .. } | Item::End { .. } | Item::Note(_) => None,
+                Item::Begin { .. } | Item::End { .. } | Item::Note(_) | Item::Watch(_) => None,
             });
             let Some((at, begins, length)) = first.filter(|(_, begins, _)| !took || !begins) else { return took };
             queue.remove(at);

@@ -67,6 +67,7 @@ fn words(events: &Told) -> Vec<String> {
         Event::Image { image, .. } => format!("image {}", image.digest),
         Event::StepFinished(end) => format!("finish {} {} {:?}", end.step.name, end.result.word(), end.took_ms),
         Event::RunFinished(end) => format!("over {} {} {:?}", end.outcome.word(), end.took_ms, end.step),
+        Event::Watch { news, message, .. } => format!("watch {news:?} {message}"),
         Event::Notice { message } => format!("notice {message}"),
     };
     events.iter().map(|(_, event)| word(event)).collect()
@@ -352,4 +353,52 @@ fn a_step_begins_before_it_is_said_to_wait() {
     let mut told = words(&t.advance(1_100));
     told.extend(words(&t.advance(1_350)));
     assert_eq!(told, ["prepared 3000", "start build", "waiting WaitingForUser"]);
+}
+
+#[test]
+fn who_opens_the_terminal_of_a_shell_step_is_not_told_that_it_waits() {
+    let run = |look: &str| {
+        a_run(&format!(
+            "{{apiVersion: windlass.dev/v1alpha1, kind: PipelineRun, metadata: {{name: x, creationTimestamp: \
+             '2026-11-21T13:03:07Z'}}, spec: {{pipelineSpec: {{box: {{image: b}}, steps: [{{name: look, shell: {{}}}}]}}}}, \
+             status: {{{RUNNING}, {}, steps: [{{name: look, {look}}}]}}}}",
+            condition("Unknown", "WaitingForUser", "step look waits; attach with: y")
+        ))
+    };
+    for (attaches, told) in [(true, &["prepared 2000", "start look"][..]), (false, &["waiting WaitingForUser"])] {
+        let mut t = Tracker::new(true, origin(), None).attaching(attaches);
+        t.status(run("phase: Waiting, reason: Attach, message: attach"), 100);
+        say(&mut t, "2026-11-21T13:03:09Z > step  [0.1s] 1/1 look\n", 200);
+        let events = words(&t.advance(200));
+        assert!(events.starts_with(&told.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()), "{events:?}");
+        assert_eq!(t.shell_that_waits(), Some("look"));
+        t.status(run("phase: Succeeded"), 300);
+        t.advance(300);
+        assert_eq!(t.shell_that_waits(), None);
+    }
+}
+
+#[test]
+fn what_becomes_of_a_watched_step_is_told_in_its_order() {
+    let mut t = Tracker::new(true, origin(), None);
+    t.status(running("build=Running"), 100);
+    say(
+        &mut t,
+        "2026-11-21T13:03:08Z > step  [0.1s] 1/3 build\n2026-11-21T13:03:09Z up\n\
+         2026-11-21T13:03:10Z > watch [2.1s] 1/3 build: a.c changed; starts again\n\
+         2026-11-21T13:03:11Z > watch [3.1s] 1/3 build: exit code 3; waits for the next change\n\
+         2026-11-21T13:03:11Z > watch [3.1s] 1/3 build: exit code 0; waits for the next change\n\
+         2026-11-21T13:03:12Z > watch [4.1s] 1/3 build: there are more files\n",
+        200,
+    );
+    assert_eq!(
+        words(&t.advance(200))[2..],
+        [
+            "log build \"up\\n\"",
+            "watch Restarts a.c changed; starts again",
+            "watch Rests { well: false } exit code 3; waits for the next change",
+            "watch Rests { well: true } exit code 0; waits for the next change",
+            "watch Told there are more files",
+        ]
+    );
 }

@@ -1,4 +1,4 @@
-//! Copies a directory of this machine: the source of a local run.
+//! Copies a directory of this machine: the source of a local run. One that is mounted is only looked at.
 //!
 //! Called by `source::copy`, in a thread of its own.
 //!
@@ -46,20 +46,11 @@ const OWNER_EXECUTES: u32 = 0o100;
 /// `SourceFailed` with the file that cannot be read.
 pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
     let wrong = |message: String| failure(reason::SOURCE_FAILED, message);
-    let meta = fs::metadata(&from.path).map_err(|e| wrong(format!("cannot read {}: {e}", from.path.display())))?;
-    if !meta.is_dir() {
-        return Err(wrong(format!("{} is no directory", from.path.display())));
-    }
-    let git = Git {
-        home: layout.own(),
-        // The project may belong to another user, and git only reads here.
-        settings: vec![("safe.directory".into(), "*".into())],
-        ssh: "false".into(),
-        processes: processes.clone(),
+    let git = git(from, layout, processes)?;
+    let (ignored, fetched) = match &git {
+        Some(git) => (ignored(git, &from.path)?, facts(git, &from.path)),
+        None => Default::default(),
     };
-    let in_git = from.path.ancestors().any(|directory| directory.join(".git").exists());
-    let (ignored, fetched) =
-        if in_git { (ignored(&git, &from.path)?, facts(&git, &from.path)) } else { Default::default() };
     let own = from.path.join(&from.ignore_file);
     let mut patterns = Search::default();
     if !from.ignore_file.is_empty() && own.is_file() {
@@ -81,6 +72,36 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
         fs::write(own.join("config"), GIT_CONFIG).map_err(not_written)?;
     }
     Ok(fetched)
+}
+
+/// Looks at a directory that the box has mounted.
+///
+/// # Errors
+/// `SourceFailed` if it is none.
+pub(super) fn mounted(from: &Directory, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
+    if let Some(apart) = from.apart.iter().find(|apart| apart.starts_with(&from.path)) {
+        let what = format!("{} holds {}, which no box may see", from.path.display(), apart.display());
+        let message = format!("{what}; set TMPDIR, or work on a copy: --direct-mount=false");
+        return Err(failure(reason::SOURCE_FAILED, message));
+    }
+    Ok(git(from, layout, processes)?.map(|git| facts(&git, &from.path)).unwrap_or_default())
+}
+
+/// How git is asked about the directory, if it is part of a repository.
+fn git(from: &Directory, layout: &Layout, processes: &Processes) -> Result<Option<Git>, Failure> {
+    let wrong = |message: String| failure(reason::SOURCE_FAILED, message);
+    let meta = fs::metadata(&from.path).map_err(|e| wrong(format!("cannot read {}: {e}", from.path.display())))?;
+    if !meta.is_dir() {
+        return Err(wrong(format!("{} is no directory", from.path.display())));
+    }
+    let git = Git {
+        home: layout.own(),
+        // The project may belong to another user, and git only reads here.
+        settings: vec![("safe.directory".into(), "*".into())],
+        ssh: "false".into(),
+        processes: processes.clone(),
+    };
+    Ok(from.path.ancestors().any(|directory| directory.join(".git").exists()).then_some(git))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -334,5 +355,18 @@ mod tests {
         let layout = Layout::new(Some(root.path().to_owned()));
         let failure = copy(&from, root.path(), &layout, &Processes::default()).unwrap_err();
         assert!(failure.message.starts_with("cannot tell what git ignores: "), "{}", failure.message);
+    }
+
+    #[test]
+    fn what_is_mounted_stays_where_it_is_and_holds_nothing_of_runs() {
+        let (project, root) = (project(), tempfile::tempdir().unwrap());
+        fs::create_dir_all(root.path().join("tmp")).unwrap();
+        let layout = Layout::new(Some(root.path().to_owned()));
+        let mut from = Directory { path: project.path().to_owned(), mounted: true, ..Directory::default() };
+        from.apart = vec![root.path().to_owned()];
+        mounted(&from, &layout, &Processes::default()).unwrap();
+        from.apart.push(project.path().join("tmp/windlass-0"));
+        let refused = mounted(&from, &layout, &Processes::default()).unwrap_err();
+        assert!(refused.message.contains("which no box may see; set TMPDIR"), "{}", refused.message);
     }
 }

@@ -84,11 +84,14 @@ pub(super) fn fetch(order: &Order, layout: &Layout, processes: &Processes) -> Re
     Ok(Fetched::default())
 }
 
-/// Brings a directory of this machine, for a local run.
+/// Brings a directory of this machine, for a local run; one that the box has mounted stays where it is.
 ///
 /// # Errors
 /// Why it could not be read.
 pub(super) fn copy(from: &Directory, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
+    if from.mounted {
+        return directory::mounted(from, layout, processes);
+    }
     let part = Part::new(layout).map_err(not_written)?;
     let fetched = directory::copy(from, &part.path, layout, processes)?;
     part.complete(None)?;

@@ -21,7 +21,7 @@ use windlass::{
     agent::{
         apply::{StatusSink, WriteError},
         doorbell::Doorbell,
-        follow::{Post, follow},
+        follow::{Pace, Post, follow},
         plan::RunEvent,
         run::{Run, Seen, Wish},
         shelf::Shelf,
@@ -167,6 +167,7 @@ impl Pod {
             transport: Arc::new(Relay::new(engine.clone(), client)),
             doorbell: Some(Doorbell::new().unwrap()),
             shelf: Arc::new(shelf),
+            pace: Pace::Sparing,
             stopping: CancellationToken::new(),
         };
         let (_wish, wished) = watch::channel(Wish::Go);

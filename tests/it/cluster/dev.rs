@@ -45,13 +45,13 @@ fn kubeconfig() -> PathBuf {
 }
 
 /// A program of the test with what it printed so far.
-struct Running {
+pub(super) struct Running {
     child: Child,
     said: Arc<Mutex<String>>,
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub(super) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
@@ -71,11 +71,11 @@ impl Running {
         Self { child, said }
     }
 
-    fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
-    fn says(&self, text: &str) {
+    pub(super) fn says(&self, text: &str) {
         let began = Instant::now();
         while !self.said().contains(text) {
             assert!(began.elapsed() < PATIENCE, "it does not say {text:?}: {}", self.said());
@@ -83,11 +83,11 @@ impl Running {
         }
     }
 
-    fn interrupt(&self) {
+    pub(super) fn interrupt(&self) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGINT).unwrap();
     }
 
-    fn ends(mut self) -> (Option<i32>, String) {
+    pub(super) fn ends(mut self) -> (Option<i32>, String) {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -161,12 +161,12 @@ impl Place {
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// What the published port answers, if it does.
-fn get(port: u16) -> Option<String> {
+pub(super) fn get(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "GET / HTTP/1.0\r\n\r\n").ok()?;

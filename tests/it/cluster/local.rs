@@ -47,14 +47,23 @@ impl Project {
         Self::on(Which::Clusters, spec)
     }
 
+    /// The same with a pipeline of another name.
+    pub(super) fn of(name: &str, spec: &str) -> Self {
+        Self::made(Which::Clusters, name, spec)
+    }
+
     /// The same on another engine.
     pub(super) fn on(engine: Which, spec: &str) -> Self {
+        Self::made(engine, "build", spec)
+    }
+
+    fn made(engine: Which, name: &str, spec: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for sub in ["app", "tmp", "docker"] {
             fs::create_dir(dir.path().join(sub)).unwrap();
         }
         let project = Self { dir, engine };
-        project.write("windlass.yaml", &pipeline("build", spec));
+        project.write("windlass.yaml", &pipeline(name, spec));
         project
     }
 

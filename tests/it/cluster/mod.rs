@@ -15,6 +15,7 @@ mod installation;
 mod ledger;
 mod life;
 mod local;
+mod local_dev;
 mod logins;
 mod public;
 mod push;

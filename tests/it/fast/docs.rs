@@ -181,6 +181,13 @@ fn links(text: &str) -> Vec<&str> {
 }
 
 #[test]
+fn pictures_are_those_of_their_recordings() {
+    let script = root().join("docs/pictures/record.py");
+    let checked = std::process::Command::new("python3").arg(script).arg("--check").output().expect("python3");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+#[test]
 fn local_links_lead_somewhere() {
     let (mut count, mut broken) = (0, Vec::new());
     for (path, text) in documents() {
