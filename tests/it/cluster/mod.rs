@@ -3,6 +3,7 @@
 mod agent;
 mod agent_rights;
 mod bad_input;
+mod chart;
 mod cli;
 mod crash;
 mod crds;
@@ -11,6 +12,7 @@ mod engine;
 mod examples;
 mod formats;
 mod installation;
+mod layer;
 mod ledger;
 mod life;
 mod local;
