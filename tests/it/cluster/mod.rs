@@ -3,6 +3,7 @@
 mod agent;
 mod agent_rights;
 mod bad_input;
+mod chart;
 mod cli;
 mod crash;
 mod crds;
@@ -12,6 +13,7 @@ mod engines;
 mod examples;
 mod formats;
 mod installation;
+mod layer;
 mod ledger;
 mod life;
 mod local;

@@ -2,6 +2,7 @@
 //! write, and who saw which credential.
 
 use super::{
+    layer::Pulled,
     ledger::{Ledger, forms, logs_with},
     world::{World, step, tool, verdict},
 };
@@ -126,16 +127,28 @@ async fn the_image_is_the_box_image_plus_what_the_steps_did_plus_the_properties(
     for foreign in ["KUBERNETES", "io.kubernetes", "BOXED", "OTHER", "windlass-runner", "/dev/windlass"] {
         assert!(!words.contains(foreign), "{foreign} is in the config: {words}");
     }
-    tool("docker", &["pull", "-q", &image], "").unwrap();
-    let (before, after) = (files("busybox:local"), files(&image));
-    let gone: Vec<_> = before.difference(&after).collect();
-    assert_eq!(gone, ["etc/passwd"]);
-    let made: Vec<_> = after.difference(&before).map(String::as_str).filter(|f| !f.starts_with("pipeline/")).collect();
+    let below = base[0]["RootFS"]["Layers"].as_array().unwrap();
+    let layers = pushed["rootfs"]["diff_ids"].as_array().unwrap();
+    assert_eq!((&layers[..below.len()], layers.len()), (&below[..], below.len() + 1), "one layer on the box's own");
+    let sum = |text| tool("sha256sum", &[], text).unwrap().split(' ').next().unwrap().to_owned();
+    let (x, app) = (sum("x\n"), sum("#!/bin/sh\necho ran\n"));
     assert_eq!(
-        made,
-        ["data/", "data/x", "pipeline/"].iter().filter(|f| !f.starts_with("pipeline/")).copied().collect::<Vec<_>>()
+        Pulled::new(&image).top(),
+        [
+            "drwxr-xr-x 0/0 data/",
+            &format!("-rw-r--r-- 0/0 data/x {x}"),
+            "drwxr-xr-x 0/0 etc/",
+            "---------- 0/0 etc/.wh.passwd",
+            "drwxr-xr-x 0/0 pipeline/",
+            "drwxr-xr-x 0/0 pipeline/cache/",
+            "drwxr-xr-x 0/0 pipeline/output/",
+            "drwxr-xr-x 0/0 pipeline/report/",
+            "drwxr-xr-x 0/0 pipeline/source/",
+            "drwxr-xr-x 0/0 pipeline/source/app/",
+            &format!("-rwxr-xr-x 0/0 pipeline/source/app/run {app}"),
+        ]
     );
-    let answer = tool("docker", &["run", "--rm", "--user=0", &image], "").unwrap();
+    let answer = tool("docker", &["run", "--rm", "--pull=always", "-q", "--user=0", &image], "").unwrap();
     assert_eq!(answer, "ran\n");
     tool("docker", &["rmi", &image], "").unwrap();
 }
@@ -200,6 +213,50 @@ async fn many_small_files_and_a_large_one_arrive() {
     tool("docker", &["rmi", &image], "").unwrap();
 }
 
+/// Begins to look for the password in every file that the box can reach and in what every process was started with. It is
+/// put together here, so that the script does not hold it, in a file that no layer holds; a search that sees it planted
+/// shows that it can find. Then a process looks again and again, from the end of this script on.
+const SEARCH_BEGIN: &str = r#"
+set -eu
+printf '%s%s\n' '@HEAD@' '@TAIL@' > /dev/shm/wanted
+cat > /search <<'END'
+{
+  find / \( -path /proc -o -path /sys -o -path /dev/shm/wanted -o -path /large \) -prune -o -type f -print
+  printf '%s\n' /proc/[0-9]*/environ /proc/[0-9]*/cmdline
+} | while read -r file; do
+  # This grep takes a NUL for the end.
+  tr '\000' '\n' < "$file" | grep -Fq -f /dev/shm/wanted && echo "$file"
+done
+true
+END
+cp /dev/shm/wanted /dev/shm/planted
+PLANTED=$(cat /dev/shm/wanted) sh /search > /dev/shm/found 2>/dev/null
+grep -qx /dev/shm/planted /dev/shm/found
+grep -q '^/proc/.*/environ$' /dev/shm/found
+sh /search "$(cat /dev/shm/wanted)" 2>/dev/null | grep -q '^/proc/.*/cmdline$'
+rm /dev/shm/planted /dev/shm/found
+# The push takes a while.
+head -c 33554432 /dev/urandom > /large
+cat > /watch <<'END'
+while kill -0 "$1" 2>/dev/null; do sleep 0.02; done
+while [ ! -e /dev/shm/stop ]; do
+  sh /search >> /dev/shm/found 2>/dev/null
+  echo round >> /dev/shm/rounds
+done
+END
+sh /watch $$ > /dev/null 2>&1 &
+echo $! > /dev/shm/watch
+"#;
+
+/// Ends that search and looks a last time. Between the two scripts there was nothing but the push.
+const SEARCH_END: &str = r#"
+touch /dev/shm/stop
+while kill -0 "$(cat /dev/shm/watch)" 2>/dev/null; do sleep 0.1; done
+sh /search >> /dev/shm/found 2>/dev/null
+if [ -s /dev/shm/found ]; then cat /dev/shm/found; exit 7; fi
+[ "$(wc -l < /dev/shm/rounds)" -ge 2 ] || { echo "no search during the push"; exit 8; }
+"#;
+
 #[tokio::test]
 async fn the_box_never_sees_a_push_credential() {
     let world = World::new().await;
@@ -221,23 +278,21 @@ async fn the_box_never_sees_a_push_credential() {
             "",
         )
         .unwrap();
-    // Looks for the password, put together here so that the script does not hold it, in its environment,
-    // in all of /proc, and in every file it can reach.
     let (head, tail) = password.split_at(5);
-    let search = format!(
-        "wanted={head}; wanted=\"${{wanted}}{tail}\"; if env | grep -F -e \"$wanted\" | grep -v ^wanted=; then exit 7; fi; if grep -rFl -e \"$wanted\" /dev/windlass /run /etc /tmp /var /pipeline /proc/1/environ /proc/self/mountinfo 2>/dev/null | grep -v steps/; then exit 8; fi"
-    );
+    let begin = SEARCH_BEGIN.replace("@HEAD@", head).replace("@TAIL@", tail);
     let status = world
         .run(
             "r",
             &format!(
                 "    box: {{image: 'busybox:local'}}
     steps:
+    - {{name: begin, script: {}}}
     - {{name: push, dockerPush: {{repository: '{registry}/{}/secret', credentials: {{secretName: login}}}}}}
     - {{name: search, script: {}}}
     - {{name: tell, script: 'echo step/{}'}}",
+                json!(begin),
                 world.namespace,
-                json!(search),
+                json!(SEARCH_END),
                 world.namespace
             ),
         )

@@ -1,35 +1,19 @@
 //! `dockerScratchPush` on the real cluster: the image's files, config and digest, by tools we did not write.
 
-use super::push::{digest, repository};
-use super::world::{World, step, tool, verdict};
-use serde_json::{Value, json};
-use std::fs;
+use super::{
+    layer::Pulled,
+    push::{config, digest, repository},
+    world::{World, step, tool, verdict},
+};
+use serde_json::json;
 use windlass::api::status::StepPhase;
 
 /// A program that needs nothing of the image that it runs in.
 const BUILD: &str = "printf '#include <unistd.h>\\nint main(void) { return write(1, \"from scratch\\\\n\", 13) != 13; }\\n' > m.c; gcc -static -o $WERCKER_OUTPUT_DIR/app m.c";
 
-fn config(image: &str) -> Value {
-    let text =
-        tool("skopeo", &["inspect", "--tls-verify=false", "--config", &format!("docker://{image}")], "").unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
 /// The layers of an image, each as GNU tar lists it.
 fn layers(image: &str) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
-    let target = format!("dir:{}", dir.path().display());
-    tool("skopeo", &["copy", "-q", "--src-tls-verify=false", &format!("docker://{image}"), &target], "").unwrap();
-    let manifest: Value = serde_json::from_slice(&fs::read(dir.path().join("manifest.json")).unwrap()).unwrap();
-    let layers = manifest["layers"].as_array().unwrap().iter().map(|layer| {
-        let name = layer["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
-        let file = dir.path().join(name).display().to_string();
-        let list = ["-tzvf", &file, "--numeric-owner", "--utc", "--full-time"];
-        let listed = tool("tar", &list, "").unwrap();
-        let squeeze = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-        listed.lines().map(squeeze).collect::<Vec<_>>().join("\n")
-    });
-    layers.collect()
+    Pulled::new(image).lists().iter().map(|lines| lines.join("\n")).collect()
 }
 
 #[tokio::test]

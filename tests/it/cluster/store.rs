@@ -2,7 +2,7 @@
 //! cannot; and the store over a real S3 server.
 
 use super::{
-    installation,
+    chart, installation,
     world::{World, step, tool, verdict},
 };
 use crate::{
@@ -262,11 +262,7 @@ async fn a_server_that_is_killed_costs_time_only() {
 /// What the chart makes of each kind of store.
 #[test]
 fn the_chart_knows_four_kinds_of_stores() {
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/windlass");
-    let render = |values: &str| {
-        let arguments = ["template", "w", chart.to_str().unwrap(), "-n", "ws", "--kube-version", "1.34", "--set"];
-        tool("helm", &[&arguments[..], &[values]].concat(), "")
-    };
+    let render = |values: &str| chart::render("--set", values);
     let has = |text: &str, line: &str| text.lines().any(|found| found.trim() == line);
     for (values, there, not_there) in [
         (

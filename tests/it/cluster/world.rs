@@ -13,6 +13,7 @@ use kube::{
     runtime::wait,
 };
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Write,
     process::{Command, Stdio},
@@ -23,6 +24,9 @@ use windlass::api::{PipelineRun, PipelineRunStatus, status::StepStatus};
 
 /// Longest time that a test run may take; a run that hangs fails its test.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Label of a namespace: the Pod Security level that its pods must keep.
+pub(super) const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 
 /// Orders the tests of this process; unlike a file lock it lets a test that waits to be alone go first.
 static TURNS: RwLock<()> = RwLock::new(());
@@ -76,7 +80,9 @@ impl World {
     async fn with(turn: Turn) -> Self {
         let client = client().await;
         let namespaces: Api<Namespace> = Api::all(client.clone());
-        let metadata = ObjectMeta { generate_name: Some("it-".into()), ..Default::default() };
+        // What the documents ask of a user's namespace.
+        let labels = BTreeMap::from([(POD_SECURITY.to_owned(), "baseline".to_owned())]);
+        let metadata = ObjectMeta { generate_name: Some("it-".into()), labels: Some(labels), ..Default::default() };
         let made =
             namespaces.create(&PostParams::default(), &Namespace { metadata, ..Default::default() }).await.unwrap();
         let world = Self { client, namespace: made.name_any(), turn };
