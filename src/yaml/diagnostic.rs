@@ -8,6 +8,8 @@ use super::Span;
 pub const MOST_FINDINGS: usize = 50;
 /// Longest part of a line that is shown, in characters.
 const SHOWN: usize = 160;
+/// Most characters of a message, of what is said beside a caret, and of a hint.
+const MOST_SAID: usize = 1000;
 
 /// Reasons that files are refused for, besides those of conditions.
 pub mod reason {
@@ -171,10 +173,17 @@ fn masked(line: &str) -> String {
     if written.is_empty() || variable { line.to_owned() } else { format!("{key} ***") }
 }
 
-/// Without control characters, so that a file cannot steer the terminal.
+/// Without control characters, so that a file cannot steer the terminal, and no longer than [`MOST_SAID`]: what a file says
+/// is repeated in messages.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if matches!(c, '\n' | '\t' | '\r') { ' ' } else { c }).filter(|c| !c.is_control()).collect()
+    let visible = |c: char| if matches!(c, '\n' | '\t' | '\r') { ' ' } else { c };
+    let mut out: String = text.chars().map(visible).filter(|c| !c.is_control()).take(MOST_SAID + 1).collect();
+    if let Some((end, _)) = out.char_indices().nth(MOST_SAID) {
+        out.truncate(end);
+        out.push('…');
+    }
+    out
 }
 
 /// What was found in a file.
@@ -268,6 +277,17 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_file_says_at_length_is_not_repeated() {
+        let long = Diagnostic::error(reason::WRONG_TYPE, "é".repeat(MOST_SAID + 1)).hint("x".repeat(100_000));
+        let shown = long.render("a.yml", "");
+        assert!(
+            shown.chars().count() < 2 * MOST_SAID + 100 && shown.contains("é…\n") && shown.contains("x…\n"),
+            "{shown}"
+        );
+        assert_eq!(clean(&"é".repeat(MOST_SAID)), "é".repeat(MOST_SAID));
+    }
 
     #[test]
     fn nearest_finds_typos_and_nothing_else() {
