@@ -27,9 +27,6 @@ const MOST_FAILURES: u32 = 10;
 /// How often a box is asked again that should run by now.
 const MOST_WAITS: u32 = 20;
 
-/// How often a pod is asked for that is not there yet: its name is in the status before it is made.
-const MOST_ABSENCES: u32 = 120;
-
 /// What the task says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
@@ -151,23 +148,11 @@ async fn read_all(
         // A service that ends is started again: why it ended was said before that. Most have no past.
         let _ = connection(source, false, true, heard, decoder).await;
     }
-    // Until the pod was seen.
-    let mut absences = Some(0);
     loop {
         if heard.is_closed() {
             return None;
         }
         let result = connection(source, follow, false, heard, decoder).await;
-        let absent = matches!(&result, Err(kube::Error::Api(status)) if status.code == 404);
-        match &mut absences {
-            Some(count) if absent && source.follow && *count < MOST_ABSENCES && *over.borrow() == Over::No => {
-                *count += 1;
-                tokio::time::sleep(SHORT).await;
-                continue;
-            }
-            Some(_) if !absent => absences = None,
-            Some(_) | None => {}
-        }
         // 400: the container waits to start, so nothing is there.
         let none_yet = matches!(&result, Err(kube::Error::Api(status)) if status.code == 400);
         if catching_up && (result.is_ok() || none_yet) {

@@ -165,22 +165,6 @@ async fn what_is_missing_is_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_whose_name_is_known_before_it_is_made_is_waited_for() {
-    let logs = vec![Log::Refused(404), Log::Refused(404), Log::Refused(400), Log::UpTo(LOG.len(), false)];
-    let (text, end, _) = heard(logs.clone(), vec![ended()], true, Over::No).await;
-    assert_eq!((text.as_str(), end), (TEXT, Heard::Ended(None)));
-    for (follow, over) in [(false, Over::No), (true, Over::Begun)] {
-        let (text, end, asked) = heard(logs.clone(), vec![ended()], follow, over).await;
-        assert_eq!((text.as_str(), end, asked.len()), ("", Heard::Ended(Some(Missing::PodGone)), 1));
-    }
-    // One that was there does not come back, and one that never comes is given up.
-    let (_, end, asked) = heard(vec![Log::Refused(400), Log::Refused(404)], vec![running()], true, Over::No).await;
-    assert_eq!((end, asked.len()), (Heard::Ended(Some(Missing::PodGone)), 3));
-    let never = (0..200).map(|_| Log::Refused(404)).collect();
-    assert_eq!(heard(never, vec![None], true, Over::No).await.1, Heard::Ended(Some(Missing::PodGone)));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_log_that_cannot_be_read_is_given_up() {
     let broken = (0..100).map(|_| Log::UpTo(30, true)).collect();
     let (text, end, asked) = heard(broken, vec![ended()], true, Over::No).await;
