@@ -181,9 +181,9 @@ impl Tracker {
         self.ended
     }
 
-    /// The step that runs, as far as it was told.
+    /// The step that runs, as far as it was told: the last that began, as the end of the one before may still be on its way.
     pub(super) fn running(&self) -> Option<&str> {
-        self.steps.iter().find(|t| t.started && !t.finished).map(|t| t.info.name.as_str())
+        self.steps.iter().rfind(|t| t.started && !t.finished).map(|t| t.info.name.as_str())
     }
 
     /// The run as last seen.

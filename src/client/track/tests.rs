@@ -356,6 +356,20 @@ fn a_step_begins_before_it_is_said_to_wait() {
 }
 
 #[test]
+fn the_step_that_runs_is_the_last_that_began() {
+    let mut t = Tracker::new(true, origin(), None);
+    t.status(hello(&format!("{{{RUNNING}, {}}}", steps("build=Running"))), 1_000);
+    say(&mut t, "2026-11-21T13:03:10Z > step  [0.1s] 1/3 build\n", 1_100);
+    t.advance(1_100);
+    assert_eq!(t.running(), Some("build"));
+    // The status that tells of the first one's end comes later.
+    say(&mut t, "2026-11-21T13:03:11Z > step  [1.1s] 2/3 test\n", 2_100);
+    t.advance(2_100);
+    t.advance(10_000);
+    assert_eq!(t.running(), Some("test"));
+}
+
+#[test]
 fn who_opens_the_terminal_of_a_shell_step_is_not_told_that_it_waits() {
     let run = |look: &str| {
         a_run(&format!(

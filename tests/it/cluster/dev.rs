@@ -224,6 +224,8 @@ async fn a_lost_connection_is_made_again_and_a_second_ctrl_c_stops() {
     let proxy = Proxy::start(&world);
     let dev = place.dev(&world, proxy.kubeconfig.path());
     place.serves("one", &dev);
+    // The server may answer before the command line has heard that its step began.
+    dev.says("2/3 serve: restarts");
     proxy.cut(true);
     place.write("text", "two");
     dev.says("the source did not arrive");
@@ -245,9 +247,13 @@ async fn the_pod_of_another_attempt_gets_the_whole_source() {
     let place = Place::new(&SERVER.replace("    steps:\n", "    retries: 1\n    steps:\n"));
     let dev = place.dev(&world, &kubeconfig());
     place.serves("one", &dev);
+    dev.says("2/3 serve: restarts");
     world.kubectl(&["delete", "pod", "dev-1", "--grace-period=0", "--force"], "").unwrap();
     place.write("text", "two");
     place.serves("two", &dev);
+    // As the second attempt's, too.
+    let again = || (dev.said().matches("] 2/3 serve\n").count() == 2).then_some(());
+    until("the second attempt serves", PATIENCE, again).unwrap();
     world.kubectl(&["get", "pod", "dev-2"], "").unwrap();
     dev.interrupt();
     let (code, said) = dev.ends();
