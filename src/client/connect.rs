@@ -11,7 +11,7 @@ use super::{
     screen,
     trace::Trace,
 };
-use crate::api::PipelineRun;
+use crate::api::{Pipeline, PipelineRun};
 use kube::{
     Api, Client, Config,
     api::{ApiResource, DynamicObject, ListParams},
@@ -130,6 +130,12 @@ impl Cluster {
     #[must_use]
     pub(super) fn runs(&self) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.namespace, &run_resource())
+    }
+
+    /// Pipelines of a namespace.
+    #[must_use]
+    pub(super) fn pipelines(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<Pipeline>(&()))
     }
 
     /// Runs of all namespaces.

@@ -27,11 +27,7 @@ use super::{
     start::{Shown, start},
     view::RunView,
 };
-use crate::api::Pipeline;
-use kube::{
-    Api,
-    api::{ApiResource, DynamicObject},
-};
+use kube::api::DynamicObject;
 use local::Local;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -129,10 +125,8 @@ async fn pipeline(cluster: &Cluster, manifest: &Manifest, file: &str) -> Result<
         return Ok(object.get("spec").cloned().unwrap_or_default());
     }
     let namespace = manifest.run.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or(&cluster.namespace);
-    let resource = ApiResource::erase::<Pipeline>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), namespace, &resource);
     let ask = Ask { verb: "get", resource: "pipelines", name: Some(name), sent: None };
-    let object = cluster.ask(ask, api.get(name)).await?;
+    let object = cluster.ask(ask, cluster.pipelines(namespace).get(name)).await?;
     Ok(object.data.get("spec").cloned().unwrap_or_default())
 }
 

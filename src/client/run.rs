@@ -13,16 +13,14 @@ use super::{
     project,
     start::{Shown, as_value, create, internal, not_both, start},
 };
-use crate::api::Pipeline;
-use kube::{
-    Api,
-    api::{ApiResource, DynamicObject, ListParams},
-};
+use kube::api::ListParams;
 use serde_json::Value;
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 /// Names that one may have meant.
 const MOST_NAMES: u32 = 500;
+/// How long the name of a Pipeline may be asked about.
+const NAME_PATIENCE: Duration = Duration::from_secs(3);
 
 /// `run`.
 ///
@@ -33,9 +31,10 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
     not_both(session, args.manner.output)?;
     let cluster = session.cluster().await?;
     let Asked { file, manifest } = assemble(read, &cluster, args)?;
-    if args.from.is_some() {
-        is_there(&cluster, manifest.run.pointer("/spec/pipelineRef/name").and_then(Value::as_str).unwrap_or_default())
-            .await?;
+    if args.from.is_some() && args.dry_run != Some(DryRun::Client) {
+        let name = manifest.run.pointer("/spec/pipelineRef/name").and_then(Value::as_str).unwrap_or_default();
+        // For people's sake alone: who gets no answer, or no right to it, hears of it from the run.
+        tokio::time::timeout(NAME_PATIENCE, is_there(&cluster, name)).await.unwrap_or(Ok(()))?;
     }
     if let Some(dry_run) = args.dry_run {
         return preview(session, &cluster, &manifest, &file, dry_run, args.manner.output).await;
@@ -128,13 +127,12 @@ fn from_pipeline(from: &str, cluster: &Cluster, args: &RunArgs) -> Result<Manife
 }
 
 /// Sees that a Pipeline is there: a run that is applied waits for it to be made, and a person has mistyped its name.
-/// Who may start runs may not be one who reads Pipelines, and then it is not asked.
+/// What the cluster does not tell is taken to be there.
 ///
 /// # Errors
 /// `NotFound`, with the name that was probably meant.
 async fn is_there(cluster: &Cluster, name: &str) -> Result<(), Stop> {
-    let resource = ApiResource::erase::<Pipeline>(&());
-    let pipelines: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource);
+    let pipelines = cluster.pipelines(&cluster.namespace);
     if !matches!(pipelines.get_metadata_opt(name).await, Ok(None)) {
         return Ok(());
     }

@@ -96,15 +96,9 @@ start() {
   echo "unix://$(sock_of "$name")"
 }
 
-# Containerd, shims and proxies of an engine that was killed: their command lines name its folder.
+# What an engine that was killed leaves.
 pids_of() {
-  local p
-  for p in /proc/[0-9]*; do
-    case $(cat "$p/comm" 2>/dev/null) in
-      containerd* | docker-proxy | runc*)
-        if tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -qF -e "$engines_run/$1/"; then echo "${p#/proc/}"; fi ;;
-    esac
-  done
+  pids_of_folder "$engines_run/$1/"
   find /sys/fs/cgroup -path "*/windlass-$1/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -un
 }
 

@@ -30,13 +30,7 @@ prepare_machine() {
 # Processes whose command line names our run folder: what an engine that was
 # killed leaves (containerd and its shims). Plus all in containers' cgroups.
 leftover_pids() {
-  local p
-  for p in /proc/[0-9]*; do
-    case $(cat "$p/comm" 2>/dev/null) in
-      containerd* | docker-proxy | runc*)
-        if tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -qF -e "$run_dir/docker/"; then echo "${p#/proc/}"; fi ;;
-    esac
-  done
+  pids_of_folder "$run_dir/docker/"
   find /sys/fs/cgroup \( -path '*/kubepods/*' -o -path '*/docker/*' \) -name cgroup.procs -exec cat {} + 2>/dev/null | sort -un
 }
 kill_leftovers() {

@@ -85,3 +85,14 @@ show_log() {
   say "last lines of $log_dir/$1.log:"
   tail -20 "$log_dir/$1.log" >&2 || true
 }
+
+# Containerd, shims and proxies of an engine that was killed: their command lines name its folder, $1.
+pids_of_folder() {
+  local p
+  for p in /proc/[0-9]*; do
+    case $(cat "$p/comm" 2>/dev/null) in
+      containerd* | docker-proxy | runc*)
+        if tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -qF -e "$1"; then echo "${p#/proc/}"; fi ;;
+    esac
+  done
+}

@@ -7,7 +7,6 @@ use super::{
     world::{World, tool, verdict},
 };
 use crate::terminal::Person;
-use rstest::rstest;
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -43,7 +42,7 @@ impl Said {
 
 impl Project {
     /// A project with a pipeline `build` (block YAML, indented by two), run on the cluster's engine.
-    fn new(spec: &str) -> Self {
+    pub(super) fn new(spec: &str) -> Self {
         Self::on(Which::Clusters, spec)
     }
 
@@ -110,11 +109,11 @@ impl Project {
     }
 }
 
-fn pipeline(name: &str, spec: &str) -> String {
+pub(super) fn pipeline(name: &str, spec: &str) -> String {
     format!("apiVersion: windlass.dev/v1alpha1\nkind: Pipeline\nmetadata: {{name: {name}}}\nspec:\n{spec}\n---\n")
 }
 
-fn read(from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+pub(super) fn read(from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
     let mut from = from;
     std::thread::spawn(move || {
         let mut text = String::new();
@@ -123,13 +122,13 @@ fn read(from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
 }
 
 /// Waits for the end, with an end.
-fn finish(mut child: Child) -> Said {
+pub(super) fn finish(mut child: Child) -> Said {
     let (out, err) = (read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
     let code = wait(&mut child);
     Said { code, out: out.join().unwrap(), err: err.join().unwrap() }
 }
 
-fn wait(child: &mut Child) -> Option<i32> {
+pub(super) fn wait(child: &mut Child) -> Option<i32> {
     let began = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -143,7 +142,7 @@ fn wait(child: &mut Child) -> Option<i32> {
     }
 }
 
-fn signal(child: &Child, name: &str) {
+pub(super) fn signal(child: &Child, name: &str) {
     tool("kill", &[name, &child.id().to_string()], "").unwrap();
 }
 
@@ -157,38 +156,6 @@ pub(super) fn unique(what: &str) -> String {
 pub(super) fn open_registry() -> String {
     std::env::var("WINDLASS_REGISTRY").unwrap()
 }
-
-/// A run whose step has begun: it prints `begun` and sleeps. The rest of its stdout and all of its stderr are read.
-struct Begun {
-    child: Child,
-    name: String,
-    out: std::thread::JoinHandle<String>,
-    err: std::thread::JoinHandle<String>,
-}
-
-impl Begun {
-    fn start(project: &Project) -> Self {
-        let mut child = project.command(&["build"]).spawn().unwrap();
-        let mut err = BufReader::new(child.stderr.take().unwrap());
-        let mut head = String::new();
-        err.read_line(&mut head).unwrap();
-        let name = head.split_whitespace().nth(2).unwrap_or_else(|| panic!("{head}")).to_owned();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut first = String::new();
-        out.read_line(&mut first).unwrap();
-        assert_eq!(first, "begun\n");
-        Self { child, name, out: read(out), err: read(err) }
-    }
-
-    fn end(mut self) -> Said {
-        let code = wait(&mut self.child);
-        Said { code, out: self.out.join().unwrap(), err: self.err.join().unwrap() }
-    }
-}
-
-const SLEEPS: &str = "  box: {image: 'busybox:local'}\n  services: [{name: idle, image: 'busybox:local', command: [sleep, '600']}]\n\
-    \x20 steps: [{name: long, script: 'echo begun; sleep 300'}]\n\
-    \x20 afterSteps: [{name: tell, script: 'echo \"after-steps saw $WERCKER_RESULT\"'}]";
 
 #[test]
 fn ten_steps_share_one_box_with_the_project_in_it() {
@@ -336,49 +303,8 @@ fn an_image_from_scratch_holds_the_output() {
     assert!(found.contains("x"), "{found:?}");
 }
 
-#[test]
-fn a_first_ctrl_c_runs_the_after_steps_and_leaves_nothing() {
-    let project = Project::new(SLEEPS);
-    let begun = Begun::start(&project);
-    let name = begun.name.clone();
-    assert!(!project.left(&name).is_empty());
-    signal(&begun.child, "-INT");
-    let said = begun.end();
-    assert_eq!(said.code, Some(3), "{}", said.all());
-    assert_eq!(said.out, "after-steps saw failed\n", "{}", said.all());
-    assert!(said.err.contains("stopping step long, then after-steps (Ctrl-C again to stop now)"), "{}", said.all());
-    assert_eq!(project.left(&name), Vec::<String>::new());
-}
-
-#[test]
-fn a_second_ctrl_c_ends_it_at_once_and_leaves_nothing() {
-    let after = SLEEPS.replace("echo \"after", "sleep 60; echo \"after");
-    let project = Project::new(&after);
-    let begun = Begun::start(&project);
-    let (name, began) = (begun.name.clone(), Instant::now());
-    signal(&begun.child, "-INT");
-    std::thread::sleep(Duration::from_millis(500));
-    signal(&begun.child, "-INT");
-    let said = begun.end();
-    assert_eq!((said.code, said.out.as_str()), (Some(130), ""), "{}", said.all());
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    assert_eq!(project.left(&name), Vec::<String>::new());
-}
-
-/// The containers and networks of the process, by the label of their owner.
-fn owned(pid: u32) -> Vec<String> {
-    let mut found = Vec::new();
-    for list in [&["ps", "-a"][..], &["network", "ls"]] {
-        let label = r#"{{.Label "windlass.dev/local-owner"}}"#;
-        let format = ["--filter", "label=windlass.dev/local-owner", "--format", label];
-        let all = tool("docker", &[list, &format].concat(), "").unwrap();
-        found.extend(all.lines().filter(|owner| owner.contains(&format!("/{pid}/"))).map(str::to_owned));
-    }
-    found
-}
-
 /// Reads lines until one holds the words.
-fn sees(from: &mut impl BufRead, words: &str) -> String {
+pub(super) fn sees(from: &mut impl BufRead, words: &str) -> String {
     let mut all = String::new();
     loop {
         let begin = all.len();
@@ -437,46 +363,6 @@ fn people_enter_a_run_that_waits_and_let_it_go_on() {
 }
 
 #[test]
-fn ctrl_c_at_any_moment_of_the_start_leaves_nothing() {
-    let project = Project::new(SLEEPS);
-    // Before the run is told of, then so many milliseconds after it was.
-    for delay in [None, Some(0), Some(50), Some(100), Some(200), Some(400), Some(800)] {
-        let mut child = project.command(&["build"]).spawn().unwrap();
-        let (out, mut err) = (read(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
-        if let Some(delay) = delay {
-            sees(&mut err, "> run ");
-            std::thread::sleep(Duration::from_millis(delay));
-        }
-        signal(&child, "-INT");
-        let err = read(err);
-        let said = Said { code: wait(&mut child), out: out.join().unwrap(), err: err.join().unwrap() };
-        // Before the signal is caught it ends the process, which has made nothing yet.
-        let expected = [None, Some(3), Some(130)];
-        assert!(expected[usize::from(delay.is_some())..].contains(&said.code), "{delay:?}: {}", said.all());
-        assert_eq!(owned(child.id()), Vec::<String>::new(), "{delay:?}: {}", said.all());
-        assert_eq!(project.left("none"), Vec::<String>::new(), "{delay:?}: {}", said.all());
-    }
-}
-
-#[test]
-fn ctrl_c_while_it_cleans_up_does_not_stop_that() {
-    let project = Project::new(SLEEPS);
-    let begun = Begun::start(&project);
-    let (pid, name) = (begun.child.id(), begun.name.clone());
-    for _ in 0..2 {
-        signal(&begun.child, "-INT");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    while Path::new(&format!("/proc/{pid}/fd")).exists() && !owned(pid).is_empty() {
-        signal(&begun.child, "-INT");
-        signal(&begun.child, "-TERM");
-        signal(&begun.child, "-HUP");
-    }
-    let said = begun.end();
-    assert_eq!(project.left(&name), Vec::<String>::new(), "{}", said.all());
-}
-
-#[test]
 fn a_strict_umask_does_not_shut_the_box_out() {
     let project = Project::new(
         "  box: {image: 'busybox:local', user: '1000'}\n  steps: [{name: a, script: 'cat sub/hello.txt; sh run.sh; id -u'}]",
@@ -496,34 +382,6 @@ fn a_source_may_hold_the_directory_of_temporary_files() {
     let source = project.dir.path().display().to_string();
     let said = project.say(&["build", "--source", &source]);
     assert_eq!((said.code, said.out.as_str()), (Some(0), "windlass.yaml\n"), "{}", said.all());
-}
-
-#[rstest]
-#[case(Which::Clusters)]
-#[case(Which::Debians)]
-#[case(Which::GraphDriver)]
-fn what_a_killed_run_left_is_swept_and_a_living_one_is_left_alone(#[case] engine: Which) {
-    let project = Project::on(engine, SLEEPS);
-    project.write(
-        "quick.yaml",
-        &pipeline("quick", "  box: {image: 'busybox:local'}\n  steps: [{name: a, script: 'sleep 2'}]"),
-    );
-    let (mut killed, living) = (Begun::start(&project), Begun::start(&project));
-    killed.child.kill().unwrap();
-    killed.child.wait().unwrap();
-    let filter = format!("name=windlass-{}", killed.name);
-    let containers = || engine.docker(&["ps", "-aq", "--filter", &filter]);
-    assert_eq!(containers().lines().count(), 2, "the box and its service outlive a kill");
-    let said = project.say(&["run", "-f", "quick.yaml", "--local"]);
-    assert_eq!(said.code, Some(0), "{}", said.all());
-    assert_eq!(containers(), "");
-    assert_eq!(engine.docker(&["network", "ls", "-q", "--filter", &filter]), "");
-    // The other run has its box, its service and its directory still, and ends as it should.
-    assert_eq!(project.left(&living.name).len(), 4, "{:?}", project.left(&living.name));
-    signal(&living.child, "-INT");
-    let (name, said) = (living.name.clone(), living.end());
-    assert_eq!((said.code, said.out.as_str()), (Some(3), "after-steps saw failed\n"), "{}", said.all());
-    assert_eq!(project.left(&name), Vec::<String>::new());
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod ledger;
 mod life;
 mod local;
 mod local_dev;
+mod local_end;
 mod logins;
 mod public;
 mod push;

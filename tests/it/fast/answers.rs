@@ -318,10 +318,8 @@ fn a_watch_that_is_refused_ends_with_the_reason(#[case] arguments: &[&str]) {
 fn a_pipeline_that_is_not_there_is_told_before_anything_starts() {
     let names = r#"{"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {},
         "items": [{"metadata": {"name": "release"}}, {"metadata": {"name": "test"}}]}"#;
-    let missing = r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
-        "message": "pipelines.windlass.dev \"relx\" not found", "details": {"name": "relx", "kind": "pipelines"}}"#;
     let server = Server::start(move |request| match request {
-        one if one.contains("/pipelines/") => Answer::Json(404, missing.into()),
+        one if one.contains("/pipelines/") => Answer::Json(404, NOT_FOUND.into()),
         all if all.starts_with("GET ") => Answer::Json(200, names.into()),
         _ => Answer::Json(500, "{}".into()),
     });
@@ -329,6 +327,28 @@ fn a_pipeline_that_is_not_there_is_told_before_anything_starts() {
     assert_eq!(code, Some(5), "{said}");
     assert!(said.contains("error[NotFound]: no pipeline \"relase\" in namespace team-a\n"), "{said}");
     assert!(said.contains("did you mean \"release\"?"), "{said}");
+}
+
+const NOT_FOUND: &str = r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+    "message": "pipelines.windlass.dev not found", "details": {"kind": "pipelines"}}"#;
+
+/// Whether the name is right is asked for people's sake alone: who gets no answer, or no right to it, starts the run.
+#[rstest]
+#[case::silent(Answer::Never, &["run", "--from", "pipeline/release", "-d"], "run x in namespace team-a")]
+#[case::forbidden(Answer::Json(403, "{}".into()), &["run", "--from", "pipeline/release", "-d"], "run x in namespace team-a")]
+#[case::dry(Answer::Json(404, NOT_FOUND.into()), &["run", "--from", "pipeline/release", "--dry-run=client"], "nothing was started")]
+fn a_pipeline_that_nobody_tells_of_holds_no_run_up(
+    #[case] of_pipelines: Answer,
+    #[case] arguments: &[&str],
+    #[case] told: &str,
+) {
+    let of_pipelines = Mutex::new(Some(of_pipelines));
+    let server = Server::start(move |request| match request.split_once(' ') {
+        Some(("POST", _)) => Answer::Json(201, RUN.into()),
+        _ => of_pipelines.lock().expect("no panic").take().unwrap_or(Answer::Never),
+    });
+    let (code, said) = end(Place::new(&server, RUN).start(arguments));
+    assert!(code == Some(0) && said.contains(told), "{code:?} {said}");
 }
 
 #[test]
