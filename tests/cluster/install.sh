@@ -26,7 +26,12 @@ END
 }
 
 kubectl apply --server-side --force-conflicts -f crds/ >/dev/null
-kubectl wait --for=condition=Established --timeout=30s crd/pipelines.windlass.dev crd/pipelineruns.windlass.dev >/dev/null
+# `kubectl wait` gives up on a definition that is so new that its list of conditions is null.
+deadline=$((SECONDS + 30))
+until kubectl wait --for=condition=Established --timeout=30s crd/pipelines.windlass.dev crd/pipelineruns.windlass.dev >/dev/null; do
+  ((SECONDS < deadline)) || exit 1
+  sleep 0.2
+done
 parts=(deploy/windlass-controller ds/windlass-agent)
 if [ "${WINDLASS_CLUSTER:-}" != current ]; then
   make_volume
