@@ -150,7 +150,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "pipeline/NAME", conflicts_with = "file", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::sources))]
     pub from: Option<String>,
     /// On Docker also with -f
-    #[arg(long, conflicts_with_all = ["from", "cluster"], help_heading = TO_RUN)]
+    #[arg(long, conflicts_with_all = ["from", "cluster"], help_heading = TO_RUN, hide_short_help = true)]
     pub local: bool,
     /// In the cluster; so it is with -f or --from
     #[arg(long, help_heading = TO_RUN)]

@@ -116,4 +116,6 @@ pub(super) fn faults_of(text: &str) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

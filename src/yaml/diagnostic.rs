@@ -8,6 +8,8 @@ use super::Span;
 pub const MOST_FINDINGS: usize = 50;
 /// Longest part of a line that is shown, in characters.
 const SHOWN: usize = 160;
+/// Most characters of a message, of what is said beside a caret, and of a hint.
+const MOST_SAID: usize = 1000;
 
 /// Reasons that files are refused for, besides those of conditions.
 pub mod reason {
@@ -187,11 +189,18 @@ fn masked(line: &str) -> String {
 }
 
 /// Without control characters, so that a file cannot steer the terminal; on one line, also for those who take the line
-/// and paragraph separators of Unicode for ends of lines; and without a mark of the byte order, which nobody sees.
+/// and paragraph separators of Unicode for ends of lines; without a mark of the byte order, which nobody sees; and no
+/// longer than [`MOST_SAID`]: what a file says is repeated in messages.
 #[must_use]
 pub fn clean(text: &str) -> String {
     let one_line = |c: char| if matches!(c, '\n' | '\t' | '\r' | '\u{2028}' | '\u{2029}') { ' ' } else { c };
-    text.chars().map(one_line).filter(|c| !c.is_control() && *c != '\u{feff}').collect()
+    let unseen = |c: &char| c.is_control() || *c == '\u{feff}';
+    let mut out: String = text.chars().map(one_line).filter(|c| !unseen(c)).take(MOST_SAID + 1).collect();
+    if let Some((end, _)) = out.char_indices().nth(MOST_SAID) {
+        out.truncate(end);
+        out.push('…');
+    }
+    out
 }
 
 /// What was found in a file.
@@ -285,6 +294,17 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_file_says_at_length_is_not_repeated() {
+        let long = Diagnostic::error(reason::WRONG_TYPE, "é".repeat(MOST_SAID + 1)).hint("x".repeat(100_000));
+        let shown = long.render("a.yml", "");
+        assert!(
+            shown.chars().count() < 2 * MOST_SAID + 100 && shown.contains("é…\n") && shown.contains("x…\n"),
+            "{shown}"
+        );
+        assert_eq!(clean(&"é".repeat(MOST_SAID)), "é".repeat(MOST_SAID));
+    }
 
     #[test]
     fn nearest_finds_typos_and_nothing_else() {

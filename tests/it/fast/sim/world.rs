@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 /// A world without a change for this long is at rest: longer than the controller waits after any number of failures.
 const REST: Duration = Duration::from_secs(75);
 /// Looks at a run for each of its pods, at most.
-const LOOKS_MAX: usize = 40;
+const LOOKS_MAX: usize = 50;
 
 /// What came of a plan.
 pub(super) struct Outcome {
