@@ -46,8 +46,6 @@ pub struct DockerBuild {
     pub no_cache: bool,
     /// Whether the layers become one.
     pub squash: bool,
-    /// Whether newer images are pulled.
-    pub pull: bool,
     /// Logins for pulls, as JSON: `{"registry": {"Username": "u", "Password": "p"}}`.
     pub logins: Option<String>,
     /// Whether nothing that steps exported is expanded.

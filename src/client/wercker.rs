@@ -340,9 +340,10 @@ impl Yml {
             binds.push(Bind { source: whole(directory)?, target: place.clone(), read_only: true });
         }
         if made.docker {
-            let socket = super::request::engine_address()?;
+            let host = super::request::engine_address()?;
+            let socket = host.strip_prefix("unix://").unwrap_or(&host);
             if !socket.starts_with('/') {
-                let said = format!("docker: true needs the engine's socket, and DOCKER_HOST is {socket}");
+                let said = format!("docker: true needs the engine's socket, and DOCKER_HOST is {host}");
                 return Err(Fault::usage(said).note(format!("{run} was not started")).into());
             }
             binds.push(Bind { source: socket.into(), target: SOCKET.into(), read_only: false });

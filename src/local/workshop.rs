@@ -115,7 +115,6 @@ impl Workshop {
             quiet: step.quiet,
             no_cache: step.no_cache,
             squash: step.squash,
-            pull: step.pull,
             network: self.has_network.then(|| containers::box_name(&self.request.name)),
             logins: plan.logins,
         };
@@ -230,7 +229,8 @@ impl Workshop {
         let (archive, place): (_, PathBuf) = (files.open()?, to.clone());
         let unpacked = tokio::task::spawn_blocking(move || unpack(archive, &place)).await;
         let files = unpacked.map_err(|_| PushError::new(reason::COMMIT_FAILED, "unpacking broke off"))??;
-        Ok(Some(format!("{files} files kept in {}", to.display())))
+        let s = if files == 1 { "" } else { "s" };
+        Ok(Some(format!("{files} file{s} kept in {}", to.display())))
     }
 }
 

@@ -42,8 +42,6 @@ pub struct BuildSpec {
     pub no_cache: bool,
     /// Whether the layers become one.
     pub squash: bool,
-    /// Whether newer images are pulled.
-    pub pull: bool,
     /// Network of the instructions.
     pub network: Option<String>,
     /// Logins for pulls, by registry.
@@ -99,9 +97,6 @@ impl DockerEngine {
         }
         if spec.squash {
             options = options.squash(true);
-        }
-        if spec.pull {
-            options = options.pull("true");
         }
         let logins: HashMap<String, DockerCredentials> = spec
             .logins

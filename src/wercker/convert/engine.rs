@@ -45,7 +45,6 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
             quiet: is("q"),
             no_cache: is("no-cache"),
             squash: is("squash"),
-            pull: !converter.options.here.as_ref().is_some_and(|here| here.docker_local),
             logins: text("registry-auth-config"),
             disable_sync: is("disable-sync"),
         }),

@@ -204,7 +204,7 @@ fn services() -> Vec<Case> {
             unsaid: &["hunter2"],
             ..prints("services-private", &["make test"])
         },
-        prints("services-strings", &["127.0.0.1 tcp://127.0.0.1:6379"]),
+        Case { file: "services-strings", ..CASE },
     ]
 }
 
@@ -214,10 +214,10 @@ fn steps() -> Vec<Case> {
         prints("after-steps", &["make test", "the run has passed"]),
         Case {
             code: 1,
-            unsaid: &["never\n"],
+            unsaid: &["\nnever\n"],
             ..prints("helpers-fail", &["info: looking", "failed: no Makefile", "look has failed"])
         },
-        Case { file: "long-script", said: &["1/1 many-lines (many lines)"], ..CASE },
+        Case { file: "long-script", said: &["1/1 many-lines"], ..CASE },
         Case { arguments: &["run", "Build_And.Test"], ..prints("name-of-a-pipeline", &["make"]) },
         prints("registry-step-with-owner", &["npm test"]),
         prints("step-with-colon-only", &["npm test"]),
@@ -464,6 +464,12 @@ fn run(project: &Project, arguments: &[&str], variables: &[(&str, &str)]) -> Sai
     super::local::finish(command.spawn().unwrap())
 }
 
+/// What scripts printed, without what is said of the files that are handed on.
+fn of_scripts(said: &Said) -> String {
+    let own = |line: &&str| !line.starts_with("packed ") && !line.contains(" kept in ");
+    said.out.split_inclusive('\n').filter(own).collect()
+}
+
 fn judge(case: &Case, project: &Project, said: &Said) -> Result<(), String> {
     if said.code != Some(case.code) {
         return Err(format!("expected exit {}", case.code));
@@ -537,12 +543,12 @@ fn a_pipeline_hands_its_files_on() {
     project.write("both.env", "GREETING=\"hi there\"\n");
     let said = run(&project, &["workflow", "all"], &[]);
     assert_eq!(said.code, Some(0), "{}", said.all());
-    assert_eq!(said.out, "made\nmade\nleft\nright\nd\nleft\ntrue true hi there\n", "{}", said.all());
+    assert_eq!(of_scripts(&said), "made\nmade\nleft\nright\nd\nleft\ntrue true hi there\n", "{}", said.all());
     assert!(!project.path("left").exists() && !project.path(".wercker").exists());
     // The first failure is the end.
     project.write("wercker.yml", &yml.replace("'cat d/file;", "'exit 4;"));
     let said = run(&project, &["workflow", "all", "--exit-code", "step"], &[]);
-    assert_eq!((said.code, said.out.as_str()), (Some(4), "made\n"), "{}", said.all());
+    assert_eq!((said.code, of_scripts(&said).as_str()), (Some(4), "made\n"), "{}", said.all());
 }
 
 #[test]
@@ -553,7 +559,7 @@ fn the_cache_stays_and_a_deploy_begins_with_what_the_build_kept() {
     );
     assert_eq!(run(&project, &["build"], &[]).code, Some(0));
     let second = run(&project, &["build", "--artifacts"], &[]);
-    assert_eq!((second.code, second.out.lines().last()), (Some(0), Some("once")), "{}", second.all());
+    assert_eq!((second.code, second.out.lines().next()), (Some(0), Some("once")), "{}", second.all());
     let deploy = run(&project, &["deploy"], &[]);
     assert_eq!(deploy.code, Some(0), "{}", deploy.all());
     let lines: Vec<&str> = deploy.out.lines().collect();
@@ -618,7 +624,7 @@ fn the_engine_builds_runs_and_pushes() {
 fn a_box_becomes_an_image_and_an_image_a_box() {
     let name = unique("local/box");
     let project = project(
-        "box: busybox:local\nbuild:\n  - script: {code: 'echo here > /made; exit 3'}\nlook:\n  box: BOX\n  steps:\n    - script: {code: cat /made}\n",
+        "box: busybox:local\nbuild:\n  - script: {code: 'echo here > /made; exit 3'}\nlook:\n  box: later\n  steps:\n    - script: {code: cat /made}\n",
     );
     let said = run(&project, &["build", "--commit", &name, "--tag", "w-kept", "--message", "why"], &[]);
     assert_eq!(said.code, Some(1), "{}", said.all());
@@ -626,7 +632,7 @@ fn a_box_becomes_an_image_and_an_image_a_box() {
     let of_box = config_of(&image).unwrap();
     assert!(!of_box.contains("windlass-runner"), "{of_box}");
     let text = fs::read_to_string(project.path("wercker.yml")).unwrap();
-    project.write("wercker.yml", &text.replace("BOX", &name));
+    project.write("wercker.yml", &text.replace("box: later", &format!("box: {name}")));
     let said = run(&project, &["run", "look", "--checkpoint", "kept", "--docker-local"], &[]);
     tool("docker", &["rmi", &image], "").unwrap();
     assert_eq!((said.code, said.out.as_str()), (Some(0), "here\n"), "{}", said.all());
