@@ -231,7 +231,7 @@ fn steps() -> Vec<Case> {
         Case {
             files: &[("VERSION", "1.4\n")],
             code: 1,
-            said: &["functions end with their step here", "  --> wercker.yml:11:7"],
+            said: &["functions end with their step here", "  --> wercker.yml:10:7"],
             ..CASE
         }
         .of("shared-shell"),
@@ -599,7 +599,7 @@ fn the_engine_builds_runs_and_pushes() {
     let repository = format!("{}/local/{}", open_registry(), unique("built"));
     let project = project(&format!(
         "box: busybox:local\nbuild:\n  - script: {{code: 'printf \"FROM busybox:local\\nARG V\\nRUN echo $V > /v\\nCMD [\\\"cat\\\", \\\"/v\\\"]\\n\" > docker/Dockerfile'}}\n\
-         \x20 - internal/docker-build: {{image-name: app, context: docker, build-args: 'V=$VERSION', labels: {{by: $TOKEN}}}}\n\
+         \x20 - internal/docker-build: {{image-name: app, context: docker, build-args: 'V=$VERSION', labels: {{by: $VERSION}}}}\n\
          \x20 - internal/docker-run: {{name: web, image: app, cmd: 'sh -c \"mkdir /w; cp /v /w/index.html; exec httpd -f -p 8000 -h /w\"'}}\n\
          \x20 - script: {{code: 'for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://web:8000/ && break; sleep 1; done'}}\n\
          \x20 - internal/docker-kill: {{name: web}}\n\
