@@ -152,12 +152,23 @@ fn program(argv0: Option<&std::ffi::OsStr>) -> &'static str {
 /// The command line, with its help in the long form (all flags, examples) or the short one (a screen).
 fn command(program: &'static str, long: bool) -> clap::Command {
     let command = Cli::command().bin_name(program).display_name("windlass");
-    // What a run on Docker takes stands in the help of `build`, once.
-    let of_build = |flag: clap::Arg| {
-        let hidden = flag.get_help_heading() == Some(client::args::HERE);
-        if hidden { flag.hide(true) } else { flag }
+    // What a run on Docker takes stands in the help of `build`, and what a wercker.yml takes in that of `deploy`.
+    let without = |headings: &'static [&'static str]| {
+        move |flag: clap::Arg| {
+            let hidden = flag.get_help_heading().is_some_and(|heading| headings.contains(&heading));
+            if hidden { flag.hide(true) } else { flag }
+        }
     };
-    let command = command.mut_subcommand("run", |run| run.mut_args(of_build));
+    let elsewhere: [(&str, &[&str]); 5] = [
+        ("run", &[client::args::HERE, client::args::OF_WERCKER]),
+        ("build", &[client::args::OF_WERCKER]),
+        ("dev", &[client::args::OF_WERCKER]),
+        ("deploy", &[client::args::HERE]),
+        ("workflow", &[client::args::HERE, client::args::OF_WERCKER]),
+    ];
+    let command = elsewhere.into_iter().fold(command, |command, (verb, headings)| {
+        command.mut_subcommand(verb, |verb| verb.mut_args(without(headings)))
+    });
     let command = form(command, program, long);
     // A screen has room for the verbs of a working day.
     let rare = |verb: &clap::Command| !long && RARE.contains(&verb.get_name());

@@ -28,7 +28,7 @@ pub mod plan;
 mod progress;
 pub mod push;
 pub mod run;
-mod scratch;
+pub(crate) mod scratch;
 pub mod shelf;
 pub mod status;
 pub mod transport;

@@ -10,6 +10,10 @@
 //! **Invariant:** each tag is moved at most once. Properties come from the frozen spec; of the box only the
 //! environment is taken, to expand them, and the files that it packed.
 
+mod here;
+
+pub use here::HereWork;
+
 use super::{
     credentials::{self, Logins, Sought},
     files::{FileError, Volumes},
@@ -22,24 +26,24 @@ use crate::{
     api::{
         Step,
         condition::reason,
-        push::SecretsInImage,
+        push::{DockerPush, SecretsInImage},
         status::ImageStatus,
         step::{StepKind, StoreContainer},
     },
     registry::{Credentials, NamedSecret, PushError, Pushed, Repository},
     steps::{
-        StepError,
+        self, StepError,
         docker_push::{
             self, PushPlan,
             scratch::{self, ScratchPlan, Shape},
         },
-        store_container,
+        expand, store_container,
     },
     wire::{self, PackFault, Packed, Request, archive_file, request_file},
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use std::{fs::File, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs::File, sync::Arc, time::Duration};
 
 /// Largest request: the environment twice.
 const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
@@ -101,6 +105,8 @@ pub enum Content {
     Box,
     /// Files that the runner packed, on an image from scratch.
     Files(Files),
+    /// An image that an earlier step of the run built, by the name of its commit.
+    Built(String),
 }
 
 /// Files that the runner packed.
@@ -143,6 +149,12 @@ pub trait Transport: Send + Sync {
         tag: &'a str,
         line: &'a Line,
     ) -> BoxFuture<'a, Result<(), PushError>>;
+
+    /// Does what only a run on one machine does; gives what people should know. An agent of a cluster never does it.
+    fn here<'a>(&'a self, _work: &'a HereWork, _line: &'a Line) -> BoxFuture<'a, Result<Option<String>, PushError>> {
+        let refused = PushError::new(reason::INVALID_PROPERTY, "only a run on one machine does this");
+        Box::pin(std::future::ready(Err(refused)))
+    }
 }
 
 /// What is left to do for a digest that was recorded.
@@ -176,6 +188,12 @@ async fn attempts(
     job: &Job,
     line: &Line,
 ) -> Result<Option<String>, PushError> {
+    if let Some(work) = here::work(volumes, job)? {
+        return tokio::select! {
+            done = transport.here(&work, line) => done,
+            () = line.stopped() => Err(PushError::stopped()),
+        };
+    }
     let mut push = prepare(volumes, job)?;
     line.resume(job.recorded.clone());
     let mut pause = FIRST_PAUSE;
@@ -295,7 +313,7 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
         Some((step, StepKind::DockerPush(push))) => (step, (push, None)),
         Some((step, StepKind::DockerScratchPush(scratch))) => (step, (&scratch.push, Some(scratch))),
         Some((_, StepKind::StoreContainer(_)))
-        | Some((_, StepKind::Script(_) | StepKind::Watch(_) | StepKind::Shell(_)))
+        | Some((_, StepKind::Script(_) | StepKind::Watch(_) | StepKind::Shell(_) | StepKind::Here(_)))
         | None => return Err(unknown()),
     };
     let request = request(volumes, job.step)?;
@@ -305,7 +323,10 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
     logins.fill(&mut env)?;
     let wrong = |error: StepError| PushError::new(error.reason, error.message);
     let (plan, content) = match from_scratch {
-        None => (docker_push::plan(properties, &env, job.run.build_number).map_err(wrong)?, Content::Box),
+        None => {
+            let plan = docker_push::plan(properties, &env, job.run.build_number).map_err(wrong)?;
+            (plan, content(properties, &env)?)
+        }
         Some(scratch) => {
             let ScratchPlan { push, shape } = scratch::plan(scratch, &env, job.run.build_number).map_err(wrong)?;
             packed?;
@@ -328,6 +349,15 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
         warnings: sought.missed,
         created: created(job),
     })
+}
+
+/// What a push pushes: the box, or an image that the run built.
+fn content(push: &DockerPush, env: &BTreeMap<String, String>) -> Result<Content, PushError> {
+    let Some(image) = &push.image_name else { return Ok(Content::Box) };
+    let image = expand::expand(image, env).map_err(|_| {
+        PushError::new(reason::UNDEFINED_VARIABLE, format!("image-name {image}: a variable of it is not set"))
+    })?;
+    Ok(Content::Built(steps::here::built(&image)))
 }
 
 /// The same for a container that is stored. Who may read runs may read it, so no value of a Secret may be in it.

@@ -1,6 +1,6 @@
 //! Makes the layer of a `dockerScratchPush` of what the runner packed: checked, shaped, compressed, piece by piece.
 //!
-//! `transport` runs [`make`] beside the upload.
+//! `transport` runs [`make`] beside the upload; `local` beside a build, whose context it becomes.
 //!
 //! **Invariant:** nothing of the archive goes on as it stands: each entry is read, judged and written anew. Memory is
 //! bounded, and the same archive and shape give the same bytes.
@@ -26,7 +26,7 @@ const CONTENT_BYTES: usize = 128 * 1024;
 /// # Errors
 /// `UnsafeFile` or `ImageTooLarge` for what must not be in an image, `CommitFailed` for an archive that is none, or
 /// when nobody takes the pieces any more.
-pub(super) fn make(archive: impl Read, shape: Shape, pieces: mpsc::Sender<Bytes>) -> Result<Vec<u8>, PushError> {
+pub(crate) fn make(archive: impl Read, shape: Shape, pieces: mpsc::Sender<Bytes>) -> Result<Vec<u8>, PushError> {
     let mut reader = Reader::new(io::BufReader::with_capacity(CONTENT_BYTES, archive));
     let mut tree = Tree::default();
     let gzip = GzEncoder::new(Pieces { pieces, piece: BytesMut::new() }, Compression::default());

@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     api::{condition::reason, status::ImageStatus},
-    engine::{BaseImage, BoxContainer, BoxState, CommitKey, CommittedImage, Engine, EngineError},
+    engine::{
+        BaseImage, BoxContainer, BoxState, COMMIT_LABEL, CommitKey, CommittedImage, Engine, EngineError, Leftover,
+    },
     registry::{Client, Door, DoorJob, Progress, PushError, Pushed, Repository, Session, digest::Digest, push_layer},
     steps::{
         docker_push::{ImageChanges, scratch::Shape},
@@ -23,6 +25,7 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use serde_json::Value;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -152,6 +155,17 @@ impl Relay {
     ) -> Result<Pushed, PushError> {
         let (progress, shown) = watch::channel(Progress::default());
         let door = Door::open(self.client.clone(), job(push, line, Some(&base), progress)).await?;
+        self.through(door, image, shown, line).await
+    }
+
+    /// Lets the engine push an image to a door.
+    async fn through(
+        &self,
+        door: Door,
+        image: &CommittedImage,
+        shown: watch::Receiver<Progress>,
+        line: &Line,
+    ) -> Result<Pushed, PushError> {
         let target = format!("{}:{DOOR_TAG}", door.target());
         let pushed = {
             let work = self.engine.push(image, &target, &|_| {});
@@ -174,6 +188,28 @@ impl Relay {
 }
 
 impl Relay {
+    /// Pushes an image that an earlier step built, as it is; it stays for others.
+    async fn push_built(&self, push: &Push, line: &Line, name: &str) -> Result<Pushed, PushError> {
+        let built = self.engine.leftovers().await.map_err(failed)?;
+        let is_it = |found: &&Leftover| found.key.run_uid == push.run.uid && found.key.step == name;
+        let Some(found) = built.iter().find(is_it) else {
+            let text = "no step of this run has built an image of this image-name";
+            return Err(PushError::new(reason::COMMIT_FAILED, text));
+        };
+        let (progress, shown) = watch::channel(Progress::default());
+        let config = |built: &[u8]| {
+            let wrong = |error: serde_json::Error| PushError::new(reason::COMMIT_FAILED, error.to_string());
+            let mut config: Value = serde_json::from_slice(built).map_err(wrong)?;
+            if let Some(labels) = config.pointer_mut("/config/Labels").and_then(Value::as_object_mut) {
+                labels.remove(COMMIT_LABEL);
+            }
+            serde_json::to_vec(&config).map_err(wrong)
+        };
+        let job = DoorJob { config: Box::new(config), layers: None, ..job(push, line, None, progress) };
+        let door = Door::open(self.client.clone(), job).await?;
+        self.through(door, &found.image, shown, line).await
+    }
+
     /// Pushes an image from scratch. The engine has no part in it.
     async fn push_files(&self, push: &Push, line: &Line, files: &Files) -> Result<Pushed, PushError> {
         let (archive, shape) = (files.open()?, files.shape);
@@ -197,6 +233,9 @@ impl Transport for Relay {
             let _turn = self.turn(line).await?;
             if let Content::Files(files) = &push.content {
                 return self.push_files(push, line, files).await;
+            }
+            if let Content::Built(name) = &push.content {
+                return self.push_built(push, line, name).await;
             }
             let began = Instant::now();
             let container = self.live_box(&push.run).await?;
@@ -273,7 +312,7 @@ fn provenance(push: &Push) -> Provenance {
     let from = format!("{}/{} {}", push.run.namespace, push.run.name, push.step);
     let (created_by, created) = match &push.content {
         Content::Box if push.artifact => (format!("windlass storeContainer {from}"), push.created.clone()),
-        Content::Box => (format!("windlass dockerPush {from}"), push.created.clone()),
+        Content::Box | Content::Built(_) => (format!("windlass dockerPush {from}"), push.created.clone()),
         Content::Files(Files { shape: Shape { zero_times: false, .. }, .. }) => {
             (format!("windlass dockerScratchPush {from}"), push.created.clone())
         }

@@ -15,6 +15,7 @@ pub mod crds;
 pub mod duration;
 pub mod env;
 mod foreign;
+pub mod here;
 pub mod pipeline;
 pub mod push;
 mod rules;

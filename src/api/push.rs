@@ -160,6 +160,10 @@ pub struct DockerPush {
     /// (`Deny`), push and say so (`Warn`), or do not look (`Allow`). Values of less than 6 bytes are not looked for.
     #[serde(default)]
     pub secrets_in_image: SecretsInImage,
+    /// An image that a `here` step of the same run built, in place of the box; see [`super::here`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub image_name: Option<String>,
 }
 
 /// Whether file times are kept in a scratch image.

@@ -4,6 +4,7 @@
 
 use super::{
     env::EnvVar,
+    here::HereStep,
     push::{DockerPush, DockerScratchPush},
     rules,
     text::Words,
@@ -133,6 +134,10 @@ pub struct Step {
     /// Waits for a person. Wercker: internal/shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<Shell>,
+    /// What only a run on one machine does; see [`super::here`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub here: Option<HereStep>,
 }
 
 /// The kind of a step, borrowed from it.
@@ -150,6 +155,8 @@ pub enum StepKind<'a> {
     Watch(&'a Watch),
     /// Wait for a person.
     Shell(&'a Shell),
+    /// What only a run on one machine does.
+    Here(&'a HereStep),
 }
 
 impl StepKind<'_> {
@@ -163,6 +170,7 @@ impl StepKind<'_> {
             Self::StoreContainer(_) => "storeContainer",
             Self::Watch(_) => "watch",
             Self::Shell(_) => "shell",
+            Self::Here(_) => "here",
         }
     }
 
@@ -170,7 +178,7 @@ impl StepKind<'_> {
     #[must_use]
     pub fn is_of_agent(&self) -> bool {
         match self {
-            Self::DockerPush(_) | Self::DockerScratchPush(_) | Self::StoreContainer(_) => true,
+            Self::DockerPush(_) | Self::DockerScratchPush(_) | Self::StoreContainer(_) | Self::Here(_) => true,
             Self::Script(_) | Self::Watch(_) | Self::Shell(_) => false,
         }
     }
@@ -187,6 +195,7 @@ impl Step {
             self.store_container.as_ref().map(StepKind::StoreContainer),
             self.watch.as_ref().map(StepKind::Watch),
             self.shell.as_ref().map(StepKind::Shell),
+            self.here.as_ref().map(StepKind::Here),
         ];
         let mut set = kinds.into_iter().flatten();
         let first = set.next()?;

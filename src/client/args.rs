@@ -8,17 +8,20 @@ mod global;
 mod here;
 mod stored;
 mod values;
+mod wercker;
 mod what;
 
 pub use files::{CheckArgs, ConvertArgs, InitArgs};
 pub use global::{Color, Display, Global, Place, Progress};
-pub use here::{BuildArgs, HERE, HereArgs};
+pub use here::{BuildArgs, HERE, HereArgs, WorkflowArgs};
 pub use stored::{OpenArgs, PullArgs};
 pub(super) use values::PHASES;
 pub use values::{
     BreakAt, DryRun, ExitCodeOf, KeyValue, ListOutput, ObjectOutput, OnInterrupt, Publish, RunOutput, Shell, Show,
 };
 pub use what::{Manner, What};
+
+pub use wercker::{OF_WERCKER, WerckerArgs};
 
 use super::{complete, examples};
 use clap::{Args, Subcommand};
@@ -39,7 +42,14 @@ pub enum Verb {
     Dev(DevArgs),
     /// Run the pipeline build of this project on Docker
     #[command(before_long_help = examples::BUILD)]
+    #[command(alias = "b")]
     Build(BuildArgs),
+    /// Run the pipeline deploy of this project on Docker
+    #[command(alias = "d", before_long_help = examples::DEPLOY)]
+    Deploy(BuildArgs),
+    /// Run the pipelines of a workflow of wercker.yml on Docker
+    #[command(alias = "w", before_long_help = examples::WORKFLOW)]
+    Workflow(WorkflowArgs),
     /// Show one run: steps, images, why it waits
     #[command(before_long_help = examples::STATUS)]
     Status(StatusArgs),
@@ -120,7 +130,7 @@ pub struct RunArgs {
     /// On Docker, with the flags of windlass build
     #[arg(long, help_heading = TO_RUN)]
     pub local: bool,
-    /// On Docker: a pipeline of windlass.yaml, or of -f --local
+    /// On Docker: a pipeline of windlass.yaml or wercker.yml, or of -f --local
     #[arg(value_name = "PIPELINE", conflicts_with = "from", hide_short_help = true)]
     pub pipeline: Option<String>,
     /// What only a run on Docker takes.

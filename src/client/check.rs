@@ -87,8 +87,8 @@ fn judge(path: &Path, input: &Input, args: &CheckArgs) -> (Findings, String) {
     (findings.sorted(), summary(&document))
 }
 
-/// By its name, or by not being objects of a cluster.
-fn is_wercker(path: &Path, text: &str) -> bool {
+/// Whether a file is a `wercker.yml`: by its name, or by not being objects of a cluster.
+pub(super) fn is_wercker(path: &Path, text: &str) -> bool {
     if path.file_name().is_some_and(|name| NAMES.iter().any(|known| *known == name)) {
         return true;
     }

@@ -56,6 +56,7 @@ pub(super) fn convert(session: &mut Session, args: &ConvertArgs) -> Result<Exit,
             file: input.name.clone(),
             git: args.git.clone().or_else(|| origin(&path)),
             local: local_steps(&document, &steps_beside(&path, args.steps.as_deref())),
+            here: None,
         };
         match into_pipelines(&document, &options) {
             Ok(done) => {
@@ -153,6 +154,7 @@ fn read_step(directory: &Path) -> Option<LocalStep> {
     let others =
         fs::read_dir(directory).ok()?.take(MOST_FILES).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Some(LocalStep {
+        directory: directory.to_owned(),
         run: text("run.sh")?,
         init: text("init.sh"),
         manifest: text("step.yml").or_else(|| text("wercker-step.yml")),

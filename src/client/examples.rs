@@ -22,9 +22,23 @@ Ctrl-C ends the watched step, and the run goes on to its end; the second one sto
 /// `build`.
 pub(super) const BUILD: &str = "\
 Examples:
-  windlass build                               pipeline build of windlass.yaml, with this directory
+  windlass build                               pipeline build of windlass.yaml or wercker.yml
   windlass build --secret-env .env.secret      with variables that are masked
+  windlass deploy --help                       flags that only a wercker.yml takes
   windlass run -f run.yaml --local             a file for a cluster, as it is";
+
+/// `deploy`.
+pub(super) const DEPLOY: &str = "\
+Examples:
+  windlass deploy                              pipeline deploy of windlass.yaml or wercker.yml
+  windlass deploy --deploy-target staging      a target of it, in wercker.yml
+  XXX_TOKEN=$TOKEN windlass deploy             with $TOKEN, masked; X_NAME is not masked
+  windlass build --help                        the other flags of a run on Docker";
+
+/// `workflow`.
+pub(super) const WORKFLOW: &str = "\
+Examples:
+  windlass workflow release                    its pipelines in order, the first failure is the end";
 
 /// `status`.
 pub(super) const STATUS: &str = "\

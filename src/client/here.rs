@@ -1,12 +1,13 @@
-//! Runs on the engine of this machine: `build`, `dev`, `run PIPELINE`, `run -f FILE --local`.
+//! Runs on the engine of this machine: `build`, `deploy`, `workflow`, `dev`, `run PIPELINE`, `run -f FILE --local`.
 //!
 //! **Invariant:** what cannot be run is told before anything is started, and when the verb ends, however it ends, the run
 //! has ended too and what it made is gone.
 
 use super::{
     Session,
-    args::{BuildArgs, DevArgs, Manner, OnInterrupt, Publish, RunArgs, RunOutput},
+    args::{BuildArgs, DevArgs, Manner, OnInterrupt, Publish, RunArgs, RunOutput, WorkflowArgs},
     box_here::BoxHere,
+    check,
     dev::publish::take,
     docker::Parted,
     exit::Exit,
@@ -14,6 +15,7 @@ use super::{
     feed::{Fed, Feed},
     follow::{self, Followed, Interrupt, Left, Options},
     logtext::Decoder,
+    manifest,
     output::{Heard, Over},
     project::{self, Project},
     request::{Asked, engine_address, request},
@@ -23,6 +25,7 @@ use super::{
     style::Mode,
     tty,
     view::RunView,
+    wercker,
 };
 use crate::{
     api::{PipelineRun, step::Step},
@@ -31,7 +34,10 @@ use crate::{
 };
 use bytes::Bytes;
 use jiff::Timestamp;
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::{
     signal::unix::SignalKind,
     sync::{mpsc, watch},
@@ -39,8 +45,9 @@ use tokio::{
 
 /// Where the run is, for people.
 const PLACE: &str = "local Docker";
-/// The pipeline of `build`.
+/// The pipelines of `build` and `deploy`.
 const BUILD: &str = "build";
+const DEPLOY: &str = "deploy";
 /// The pipeline of `dev`.
 const DEV: &str = "dev";
 
@@ -55,16 +62,46 @@ pub(super) fn is_meant(args: &RunArgs) -> bool {
 /// # Errors
 /// What keeps the run from starting.
 pub(super) async fn build(session: &mut Session, args: &BuildArgs) -> Result<Exit, Stop> {
-    let asked = Asked {
+    let again = format!("{} build", session.name);
+    carry_out(session, asked(args, Some(BUILD), again)).await
+}
+
+/// `deploy`.
+///
+/// # Errors
+/// What keeps the run from starting.
+pub(super) async fn deploy(session: &mut Session, args: &BuildArgs) -> Result<Exit, Stop> {
+    let again = format!("{} deploy", session.name);
+    carry_out(session, Asked { deploys: true, ..asked(args, Some(DEPLOY), again) }).await
+}
+
+/// `workflow`.
+///
+/// # Errors
+/// What keeps a run from starting.
+pub(super) async fn workflow(session: &mut Session, args: &WorkflowArgs) -> Result<Exit, Stop> {
+    let again = format!("{} workflow {}", session.name, args.name);
+    let asked = Asked { deploys: true, ..asked(&args.run, None, again) };
+    let file = begin(session, &asked)?;
+    if !is_wercker(&file)? {
+        let fault = Fault::usage(format!("{}: workflows are of a wercker.yml", file.display()));
+        return Err(fault.hint(format!("run its pipelines one by one: {} run PIPELINE", session.name)).into());
+    }
+    wercker::workflow(session, &asked, &file, &args.name).await
+}
+
+/// What `build` and its like ask for.
+fn asked<'a>(args: &'a BuildArgs, pipeline: Option<&'a str>, again: String) -> Asked<'a> {
+    Asked {
         what: &args.what,
         as_written: false,
-        pipeline: Some(BUILD),
+        pipeline,
         manner: &args.manner,
         here: &args.here,
         dev: false,
-        again: format!("{} build", session.name),
-    };
-    carry_out(session, asked).await
+        deploys: false,
+        again,
+    }
 }
 
 /// Whether `dev` means this machine: no cluster is asked for.
@@ -88,6 +125,7 @@ pub(super) async fn dev(session: &mut Session, args: &DevArgs) -> Result<Exit, S
         manner: &Manner { tail: 20, ..Manner::default() },
         here: &args.here,
         dev: true,
+        deploys: false,
         again: format!("{} dev{name}", session.name),
     };
     carry_out(session, asked).await
@@ -116,6 +154,7 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
         manner: &args.manner,
         here: &args.here,
         dev: false,
+        deploys: false,
         again: format!("{} run{file}{name}", session.name),
     };
     carry_out(session, asked).await
@@ -132,26 +171,52 @@ fn refuse(of_cluster: &[(bool, &str)]) -> Result<(), Stop> {
 }
 
 async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop> {
+    let file = begin(session, &asked)?;
+    if is_wercker(&file)? {
+        return wercker::pipeline(session, &asked, &file).await;
+    }
+    if let Some((_, flag)) = asked.here.wercker.given().into_iter().find(|(given, _)| *given) {
+        let fault = Fault::usage(format!("{flag} is for a wercker.yml, and {} is none", file.display()));
+        return Err(fault.note("nothing was started").into());
+    }
+    let project = Project::read(&file)?;
+    let chosen = project.choose(asked.pipeline, session.name)?;
+    let request = request(&asked, &file, project.objects, chosen)?;
+    play(session, &asked, request).await
+}
+
+/// The file that is meant.
+fn begin(session: &Session, asked: &Asked<'_>) -> Result<PathBuf, Stop> {
     not_both(session, asked.manner.output)?;
     let place = &session.global.place;
     refuse(&[(place.namespace.is_some(), "--namespace"), (place.context.is_some(), "--context")])?;
-    let file = match &asked.what.file {
-        Some(file) => file.clone(),
+    match &asked.what.file {
+        Some(file) => Ok(file.clone()),
         None => project::find(Path::new(".")).ok_or_else(|| {
-            let fault = Fault::usage(format!("no {} in this directory", project::FILES[0]));
-            fault.hint(format!("{} build -f FILE", session.name))
-        })?,
-    };
-    let project = Project::read(&file)?;
-    let chosen = project.choose(asked.pipeline, session.name)?;
-    let request = request(&asked, &file, project, chosen)?;
+            let fault = Fault::usage(format!("no {} and no wercker.yml in this directory", project::FILES[0]));
+            fault.hint(format!("{} build -f FILE", session.name)).into()
+        }),
+    }
+}
+
+/// Whether the file is a `wercker.yml`. What stdin has can be read once only, and is of our own kinds.
+fn is_wercker(file: &Path) -> Result<bool, Stop> {
+    Ok(file != Path::new("-") && check::is_wercker(file, &manifest::read(file)?))
+}
+
+/// Runs it to its end.
+///
+/// # Errors
+/// What keeps the run from starting.
+pub(super) async fn play(session: &mut Session, asked: &Asked<'_>, request: Request) -> Result<Exit, Stop> {
+    let publish = request.publish.clone();
     let engine = DockerEngine::of_local_runs(&engine_address()?).map_err(|error| unreachable(&error.to_string()))?;
     if !asked.here.publish.is_empty() {
         // A run that was killed may still hold the port; the engine tells of one only once the box is made.
         local::sweep(&engine).await.map_err(refused)?;
         drop(take(&asked.here.publish).await?);
     }
-    let shown = Shown::of(&asked, &request);
+    let shown = Shown::of(asked, &request);
     let (mut signals, mut hangup) = (Signals::catch()?, handler(SignalKind::hangup())?);
     let started = tokio::select! {
         started = local::start(request, engine) => started.map_err(refused)?,
@@ -159,6 +224,9 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
         exit = signals.asked_to_end() => return Ok(exit),
         _ = hangup.recv() => return Ok(Exit::Terminated),
     };
+    for port in publish {
+        session.screen.message(&format!("port {} of the box is at {}:{}", port.port, port.ip, port.host))?;
+    }
     // A terminal that is closed takes the run with it, as a second Ctrl-C does.
     let abandon = started.abandoning();
     tokio::spawn(async move {
@@ -167,7 +235,7 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
         }
     });
     let mut started = started;
-    let followed = follow_here(session, &asked, &mut started, signals, shown).await;
+    let followed = follow_here(session, asked, &mut started, signals, shown).await;
     // However following ended: the run ends with us.
     started.abandon();
     let last = started.changes.borrow().clone();

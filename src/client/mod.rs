@@ -4,7 +4,8 @@
 //! cli ─> main ─> run, retry, logs, status, list, cancel      (connect: the cluster; refusal: its errors)
 //!          │      └─> follow: status + output + clock ─> track ─> events ─> render ─> screen
 //!          ├───> dev: a run whose source is a directory here; start + what goes on beside following it
-//!          ├───> build, run --local: here ─> local, with a feed of its own for follow
+//!          ├───> build, deploy, run --local: here ─> local, with a feed of its own for follow
+//!          │      └─> wercker: a wercker.yml, and its workflows
 //!          ├───> shell, continue, finish, retry --step ─> in_box: the runner's verbs, by exec
 //!          ├───> pull, open: stored containers, to this machine
 //!          └───> check, convert, init: files only ─> findings
@@ -68,6 +69,7 @@ mod trace;
 mod track;
 mod tty;
 mod view;
+mod wercker;
 
 use args::{Global, LogsArgs, StatusArgs, Verb};
 use connect::Cluster;
@@ -156,6 +158,8 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
         Verb::Run(_)
         | Verb::Dev(_)
         | Verb::Build(_)
+        | Verb::Deploy(_)
+        | Verb::Workflow(_)
         | Verb::Status(_)
         | Verb::List(_)
         | Verb::Logs(_)
@@ -221,6 +225,8 @@ async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
         Verb::Dev(args) if here::is_meant_by_dev(session, args) => here::dev(session, args).await,
         Verb::Dev(args) => dev::dev(session, args).await,
         Verb::Build(args) => here::build(session, args).await,
+        Verb::Deploy(args) => here::deploy(session, args).await,
+        Verb::Workflow(args) => here::workflow(session, args).await,
         Verb::Status(args) => status::status(session, args).await,
         Verb::List(args) => list::list(session, args).await,
         Verb::Logs(args) => logs::logs(session, args).await,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::engine::docker::{
     DockerEngine,
-    containers::{ContainerSpec, Protocol, Publish},
+    containers::{ContainerSpec, Publish},
     streams::Process,
 };
 
@@ -89,23 +89,13 @@ async fn run(docker: &DockerEngine, id: &str, terminal: bool, ends: &mut Ends) -
 
 /// A value of `--publish`: `PORT`, `HOST:PORT` or `IP:HOST:PORT`, with `/udp` behind it if it is no TCP.
 pub(super) fn publish(text: &str) -> Result<Publish, String> {
-    let wrong = || format!("{text:?} is not a port such as 80, 8080:80 or 0.0.0.0:8080:80");
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return Err(wrong()),
-    };
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
-    let (rest, container) = ports.rsplit_once(':').unwrap_or((ports, ports));
-    let (ip, host) = rest.rsplit_once(':').unwrap_or(("127.0.0.1", rest));
-    let ip: std::net::IpAddr = ip.trim_matches(['[', ']']).parse().map_err(|_| wrong())?;
-    Ok(Publish { ip, host: port(host)?, port: port(container)?, protocol })
+    text.parse()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::docker::containers::Protocol;
     use rstest::rstest;
 
     #[rstest]

@@ -4,6 +4,7 @@
 
 use super::{
     check::kinds,
+    convert,
     exit::Exit,
     fault::{Fault, Stop, nearest, reason},
     manifest,
@@ -40,9 +41,9 @@ pub(super) struct Chosen {
     pub(super) spec: PipelineRunSpec,
 }
 
-/// The project file of a directory, if it has one.
+/// The project file of a directory, if it has one: ours first, as it may have been made of a `wercker.yml` beside it.
 pub(super) fn find(directory: &Path) -> Option<PathBuf> {
-    FILES.iter().map(|name| directory.join(name)).find(|path| path.is_file())
+    FILES.iter().chain(&convert::NAMES).map(|name| directory.join(name)).find(|path| path.is_file())
 }
 
 impl Project {
@@ -163,7 +164,8 @@ impl Project {
     }
 }
 
-fn of_pipeline(pipeline: &Pipeline) -> Chosen {
+/// A run of a pipeline.
+pub(super) fn of_pipeline(pipeline: &Pipeline) -> Chosen {
     let name = pipeline.metadata.name.clone();
     let spec = PipelineRunSpec {
         pipeline_spec: Some(pipeline.spec.clone()),

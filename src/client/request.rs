@@ -8,7 +8,7 @@ use super::{
     docker,
     exit::Exit,
     fault::{Fault, Stop, reason},
-    project::{Chosen, Project},
+    project::Chosen,
 };
 use crate::{
     api::{
@@ -45,6 +45,8 @@ pub(super) struct Asked<'a> {
     pub(super) pipeline: Option<&'a str>,
     pub(super) manner: &'a Manner,
     pub(super) here: &'a HereArgs,
+    /// Whether it is a deploy.
+    pub(super) deploys: bool,
     /// It is `dev`: on the directory itself, for a working day.
     pub(super) dev: bool,
     /// The command that does the same again.
@@ -52,9 +54,9 @@ pub(super) struct Asked<'a> {
 }
 
 /// Puts together what is to be run.
-pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: Chosen) -> Result<Request, Stop> {
+pub(super) fn request(asked: &Asked<'_>, file: &Path, objects: Objects, chosen: Chosen) -> Result<Request, Stop> {
     let Chosen { pipeline, base, mut spec } = chosen;
-    let mut objects = project.objects;
+    let mut objects = objects;
     let here = asked.here;
     for (given, secret) in [(&here.secret, true), (&here.config_map, false)] {
         for KeyValue { name, value } in given {
@@ -73,6 +75,9 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
             BreakAt::Before(step) => breakpoint.before.push(step.clone()),
         }
     }
+    if here.wercker.attach_on_error {
+        spec.breakpoint.get_or_insert_with(Breakpoint::default).at_failure = true;
+    }
     let source = spec.source.as_ref().or(spec.pipeline_spec.as_ref().and_then(|pipeline| pipeline.source.as_ref()));
     // What is written inline is part of the pipeline; all else is what the directory stands for.
     let inline = source.is_some_and(|source| source.inline.is_some());
@@ -88,6 +93,7 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
     }
     Ok(Request {
         name: format!("{}-{}", short(&base), tail()),
+        uid: local::new_uid(),
         pipeline,
         spec,
         objects,
@@ -97,6 +103,7 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, project: Project, chosen: 
         logins: DockerLogins::read()
             .map_err(|error| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, error).note("nothing was started"))?,
         trust: trust(here)?,
+        beside: local::Beside::default(),
     })
 }
 
@@ -110,7 +117,8 @@ fn as_source(path: &Path, asked: &Asked<'_>) -> Result<Directory, Stop> {
     // What is given as a Secret is not the project's to have, wherever it lies: an image is made of the source.
     let here = asked.here;
     let secrets = here.secret.iter().map(|given| PathBuf::from(&given.value)).chain(here.secret_env.iter().cloned());
-    Ok(Directory { path, ignore_file: IGNORE_FILE.into(), mounted, apart: secrets.collect() })
+    let apart = secrets.collect();
+    Ok(Directory { path, ignore_file: IGNORE_FILE.into(), mounted, apart, ..Directory::default() })
 }
 
 /// Who watches a directory does so for longer than a build may take, if the pipeline says nothing of it.

@@ -22,6 +22,8 @@ const ENVIRONMENT: &str = "\
 Environment variables
 
   KUBECONFIG          kubeconfig files, as in kubectl; --kubeconfig wins
+  X_NAME, XXX_NAME    build, deploy, workflow, run of a wercker.yml: variable NAME of the run; XXX_ is masked
+  WERCKER_ENVIRONMENT_FILE  its file of variables; --environment wins
   WINDLASS_PROGRESS   auto, live, plain or none; --progress wins
   NO_COLOR            if not empty: no colour
   CLICOLOR_FORCE      if not empty and not 0: colour also where there is no terminal (FORCE_COLOR too)
@@ -34,7 +36,7 @@ Environment variables
 const JSON: &str = "\
 JSON
 
-  --json      events on stdout, one object per line: run, dev, retry, logs, status --wait, check, convert -o
+  --json      events on stdout, one object per line: run, dev, build, deploy, retry, logs, status --wait, check, convert -o
   -o json     one object, or a list of objects, as kubectl get -o json prints them
 
 Every event has v (1), type, seq (from 1, without gaps) and time (UTC); from run.created on also run and namespace.

@@ -165,6 +165,10 @@ fn order_step(spec: &PipelineSpec, after: bool, step: &crate::api::Step, withhel
                 ignore: watch.ignore.clone().unwrap_or_default(),
                 ports: watch.ports.clone().unwrap_or_default(),
             }),
+            Some(StepKind::Here(here)) => match here.packs() {
+                Some(directory) => StepWork::Pack { directory, disable_sync: here.disable_sync() },
+                None => StepWork::Agent,
+            },
             _ => StepWork::Agent,
         },
         timeout_s: timeout.map(|t| seconds(t)),

@@ -12,6 +12,7 @@
 //! their own, so that no kubelet on the same engine takes them for its own, nor an agent.
 
 pub mod containers;
+pub mod images;
 pub mod streams;
 
 use super::{

@@ -5,17 +5,18 @@
 //! **Invariant:** pure. What a pipeline says of containers is carried out or refused; what only means something to a
 //! cluster (node, priority, service account, requests) is left out, as the documents say.
 
-use super::{Objects, owner::Owner};
+use super::{Beside, Objects, Request, owner::Owner};
 use crate::{
     api::{
-        PipelineSpec,
+        PipelineSpec, Step,
         condition::reason,
+        here::HereStep,
         pipeline::{BoxSpec, EnvVar, Resources, Service},
     },
     controller::{pod, resolve::Refusal},
     engine::docker::{
         DockerEngine,
-        containers::{Bind, ContainerSpec, LocalImage, Network, Publish},
+        containers::{Bind, ContainerSpec, LocalImage, Network},
     },
     local::{NAMESPACE, objects, owner},
     steps::{self, logins},
@@ -34,13 +35,21 @@ pub(super) struct Common<'a> {
     pub(super) run: &'a str,
     /// Name of its pod.
     pub(super) pod: &'a str,
-    /// Who removes them.
-    pub(super) owner: &'a Owner,
+    /// Who removes them; none: they stay.
+    pub(super) owner: Option<&'a Owner>,
 }
 
 impl Common<'_> {
-    fn labels(&self, container: &str) -> BTreeMap<String, String> {
-        owner::labels(self.owner, DockerEngine::local_labels(self.uid, NAMESPACE, self.pod, container))
+    fn owned(&self, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        match self.owner {
+            Some(owner) => owner::labels(owner, own),
+            None => own,
+        }
+    }
+
+    /// Labels of a container.
+    pub(super) fn labels(&self, container: &str) -> BTreeMap<String, String> {
+        self.owned(DockerEngine::local_labels(self.uid, NAMESPACE, self.pod, container))
     }
 
     /// Name of the run's network.
@@ -50,8 +59,14 @@ impl Common<'_> {
 
     /// Labels of the run's network.
     pub(super) fn network_labels(&self) -> BTreeMap<String, String> {
-        owner::labels(self.owner, BTreeMap::new())
+        self.owned(BTreeMap::new())
     }
+}
+
+/// Whether the box is in a network of its run: others are to reach it, or it starts containers itself.
+pub(super) fn needs_network(spec: &PipelineSpec, beside: &Beside) -> bool {
+    let starts = |step: &Step| matches!(step.here, Some(HereStep::DockerRun(_)));
+    !spec.services.is_empty() || beside.privileged || spec.all_steps().any(|(_, step)| starts(step))
 }
 
 /// Name of the container that is a run's box.
@@ -107,12 +122,7 @@ fn check_objects(spec: &PipelineSpec) -> Result<(), Refusal> {
 }
 
 /// The box.
-pub(super) fn of_box(
-    common: &Common<'_>,
-    spec: &PipelineSpec,
-    binds: Vec<Bind>,
-    publish: Vec<Publish>,
-) -> ContainerSpec {
+pub(super) fn of_box(common: &Common<'_>, spec: &PipelineSpec, binds: Vec<Bind>, request: &Request) -> ContainerSpec {
     let BoxSpec { image, user, resources, security_context, .. } = &spec.box_;
     let security = security_context.clone().unwrap_or_default();
     let (memory, nano_cpus) = limits(resources.as_ref()).unwrap_or_default();
@@ -123,10 +133,11 @@ pub(super) fn of_box(
         user: user.clone(),
         entrypoint: Some(pod::box_command()),
         labels: common.labels(pod::BOX),
-        binds,
-        network: if spec.services.is_empty() { Network::Default } else { Network::Named(common.network()) },
+        binds: binds.into_iter().chain(request.beside.binds.iter().cloned()).collect(),
+        privileged: request.beside.privileged,
+        network: if needs_network(spec, &request.beside) { Network::Named(common.network()) } else { Network::Default },
         hosts: spec.services.iter().map(|s| (s.name.clone(), IpAddr::from(Ipv4Addr::LOCALHOST))).collect(),
-        publish,
+        publish: request.publish.clone(),
         memory,
         nano_cpus,
         cap_drop: security.capabilities.map(|c| c.drop).unwrap_or_default(),
@@ -179,14 +190,14 @@ pub(super) fn of_service(
     common: &Common<'_>,
     service: &Service,
     box_id: &str,
-    objects: &Objects,
+    request: &Request,
 ) -> Result<ContainerSpec, Failure> {
     let list = |items: &Vec<String>| (!items.is_empty()).then(|| items.clone());
     let (memory, nano_cpus) = limits(service.resources.as_ref()).unwrap_or_default();
     let security = service.security_context.clone().unwrap_or_default();
     let mut env = Vec::new();
     for var in &service.env {
-        if let Some(value) = value(service, var, objects)? {
+        if let Some(value) = value(service, var, &request.objects)? {
             env.push(format!("{}={value}", var.name));
         }
     }
@@ -198,6 +209,7 @@ pub(super) fn of_service(
         command: list(&service.args),
         env,
         labels: common.labels(&format!("{}{}", pod::SERVICE_PREFIX, service.name)),
+        binds: request.beside.of_services.get(&service.name).cloned().unwrap_or_default(),
         network: Network::Of(box_id.to_owned()),
         memory,
         nano_cpus,
@@ -277,7 +289,7 @@ fn amount(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::pipeline::ServiceSecurity;
+    use crate::{api::pipeline::ServiceSecurity, engine::docker::containers::Publish};
     use rstest::rstest;
     use serde_json::{Value, json};
 
@@ -285,9 +297,25 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
+    fn request() -> Request {
+        Request {
+            name: "build-a41".into(),
+            uid: "0f1e2d3c".into(),
+            pipeline: None,
+            spec: crate::api::PipelineRunSpec::default(),
+            objects: Objects::default(),
+            directory: None,
+            runner: "runner".into(),
+            publish: Vec::new(),
+            logins: crate::registry::docker_config::DockerLogins::default(),
+            trust: crate::registry::Trust::default(),
+            beside: Beside::default(),
+        }
+    }
+
     fn with<T>(test: impl FnOnce(&Common<'_>) -> T) -> T {
         let owner = Owner::me().unwrap();
-        test(&Common { uid: "0f1e2d3c", run: "build-a41", pod: "build-a41-1", owner: &owner })
+        test(&Common { uid: "0f1e2d3c", run: "build-a41", pod: "build-a41-1", owner: Some(&owner) })
     }
 
     #[test]
@@ -301,17 +329,18 @@ mod tests {
         }));
         let keys = BTreeMap::from([("password".to_owned(), b"pw".to_vec())]);
         let objects = Objects { secrets: BTreeMap::from([("db".into(), keys)]), ..Objects::default() };
+        let request = Request { objects, publish: vec![Publish::on_loopback(5000, 5000)], ..request() };
         with(|common| {
-            let container = of_box(common, &spec, Vec::new(), vec![Publish::on_loopback(5000, 5000)]);
+            let container = of_box(common, &spec, Vec::new(), &request);
             assert_eq!(container.hosts, [("db".to_owned(), "127.0.0.1".parse().unwrap())]);
             assert_eq!(container.network, Network::Named("windlass-build-a41".into()));
             assert_eq!((container.memory, container.nano_cpus), (Some(64 << 20), Some(500_000_000)));
             assert_eq!((container.no_new_privileges, container.cap_drop.as_slice()), (true, &["ALL".to_owned()][..]));
             assert!(container.env.is_empty(), "what the box's container has, a commit would keep");
-            let service = of_service(common, &spec.services[0], "b0x", &objects).unwrap();
+            let service = of_service(common, &spec.services[0], "b0x", &request).unwrap();
             assert_eq!(service.network, Network::Of("b0x".into()));
             assert_eq!((service.env, service.entrypoint), (vec!["POSTGRES_PASSWORD=pw".to_owned()], None));
-            let missing = of_service(common, &spec.services[0], "b0x", &Objects::default()).unwrap_err();
+            let missing = of_service(common, &spec.services[0], "b0x", &self::request()).unwrap_err();
             assert_eq!(missing.reason, reason::SECRET_NOT_FOUND);
         });
     }

@@ -75,6 +75,13 @@ pub(super) fn base() -> io::Result<PathBuf> {
     Ok(path)
 }
 
+/// Makes a directory that the sweep of a later run finds: with its owner, and an image whose shell can remove what a box
+/// left in it.
+pub(super) fn make_root(root: &Path, owner: &Owner, image: &str) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(root)?;
+    fs::write(root.join(OWNER_FILE), format!("{owner}\n{image}\n"))
+}
+
 /// A run's directory.
 #[derive(Clone, Debug)]
 pub(super) struct RunDirectory {
@@ -97,8 +104,7 @@ impl RunDirectory {
         objects: &Objects,
     ) -> io::Result<Self> {
         let root = base.join(uid);
-        DirBuilder::new().mode(0o700).create(&root)?;
-        fs::write(root.join(OWNER_FILE), format!("{owner}\n{image}\n"))?;
+        make_root(&root, owner, image)?;
         let volumes = root.join("pods").join(uid).join("volumes");
         let run = Self { root, volumes };
         let boxes = run.volumes.join("kubernetes.io~empty-dir");

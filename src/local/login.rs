@@ -5,12 +5,12 @@
 //! **Invariant:** a login goes to the host that it was made for, as everywhere, and never to the engine for a push. What a
 //! step of the pipeline says wins. No value is in an error.
 
-use super::Objects;
+use super::{Objects, workshop::Workshop};
 use crate::{
     agent::{
         credentials::values_of,
         line::Line,
-        push::{Push, Transport},
+        push::{HereWork, Push, Transport},
     },
     api::{PipelineSpec, condition::reason, push::SecretsInImage},
     engine::docker::containers::PullLogin,
@@ -26,13 +26,28 @@ pub(super) async fn of_pull(logins: &DockerLogins, image: &str) -> Option<PullLo
     let repository = Repository::of_image(image)?;
     let login = logins.login(&repository).await.ok().flatten()?;
     let token = login.identity_token().map(|token| token.expose().clone());
-    let server = if repository.host == "docker.io" { HUB_KEY.to_owned() } else { repository.host };
     Some(PullLogin {
         username: token.is_none().then(|| login.username().to_owned()),
         password: token.is_none().then(|| login.password().expose().clone()),
         identity_token: token,
-        server,
+        server: server(repository.host),
     })
+}
+
+/// A login of the pipeline's own for a pull.
+pub(super) fn for_pull((username, password): &(String, String), image: &str) -> Option<PullLogin> {
+    let host = Repository::of_image(image)?.host;
+    Some(PullLogin {
+        username: Some(username.clone()),
+        password: Some(password.clone()),
+        identity_token: None,
+        server: server(host),
+    })
+}
+
+/// What the engine calls a registry.
+fn server(host: String) -> String {
+    if host == "docker.io" { HUB_KEY.to_owned() } else { host }
 }
 
 /// Lets the docker login stand in for Secrets of `credentials` that were not given.
@@ -50,6 +65,7 @@ pub(super) fn stand_in(spec: &mut PipelineSpec, objects: &Objects) {
 pub(super) struct WithLogins<T> {
     pub(super) inner: T,
     pub(super) logins: DockerLogins,
+    pub(super) workshop: Workshop,
 }
 
 impl<T: Transport> WithLogins<T> {
@@ -102,6 +118,10 @@ impl<T: Transport> Transport for WithLogins<T> {
             let own = self.logged_in(push).await?;
             self.inner.tag_again(own.as_ref().unwrap_or(push), digest, tag, line).await
         })
+    }
+
+    fn here<'a>(&'a self, work: &'a HereWork, line: &'a Line) -> BoxFuture<'a, Result<Option<String>, PushError>> {
+        Box::pin(self.workshop.carry_out(work, line))
     }
 }
 

@@ -21,7 +21,9 @@ mod objects;
 mod owner;
 mod setup;
 mod trust;
+mod unpack;
 mod words;
+mod workshop;
 
 pub use containers::box_name;
 pub use objects::{Keys, Objects, ObjectsError, env_file};
@@ -32,14 +34,17 @@ use crate::{
     controller::resolve::{self, Refusal},
     engine::{
         EngineError,
-        docker::{DockerEngine, containers::Publish},
+        docker::{
+            DockerEngine,
+            containers::{Bind, Publish},
+        },
     },
     prepare::Directory,
     registry::{Client as RegistryClient, Trust, docker_config::DockerLogins},
 };
 use bytes::Bytes;
 use nix::sys::stat::{Mode, umask};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
@@ -61,6 +66,8 @@ const OUTPUT_QUEUE: usize = 256;
 pub struct Request {
     /// Name of the run.
     pub name: String,
+    /// Its UID, of [`new_uid`].
+    pub uid: String,
     /// The Pipeline it is made from, if that has a name.
     pub pipeline: Option<String>,
     /// The run, with its pipeline inline.
@@ -77,6 +84,60 @@ pub struct Request {
     pub logins: DockerLogins,
     /// What is trusted beside the public registries, and what the engine's settings say.
     pub trust: Trust,
+    /// What has no place in a pipeline.
+    pub beside: Beside,
+}
+
+/// What a run on this machine can have that a pipeline cannot say.
+#[derive(Clone, Default)]
+pub struct Beside {
+    /// Directories of this machine in the box.
+    pub binds: Vec<Bind>,
+    /// The same in services, by their names.
+    pub of_services: BTreeMap<String, Vec<Bind>>,
+    /// Whether the box may do all that the engine may: what Wercker's `docker: true` gave.
+    pub privileged: bool,
+    /// Logins for pulls, by image: user name and password. They win over the user's.
+    pub logins: BTreeMap<String, (String, String)>,
+    /// Whether containers and network stay.
+    pub keep: bool,
+    /// Where a step that keeps files puts them.
+    pub keep_in: Option<PathBuf>,
+}
+
+/// A directory of this process beside those of its runs. It goes when this is dropped, or with the next sweep.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make() -> std::io::Result<Self> {
+        let path = directory::base()?.join(new_uid());
+        // No box ever wrote there.
+        directory::make_root(&path, &owner::Owner::me()?, "-")?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now is left to the sweep.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A new UID for a run.
+#[must_use]
+pub fn new_uid() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 /// Why a run cannot be started; nothing was.

@@ -7,11 +7,14 @@
 //! left but what could not be removed, which the next run's sweep finds.
 
 use super::{
-    NAMESPACE, Request, directory,
+    NAMESPACE, Request,
+    containers::needs_network,
+    directory,
     login::WithLogins,
     owner::Owner,
     setup::{Made, News, Setup, set_up},
     words::locally,
+    workshop::Workshop,
 };
 use crate::{
     agent::{
@@ -127,7 +130,7 @@ impl Node {
         base: PathBuf,
     ) -> (Self, watch::Receiver<PipelineRun>) {
         let now = Timestamp::now();
-        let uid = format!("{:032x}", rand::random::<u128>());
+        let uid = request.uid.clone();
         let pod = pod_name(&request.name, ATTEMPT);
         let spec = resolved.spec;
         let mut run = PipelineRun::new(&request.name, request.spec.clone());
@@ -158,9 +161,11 @@ impl Node {
         let order = order::order(&spec, info, deadline_ms, order::breakpoints(&request.spec));
         let any: Arc<dyn Engine> = Arc::new(engine.clone());
         let inner = Relay::new(any, registry);
-        let transport = Arc::new(WithLogins { inner, logins: request.logins.clone() });
-        let (changes, seen) = watch::channel(run.clone());
         let made = Made::default();
+        let has_network = needs_network(&spec, &request.beside);
+        let workshop = Workshop::new(engine.clone(), request.clone(), &owner, has_network, made.clone());
+        let transport = Arc::new(WithLogins { inner, logins: request.logins.clone(), workshop });
+        let (changes, seen) = watch::channel(run.clone());
         let node = Self {
             run,
             spec,
@@ -187,6 +192,7 @@ impl Node {
         output: mpsc::Sender<Bytes>,
         box_made: Arc<Notify>,
     ) {
+        self.transport.workshop.print_to(&output);
         let (news_sender, mut news) = mpsc::unbounded_channel();
         let (stopper, stopped) = Stopper::new();
         let stop = CancellationToken::new();
@@ -439,7 +445,11 @@ impl Node {
         let (containers, network) = self.made.take();
         let path = self.base.join(&self.uid);
         // The box first: what it still does is of no use any more.
-        let removed = containers.iter().map(|name| self.engine.remove_container(name));
+        let keep = self.request.beside.keep;
+        let removed = containers.iter().map(async |name| match keep {
+            true => self.engine.kill_container(name).await,
+            false => self.engine.remove_container(name).await,
+        });
         let left = async {
             leave.cancel();
             if let Some(task) = task {
@@ -451,7 +461,7 @@ impl Node {
         for error in removed.into_iter().filter_map(Result::err) {
             tracing::debug!("a container stays for the next run to remove: {error}");
         }
-        if let Some(network) = network {
+        if let Some(network) = network.filter(|_| !keep) {
             // It is in use until the engine has let go of the last container.
             for _ in 0..NETWORK_TRIES {
                 match self.engine.remove_network(&network).await {
@@ -460,8 +470,8 @@ impl Node {
                 }
             }
         }
-        // What a push committed is removed beside the run, which may be faster.
-        if self.spec.all_steps().any(|(_, step)| step.docker_push.is_some()) {
+        // What a push committed is removed beside the run, which may be faster; what a step built is removed here.
+        if self.spec.all_steps().any(|(_, step)| step.docker_push.is_some() || step.here.is_some()) {
             for leftover in self.engine.leftovers().await.unwrap_or_default() {
                 if leftover.key.run_uid == self.uid {
                     let _ = self.engine.remove(&leftover.image).await;

@@ -92,8 +92,14 @@ impl Made {
         (things.containers.drain(..).rev().collect(), things.network.take())
     }
 
-    fn container(&self, name: &str) {
+    /// A container of this name is about to be made.
+    pub(super) fn container(&self, name: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).containers.push(name.to_owned());
+    }
+
+    /// Whether there is one of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).containers.iter().any(|made| made == name)
     }
 
     fn network(&self, name: &str) {
@@ -154,9 +160,11 @@ impl Setup {
         };
         self.check_users(&images)?;
         let directory = self.directory()?;
-        let common = Common { uid: &self.uid, run: &self.request.name, pod: &self.pod, owner: &self.owner };
+        let keep = self.request.beside.keep;
+        let owner = (!keep).then_some(&self.owner);
+        let common = Common { uid: &self.uid, run: &self.request.name, pod: &self.pod, owner };
         let alone = self.spec.services.is_empty();
-        if !alone {
+        if containers::needs_network(&self.spec, &self.request.beside) {
             self.made.network(&common.network());
             let made = self.engine.create_network(&common.network(), &common.network_labels()).await;
             made.map_err(|error| setback(reason::BOX_FAILED_TO_START, error.to_string()))?;
@@ -282,7 +290,10 @@ impl Setup {
                 say(format!("pulling {image}: {}", words(progress)));
             }
         };
-        let login = login::of_pull(logins, image).await;
+        let login = match self.request.beside.logins.get(image) {
+            Some(own) => login::for_pull(own, image),
+            None => login::of_pull(logins, image).await,
+        };
         let pulled = self.engine.pull(image, login, &tell).await;
         pulled.map_err(|error| {
             let message = format!("image {image} cannot be pulled: {}", own_words(&error));
@@ -297,7 +308,7 @@ impl Setup {
             let target = self.spec.box_.working_dir.clone().unwrap_or_default();
             binds.push(Bind { source: project.path.clone(), target, read_only: false });
         }
-        let spec = containers::of_box(common, &self.spec, binds, self.request.publish.clone());
+        let spec = containers::of_box(common, &self.spec, binds, &self.request);
         self.made.container(&spec.name);
         let failed = |error: EngineError| cannot_start(&spec.image, &error);
         let id = self.engine.create(&spec).await.map_err(failed)?;
@@ -340,7 +351,7 @@ impl Setup {
 
     async fn start_service(&self, common: &Common<'_>, service: &Service, box_id: &str) -> Result<(), Setback> {
         self.goes_on()?;
-        let spec = containers::of_service(common, service, box_id, &self.request.objects)?;
+        let spec = containers::of_service(common, service, box_id, &self.request)?;
         let name = format!("{}{}", pod::SERVICE_PREFIX, service.name);
         self.made.container(&spec.name);
         let failed = |error: EngineError| {

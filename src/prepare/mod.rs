@@ -94,6 +94,10 @@ pub struct Directory {
     pub path: PathBuf,
     /// A file in it with patterns, as in `.gitignore`, of what is left out; it need not be there.
     pub ignore_file: String,
+    /// More such patterns.
+    pub ignore: Vec<String>,
+    /// The project whose output this is: its commit is the run's, and all of the directory comes along.
+    pub of: Option<PathBuf>,
     /// The box has it mounted: nothing is copied.
     pub mounted: bool,
     /// What never comes along, though it may lie below: directories of runs, files of Secrets.

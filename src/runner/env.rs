@@ -193,14 +193,14 @@ fn drop_cluster_variables(vars: &mut Vars) {
 
 /// What every step is told, without its `WERCKER_` or `WINDLASS_`.
 fn ours(plan: &Plan, places: &Places) -> Vec<(&'static str, String)> {
-    let pipeline = &places.pipeline;
+    let (pipeline, cache) = (&places.pipeline, places.cache.as_deref());
     let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let mut list = vec![
         ("ROOT", path(&places.source)),
         ("SOURCE_DIR", path(&places.source)),
         ("PIPELINE_DIR", path(pipeline)),
         ("OUTPUT_DIR", path(&pipeline.join("output"))),
-        ("CACHE_DIR", path(&pipeline.join("cache"))),
+        ("CACHE_DIR", path(cache.unwrap_or(&pipeline.join("cache")))),
         ("REPORT_DIR", path(&pipeline.join("report"))),
         ("RUN_ID", plan.run.uid.clone()),
         ("RUN_NAME", plan.run.name.clone()),
@@ -255,7 +255,8 @@ mod tests {
             source_revision: Some("f00".into()),
             ..Plan::default()
         };
-        let places = Places { source: PathBuf::from("/pipeline/source"), pipeline: PathBuf::from("/pipeline") };
+        let places =
+            Places { source: PathBuf::from("/pipeline/source"), pipeline: PathBuf::from("/pipeline"), cache: None };
         Session::new(vars(container).into_iter(), &plan, &places, "/root")
     }
 

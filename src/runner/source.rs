@@ -5,6 +5,7 @@
 //! kept, owners are not (the files belong to the box's user).
 
 use super::Error;
+use crate::wire;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -28,6 +29,8 @@ pub(super) struct Places {
     pub(super) source: PathBuf,
     /// Holds `output`, `cache` and `report`.
     pub(super) pipeline: PathBuf,
+    /// What is kept from run to run, if anything is.
+    pub(super) cache: Option<PathBuf>,
 }
 
 /// What is known about the box.
@@ -73,7 +76,8 @@ pub(super) fn choose(known: &BoxFacts<'_>) -> Result<Places, String> {
     let pipelines = [Some(known.pipeline), beside, Some(last)];
     let pipeline = pipelines.into_iter().flatten().find(|dir| BESIDE.iter().all(|name| can_write(&dir.join(name))));
     let pipeline = pipeline.unwrap_or(last).to_owned();
-    Ok(Places { source, pipeline })
+    let cache = Some(PathBuf::from(wire::CACHE_DIR)).filter(|cache| cache.is_dir());
+    Ok(Places { source, pipeline, cache })
 }
 
 /// Where the source may go, best first.
@@ -226,13 +230,13 @@ mod tests {
         let mut known =
             BoxFacts { pipeline: &good, working_dir: None, mounted: false, workdir: Some(home.clone()), home: None };
         let places = choose(&known).unwrap();
-        assert_eq!(places, Places { source: good.join("source"), pipeline: good.clone() });
+        assert_eq!(places, Places { source: good.join("source"), pipeline: good.clone(), cache: None });
         assert!(good.join("report").is_dir());
         known.pipeline = &file;
-        assert_eq!(choose(&known).unwrap(), Places { source: home.clone(), pipeline: home.clone() });
+        assert_eq!(choose(&known).unwrap(), Places { source: home.clone(), pipeline: home.clone(), cache: None });
         (known.workdir, known.home) = (Some("/".into()), Some(home.clone()));
         let pipeline = home.join("pipeline");
-        assert_eq!(choose(&known).unwrap(), Places { source: pipeline.join("source"), pipeline });
+        assert_eq!(choose(&known).unwrap(), Places { source: pipeline.join("source"), pipeline, cache: None });
     }
 
     #[test]
@@ -243,11 +247,17 @@ mod tests {
         let wanted = project.display().to_string();
         let mut known =
             BoxFacts { pipeline: &pipeline, working_dir: Some(&wanted), mounted: true, workdir: None, home: None };
-        assert_eq!(choose(&known).unwrap(), Places { source: project.clone(), pipeline: pipeline.clone() });
+        assert_eq!(
+            choose(&known).unwrap(),
+            Places { source: project.clone(), pipeline: pipeline.clone(), cache: None }
+        );
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         known.pipeline = &file;
-        assert_eq!(choose(&known).unwrap(), Places { source: project.clone(), pipeline: LAST_PIPELINE.into() });
+        assert_eq!(
+            choose(&known).unwrap(),
+            Places { source: project.clone(), pipeline: LAST_PIPELINE.into(), cache: None }
+        );
         assert_eq!(fs::read_dir(&project).unwrap().count(), 0);
     }
 }

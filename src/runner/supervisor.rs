@@ -111,7 +111,7 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
     let chosen = source::choose(&facts(settings, &plan));
     let (from_steps, to_us) = pipe().map_err(|errno| Error::new("make a pipe", errno.into()))?;
     let left_ms = plan.deadline_ms.saturating_sub(epoch_ms());
-    let places = chosen.clone().unwrap_or(Places { source: "/".into(), pipeline: "/".into() });
+    let places = chosen.clone().unwrap_or(Places { source: "/".into(), pipeline: "/".into(), cache: None });
     let home = if nix::unistd::geteuid().is_root() { "/root" } else { "/" };
     let capacity = fcntl(&from_steps, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok());
     let mut supervisor = Supervisor {

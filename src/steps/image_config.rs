@@ -107,7 +107,8 @@ fn diff_ids(committed: &Value) -> Result<Vec<String>, StepError> {
 }
 
 /// The box image's config section with the step's changes.
-fn section(base: Option<&Value>, changes: &ImageChanges) -> Map<String, Value> {
+#[must_use]
+pub fn section(base: Option<&Value>, changes: &ImageChanges) -> Map<String, Value> {
     let mut section = Map::new();
     for key in CONFIG_KEYS {
         if let Some(value) = base.and_then(|base| base.get(key)) {

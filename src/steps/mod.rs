@@ -10,6 +10,7 @@
 pub mod docker_push;
 pub mod expand;
 pub mod grammar;
+pub mod here;
 pub mod image_config;
 pub mod logins;
 pub mod params;

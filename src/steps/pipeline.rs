@@ -42,7 +42,8 @@ fn check_step(path: &str, spec: &PipelineSpec, step: &Step) -> Result<(), StepEr
                 "{path}: set exactly one of script, dockerPush, dockerScratchPush, storeContainer, watch and shell"
             ),
         )),
-        Some(StepKind::Script(_)) => Ok(()),
+        // Here nothing but what the command line made gets so far; `local` judges it.
+        Some(StepKind::Script(_) | StepKind::Here(_)) => Ok(()),
         Some(StepKind::Shell(step)) => shell::words(&format!("{path}.shell"), step).map(|_| ()),
         Some(StepKind::DockerPush(push)) => {
             let path = format!("{path}.dockerPush");

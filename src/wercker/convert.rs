@@ -4,6 +4,8 @@
 //! do at all is a comment and a warning; what would fail there is an error, and nothing is written.
 
 mod containers;
+mod engine;
+pub mod here;
 mod pipeline;
 mod push;
 mod registry;
@@ -18,8 +20,12 @@ use crate::{
     api::{GROUP, VERSION},
     yaml::{Diagnostic, Findings, Span, reason},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
+pub use here::{Here, MadeHere, here};
 pub use registry::gone;
 
 /// Name of the Secret of what was protected in Wercker.
@@ -32,7 +38,7 @@ const MOST_NAME: usize = 52;
 const MOST_STEP_NAME: usize = 59;
 
 /// What the caller knows besides the file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// Name of the file, for the first comment.
     pub file: String,
@@ -40,11 +46,15 @@ pub struct Options {
     pub git: Option<String>,
     /// Steps that are there as files, by [`step_key`].
     pub local: BTreeMap<String, LocalStep>,
+    /// The run is one on this machine, and begins with these variables; none: it is one in a cluster.
+    pub here: Option<Here>,
 }
 
 /// The files of a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalStep {
+    /// Where they are.
+    pub directory: PathBuf,
     /// `run.sh`.
     pub run: String,
     /// `init.sh`.
@@ -84,7 +94,7 @@ pub fn wanted(document: &Document) -> impl Iterator<Item = &Step> {
 /// # Errors
 /// All that a cluster cannot do, with what to do instead.
 pub fn convert(document: &Document, options: &Options) -> Result<Converted, Findings> {
-    let mut converter = Converter { document, options, findings: Findings::default() };
+    let mut converter = Converter::new(document, options);
     let mut names = BTreeSet::new();
     let mut documents = Vec::new();
     for pipeline in &document.pipelines {
@@ -121,11 +131,27 @@ struct Converter<'a> {
     document: &'a Document,
     options: &'a Options,
     findings: Findings,
+    /// What a run on this machine has beside its Pipeline.
+    beside: MadeHere,
 }
 
-impl Converter<'_> {
+impl<'a> Converter<'a> {
+    fn new(document: &'a Document, options: &'a Options) -> Self {
+        Self { document, options, findings: Findings::default(), beside: MadeHere::default() }
+    }
+
+    /// Whether the run is one on this machine.
+    fn is_here(&self) -> bool {
+        self.options.here.is_some()
+    }
+
     /// What a cluster cannot do.
     fn refuse(&mut self, reason: &'static str, at: Span, message: &str, hint: &str) {
+        // A run on this machine says the same of what it cannot do.
+        let reason = match reason {
+            reason::NOT_IN_CLUSTER if self.is_here() => crate::api::condition::reason::INVALID_PIPELINE,
+            reason => reason,
+        };
         let found = Diagnostic::error(reason, message).at(at, "");
         self.findings.push(if hint.is_empty() { found } else { found.hint(hint) });
     }
@@ -157,7 +183,9 @@ impl Converter<'_> {
     /// What workflows said of a pipeline: Windlass has no chains of pipelines yet.
     fn workflow_notes(&mut self, pipeline: &Pipeline) -> Vec<String> {
         let mut notes = Vec::new();
-        for workflow in &self.document.workflows {
+        // Here the command line runs them in their order.
+        let workflows = if self.is_here() { &[][..] } else { &self.document.workflows };
+        for workflow in workflows {
             for node in workflow.nodes.iter().filter(|node| node.pipeline.value == pipeline.name.value) {
                 let requires: Vec<&str> = node.requires.iter().map(|required| required.value.as_str()).collect();
                 if requires.is_empty() {

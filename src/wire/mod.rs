@@ -36,6 +36,11 @@ pub const OUT_DIR: &str = "/dev/windlass/out";
 /// See [`IN_DIR`].
 pub const DISK_DIR: &str = "/dev/windlass/disk";
 
+/// Where a run on one machine keeps its cache, if it has one; else that is a directory of the box.
+pub const CACHE_DIR: &str = "/dev/windlass/cache";
+/// Below it a run on one machine has the files of steps.
+pub const STEPS_DIR: &str = "/dev/windlass/steps";
+
 /// Names of the pod's volumes, which are directory names under the kubelet's folder too.
 pub const IN_VOLUME: &str = "in";
 /// See [`IN_VOLUME`].

@@ -136,11 +136,16 @@ impl Diagnostic {
     }
 }
 
+/// The character as it is shown in a line, at its own place.
+fn visible(c: char) -> char {
+    if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') { ' ' } else { c }
+}
+
 /// The line with its caret.
 fn quoted(at: Span, text: &str, label: &str) -> String {
     let Some(line) = text.lines().nth(at.line.saturating_sub(1)) else { return String::new() };
     let column = at.column.saturating_sub(1);
-    let visible: Vec<char> = masked(line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let visible: Vec<char> = masked(line).chars().map(visible).collect();
     // A long line is shown around the place.
     let from = if column > SHOWN / 2 && visible.len() > SHOWN { column - SHOWN / 2 } else { 0 };
     let part: String = visible.iter().skip(from).take(SHOWN).collect();
@@ -151,13 +156,23 @@ fn quoted(at: Span, text: &str, label: &str) -> String {
     format!("{} | {}\n{margin} | {}\n", at.line, part.trim_end(), caret.trim_end())
 }
 
-/// Words of keys whose values are nobody's business.
-const SECRET_WORDS: [&str; 4] = ["password", "secret", "token", "client-id"];
+/// Words of keys and variables whose values are nobody's business, in small letters.
+const SECRET_WORDS: [&str; 6] = ["pass", "secret", "token", "key", "private", "client-id"];
+
+/// Whether a key or a variable is one whose value is nobody's business, by its name.
+#[must_use]
+pub fn sounds_secret(name: &str) -> bool {
+    secret_word(&name.to_ascii_lowercase()).is_some()
+}
+
+/// Where such a word begins.
+fn secret_word(lower: &str) -> Option<usize> {
+    SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min()
+}
 
 /// Where the value of a key begins that looks like a credential.
 fn secret_value(line: &str) -> Option<usize> {
-    let lower = line.to_ascii_lowercase();
-    let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min()?;
+    let word = secret_word(&line.to_ascii_lowercase())?;
     let sign = line.get(word..)?.find([':', '='])?;
     Some(word + sign + 1)
 }
@@ -173,12 +188,14 @@ fn masked(line: &str) -> String {
     if written.is_empty() || variable { line.to_owned() } else { format!("{key} ***") }
 }
 
-/// Without control characters, so that a file cannot steer the terminal, and no longer than [`MOST_SAID`]: what a file says
-/// is repeated in messages.
+/// Without control characters, so that a file cannot steer the terminal; on one line, also for those who take the line
+/// and paragraph separators of Unicode for ends of lines; without a mark of the byte order, which nobody sees; and no
+/// longer than [`MOST_SAID`]: what a file says is repeated in messages.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let visible = |c: char| if matches!(c, '\n' | '\t' | '\r') { ' ' } else { c };
-    let mut out: String = text.chars().map(visible).filter(|c| !c.is_control()).take(MOST_SAID + 1).collect();
+    let one_line = |c: char| if matches!(c, '\n' | '\t' | '\r' | '\u{2028}' | '\u{2029}') { ' ' } else { c };
+    let unseen = |c: &char| c.is_control() || *c == '\u{feff}';
+    let mut out: String = text.chars().map(one_line).filter(|c| !unseen(c)).take(MOST_SAID + 1).collect();
     if let Some((end, _)) = out.char_indices().nth(MOST_SAID) {
         out.truncate(end);
         out.push('…');
@@ -309,6 +326,19 @@ mod tests {
         );
         assert!(at(3, 11).render("f", text).contains("secret: $SECRET\n"));
         assert!(!at(4, 1).render("f", text).contains(['\u{1b}', '\t']));
+        assert_eq!(clean("a\u{2028}b\u{2029}c\u{feff}d\r\ne"), "a b cd  e");
+        let separators = at(1, 1).render("f", "\u{feff}a\u{2028}b\n");
+        assert!(!separators.contains(['\u{2028}', '\u{feff}']), "{separators:?}");
+    }
+
+    #[test]
+    fn keys_and_variables_sound_secret_alike() {
+        for name in ["PG_PASSWORD", "MYSQL_PASS", "api-token", "AWS_SECRET", "aws-access-key", "DEPLOY_PRIVATE"] {
+            assert!(sounds_secret(name), "{name}");
+        }
+        assert!(!sounds_secret("REGION"));
+        let shown = Diagnostic::error(reason::WRONG_TYPE, "x").at(Span { line: 1, column: 1, width: 3 }, "");
+        assert!(shown.render("f", "aws-access-key: hunter2\n").contains("aws-access-key: ***"));
     }
 
     #[test]

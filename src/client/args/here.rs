@@ -2,7 +2,7 @@
 //!
 //! `here` carries them out. **Invariant:** as in `args`.
 
-use super::{KeyValue, Manner, Publish, What, key_value, publish};
+use super::{KeyValue, Manner, Publish, TO_RUN, WerckerArgs, What, key_value, publish};
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ pub const HERE: &str = "On Docker";
 /// What a run on this machine takes beside the rest.
 #[derive(Args, Clone, Debug, Default)]
 pub struct HereArgs {
-    /// Directory that is the source [default: that of windlass.yaml]
+    /// Directory that is the source [default: that of the file]
     #[arg(long, value_name = "DIR", help_heading = HERE, value_hint = ValueHint::DirPath, hide_short_help = true)]
     pub source: Option<PathBuf>,
     /// Variables, as NAME=VALUE lines
@@ -36,11 +36,25 @@ pub struct HereArgs {
     /// CA of a registry that is pushed to
     #[arg(long, value_name = "HOST=FILE", value_parser = key_value, help_heading = HERE, hide_short_help = true)]
     pub registry_ca: Vec<KeyValue>,
+    /// What only a wercker.yml takes.
+    #[command(flatten)]
+    pub wercker: WerckerArgs,
+}
+
+/// `workflow`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WorkflowArgs {
+    /// Name of the workflow
+    #[arg(value_name = "NAME", help_heading = TO_RUN)]
+    pub name: String,
+    /// As `build`.
+    #[command(flatten)]
+    pub run: BuildArgs,
 }
 
 /// `build`.
 #[derive(Args, Clone, Debug, Default)]
-#[command(mut_arg("file", |file| file.help("Another file than windlass.yaml")))]
+#[command(mut_arg("file", |file| file.help("Another file than windlass.yaml or wercker.yml")))]
 pub struct BuildArgs {
     /// What is run.
     #[command(flatten)]

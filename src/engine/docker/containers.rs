@@ -13,13 +13,14 @@ use bollard::{
     container::LogOutput,
     errors::Error as DockerError,
     models::{
-        ContainerCreateBody, ContainerState, HealthConfig, HostConfig, HostConfigLogConfig, ImageInspect, Mount,
-        MountType, NetworkCreateRequest, PortBinding,
+        ContainerCreateBody, ContainerState, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
+        ImageInspect, Mount, MountType, NetworkCreateRequest, NetworkingConfig, PortBinding,
     },
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
-        ImportImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-        LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder,
+        ImportImageOptionsBuilder, InspectContainerOptions, KillContainerOptions, ListContainersOptionsBuilder,
+        ListNetworksOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+        WaitContainerOptionsBuilder,
     },
 };
 use bytes::Bytes;
@@ -29,6 +30,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -94,6 +96,35 @@ impl Publish {
     }
 }
 
+/// `PORT`, `HOST:PORT` or `IP:HOST:PORT`, with `/udp` behind it if it is no TCP.
+impl FromStr for Publish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a port such as 80, 8080:80 or 0.0.0.0:8080:80");
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return Err(wrong()),
+        };
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
+        let (rest, container) = ports.rsplit_once(':').unwrap_or((ports, ports));
+        let (ip, host) = rest.rsplit_once(':').unwrap_or(("127.0.0.1", rest));
+        let ip: IpAddr = ip.trim_matches(['[', ']']).parse().map_err(|_| wrong())?;
+        Ok(Self { ip, host: port(host)?, port: port(container)?, protocol })
+    }
+}
+
+impl std::fmt::Display for Publish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.ip {
+            IpAddr::V4(ip) => write!(f, "{ip}:{}:{}", self.host, self.container()),
+            IpAddr::V6(ip) => write!(f, "[{ip}]:{}:{}", self.host, self.container()),
+        }
+    }
+}
+
 /// What goes over a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -145,6 +176,12 @@ pub struct ContainerSpec {
     pub no_new_privileges: bool,
     /// More groups of the user.
     pub groups: Vec<String>,
+    /// Whether it may do all that the engine may.
+    pub privileged: bool,
+    /// More names in its network.
+    pub aliases: Vec<String>,
+    /// Where it starts; none: as in the image.
+    pub working_dir: Option<String>,
 }
 
 /// How a container ended.
@@ -314,6 +351,18 @@ impl DockerEngine {
         }
     }
 
+    /// Ends a container at once; one that has ended, or is gone, is no error.
+    ///
+    /// # Errors
+    /// The engine cannot.
+    pub async fn kill_container(&self, id: &str) -> Result<(), EngineError> {
+        match self.calls.kill_container(id, None::<KillContainerOptions>).await {
+            // It does not run.
+            Ok(()) | Err(DockerError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
+            Err(error) => absent_as_none::<()>(self.error("end the container", error)).map(|_| ()),
+        }
+    }
+
     /// All containers of local runs, whoever owns them.
     ///
     /// # Errors
@@ -470,12 +519,20 @@ impl DockerEngine {
 }
 
 /// The name of an image, and its tag or digest; `latest` if it has none.
-fn name_and_tag(image: &str) -> (&str, &str) {
+pub(super) fn name_and_tag(image: &str) -> (&str, &str) {
     if let Some((name, digest)) = image.split_once('@') {
         let name = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name);
         return (name, digest);
     }
     image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((image, "latest"))
+}
+
+/// The names of a container in the run's network.
+fn aliases(spec: &ContainerSpec) -> Option<NetworkingConfig> {
+    let Network::Named(network) = &spec.network else { return None };
+    let aliases = (!spec.aliases.is_empty()).then(|| spec.aliases.clone())?;
+    let endpoint = EndpointSettings { aliases: Some(aliases), ..Default::default() };
+    Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(network.clone(), endpoint)])) })
 }
 
 fn body(spec: &ContainerSpec) -> ContainerCreateBody {
@@ -506,6 +563,7 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         nano_cpus: spec.nano_cpus,
         cap_drop: list(&spec.cap_drop),
         group_add: list(&spec.groups),
+        privileged: spec.privileged.then_some(true),
         security_opt: spec.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
         // What is printed is read as it comes; the engine need not keep much of it.
         log_config: Some(HostConfigLogConfig {
@@ -521,6 +579,8 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         entrypoint: spec.entrypoint.clone(),
         cmd: spec.command.clone(),
         env: list(&spec.env),
+        working_dir: spec.working_dir.clone(),
+        networking_config: aliases(spec),
         labels: Some(spec.labels.clone().into_iter().collect()),
         exposed_ports: Some(spec.publish.iter().map(Publish::container).collect()),
         tty: Some(spec.terminal),

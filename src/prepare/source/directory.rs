@@ -47,12 +47,17 @@ const OWNER_EXECUTES: u32 = 0o100;
 pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
     let wrong = |message: String| failure(reason::SOURCE_FAILED, message);
     let git = git(from, layout, processes)?;
-    let (ignored, fetched) = match &git {
-        Some(git) => (ignored(git, &from.path)?, facts(git, &from.path)),
-        None => Default::default(),
+    let (ignored, fetched) = match (&git, &from.of) {
+        (Some(git), Some(project)) => (BTreeSet::new(), facts(git, project)),
+        (Some(git), None) => (ignored(git, &from.path)?, facts(git, &from.path)),
+        (None, _) => Default::default(),
     };
     let own = from.path.join(&from.ignore_file);
     let mut patterns = Search::default();
+    if !from.ignore.is_empty() {
+        let text = from.ignore.join("\n");
+        let _ = patterns.add_patterns_buffer(text.as_bytes(), PathBuf::from("/"), None, Ignore::default());
+    }
     if !from.ignore_file.is_empty() && own.is_file() {
         let text = read(&own).map_err(|e| wrong(format!("cannot read {}: {e}", own.display())))?;
         // It only fails for a file without a directory.
@@ -101,7 +106,8 @@ fn git(from: &Directory, layout: &Layout, processes: &Processes) -> Result<Optio
         ssh: "false".into(),
         processes: processes.clone(),
     };
-    Ok(from.path.ancestors().any(|directory| directory.join(".git").exists()).then_some(git))
+    let project = from.of.as_ref().unwrap_or(&from.path);
+    Ok(project.ancestors().any(|directory| directory.join(".git").exists()).then_some(git))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -154,7 +160,7 @@ fn facts(git: &Git, directory: &Path) -> Fetched {
     Fetched {
         revision,
         branch,
-        tag: None,
+        tag: say(&["tag", "--points-at", "HEAD"]).and_then(|tags| tags.lines().last().map(str::to_owned)),
         domain: address.as_ref().map(|a| a.host.to_owned()).filter(|host| !host.is_empty()),
         owner: address.as_ref().and_then(address::Address::owner),
         repository: address.as_ref().and_then(address::Address::repository),

@@ -8,12 +8,14 @@ use super::{
         out::{Map, Out, map},
         read::image,
     },
-    Converter, MOST_STEP_NAME, SECRET, from_key, slug, unique,
+    Converter, MOST_STEP_NAME, SECRET, engine, from_key,
+    here::TEXTS,
+    slug, unique,
 };
 use crate::{
     registry::reference::canonical_host,
     steps::{expand, grammar},
-    yaml::reason,
+    yaml::{Span, reason, sounds_secret},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +86,16 @@ fn image_of(converter: &mut Converter<'_>, container: &Container, params: &mut P
         let said = format!("{image}: {name} is not known before the run");
         converter.refuse(reason::NOT_IN_CLUSTER, container.id.at, &said, "write a tag, or a variable of your own");
     }
-    params.replace(&image)
+    let image = text(converter, params, &image, container.id.at);
+    if converter.is_here() && !container.login.is_empty() {
+        converter.login(container, &image);
+    }
+    image
+}
+
+/// A text in which variables are parameters, or what they hold where that is known.
+fn text(converter: &mut Converter<'_>, params: &mut Params, text: &str, at: Span) -> String {
+    if converter.is_here() { converter.expand_here(text, at) } else { params.replace(text) }
 }
 
 /// Notes of how to make the Secret for pulls.
@@ -127,18 +138,29 @@ pub(super) fn box_(
             "push it as an image and name that",
         );
     }
-    out.text("image", image_of(converter, container, params));
+    let image = image_of(converter, container, params);
+    let checkpoint = converter.options.here.as_ref().and_then(|here| here.checkpoint.as_deref());
+    let image = checkpoint.map_or_else(
+        || image.clone(),
+        |checkpoint| format!("{}:{}", engine::repository(&image), engine::tag(checkpoint)),
+    );
+    converter.beside.image.clone_from(&image);
+    out.text("image", image);
     let pulls = [container].into_iter().chain(services).find(|container| !container.login.is_empty());
-    if let Some(container) = pulls {
+    if let Some(container) = pulls.filter(|_| !converter.is_here()) {
         out.notes(pull_notes(container));
         out.list("imagePullSecrets", vec![map([("name", PULL_SECRET)])]);
     }
-    out.list("env", env(container, params));
+    out.list("env", env(converter, container, params));
     if let Some(path) = base_path {
         out.note("base-path; $WERCKER_ROOT names it, which stayed /pipeline/source in Wercker");
         out.text("workingDir", path.value.clone());
     }
     shell(converter, container, &mut out);
+    if converter.is_here() {
+        converter.beside.of_box = converter.beside(container);
+        return out;
+    }
     for (what, at) in [("ports", container.ports.first()), ("volumes", container.volumes.first())] {
         if let Some(at) = at {
             let said =
@@ -171,22 +193,28 @@ fn shell(converter: &mut Converter<'_>, container: &Container, out: &mut Map) {
     }
 }
 
-/// Whether a variable is one that Wercker's users protected: a parameter could be read in every run.
-fn sounds_secret(variable: &str) -> bool {
-    ["PASS", "SECRET", "TOKEN", "KEY", "PRIVATE"].iter().any(|part| variable.to_ascii_uppercase().contains(part))
-}
-
-fn env(container: &Container, params: &mut Params) -> Vec<Map> {
-    let entry = |(name, value): &(Text, Text), params: &mut Params| match expand::sole_variable(&value.value) {
-        Some(variable) if sounds_secret(variable) => from_key(&name.value, "secretKeyRef", SECRET, variable),
-        _ => map([("name", name.value.as_str()), ("value", params.replace(&value.value).as_str())]),
+fn env(converter: &mut Converter<'_>, container: &Container, params: &mut Params) -> Vec<Map> {
+    let mut entry = |(name, value): &(Text, Text)| match expand::sole_variable(&value.value) {
+        // What Wercker's users protected: a parameter could be read in every run.
+        Some(variable) if sounds_secret(variable) => {
+            converter.protect(variable, value.at);
+            from_key(&name.value, "secretKeyRef", SECRET, variable)
+        }
+        _ if converter.hides(&value.value) => {
+            // Not the value itself: what people see of the run has it too.
+            let key = format!("{}.{}", container.at.line, name.value);
+            let expanded = converter.expand_here(&value.value, value.at);
+            converter.hide(&key, expanded);
+            from_key(&name.value, "secretKeyRef", TEXTS, &key)
+        }
+        _ => map([("name", name.value.as_str()), ("value", text(converter, params, &value.value, value.at).as_str())]),
     };
     // The last of one name wins, as in Wercker.
     let mut seen = BTreeSet::new();
     let mut kept: Vec<&(Text, Text)> =
         container.env.iter().rev().filter(|(name, _)| seen.insert(&name.value)).collect();
     kept.reverse();
-    kept.into_iter().map(|pair| entry(pair, params)).collect()
+    kept.into_iter().map(&mut entry).collect()
 }
 
 /// The services.
@@ -226,11 +254,14 @@ fn one(
             out.put(key, Out::Words(words.words.clone()));
         }
     }
-    out.list("env", env(service, params));
+    out.list("env", env(converter, service, params));
     ports(converter, service, &name, taken, &mut out);
     out.note("in Wercker the end of a service did not end the run");
     out.text("onExit", "Ignore");
-    if let Some(volume) = service.volumes.first() {
+    if converter.is_here() {
+        let beside = converter.beside(service);
+        converter.beside.of_services.insert(name, beside);
+    } else if let Some(volume) = service.volumes.first() {
         let said =
             format!("Service {name}: volumes were for the command line on your machine; the cluster has none of them.");
         let note = converter.lost(volume.at, &said);
@@ -260,8 +291,7 @@ fn ports(
     ports.dedup();
     for port in &ports {
         if let Some(other) = taken.insert(*port, name.to_owned()) {
-            let said =
-                format!("services {other} and {name} both listen on port {port}, and share one network in a cluster");
+            let said = format!("services {other} and {name} both listen on port {port}, and share one network");
             let hint = format!(
                 "let one of them listen elsewhere, by cmd or env, and give it ports: [\"{}\"]",
                 u32::from(*port) + 1

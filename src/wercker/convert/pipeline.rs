@@ -46,7 +46,9 @@ pub(super) fn spec(converter: &mut Converter<'_>, pipeline: &Pipeline, target: O
     let services = pipeline.services.as_ref().unwrap_or(&document.services);
     let services = if pipeline.box_.is_none() && document.box_.is_none() { &no_services } else { services };
     let mut spec = Map::default();
-    if let Some(at) = pipeline.docker {
+    if converter.is_here() {
+        converter.beside.docker = pipeline.docker.is_some();
+    } else if let Some(at) = pipeline.docker {
         let hint =
             "use dockerPush for images of the box; a build from a Dockerfile needs a builder such as kaniko or buildah";
         converter.refuse(
@@ -69,7 +71,7 @@ pub(super) fn spec(converter: &mut Converter<'_>, pipeline: &Pipeline, target: O
     spec.put("box", Out::Map(box_.unwrap_or_default()));
     spec.list("services", made_services);
     source(converter, &mut spec);
-    env(pipeline, target, &made, &mut spec);
+    env(converter, pipeline, target, &made, &mut spec);
     variables(converter, pipeline, services.iter().map(containers::alias).collect(), &made, &mut spec);
     for note in session_notes(converter, pipeline, main, &made) {
         spec.note(note);
@@ -106,6 +108,10 @@ fn quoted(text: &str) -> String {
 
 /// Wercker copied the project; a cluster fetches it.
 fn source(converter: &mut Converter<'_>, spec: &mut Map) {
+    // The directory of the file, with what its ignore file leaves.
+    if converter.is_here() {
+        return;
+    }
     if let Some(file) = &converter.document.ignore_file {
         let said = format!("ignore-file {} does not count: the source is what git has.", file.value);
         let note = converter.lost(file.at, &said);
@@ -128,9 +134,16 @@ fn source(converter: &mut Converter<'_>, spec: &mut Map) {
 }
 
 /// Variables that Wercker set by the kind of run, and those that log in.
-fn env(pipeline: &Pipeline, target: Option<&(Text, Vec<Step>)>, made: &[Made], spec: &mut Map) {
+fn env(
+    converter: &mut Converter<'_>,
+    pipeline: &Pipeline,
+    target: Option<&(Text, Vec<Step>)>,
+    made: &[Made],
+    spec: &mut Map,
+) {
     let mut list = Vec::new();
-    if pipeline.name.value == "deploy" || target.is_some() {
+    let deploys = converter.options.here.as_ref().is_some_and(|here| here.deploys);
+    if pipeline.name.value == "deploy" || target.is_some() || deploys {
         let mut entry = Map::default();
         entry.note("$CI and $BUILD are set here as well");
         entry.text("name", "DEPLOY");
@@ -139,6 +152,9 @@ fn env(pipeline: &Pipeline, target: Option<&(Text, Vec<Step>)>, made: &[Made], s
     }
     if let Some((target, _)) = target {
         list.push(map([("name", "WERCKER_DEPLOYTARGET_NAME"), ("value", target.value.as_str())]));
+    }
+    for (made, login) in made.iter().flat_map(|made| made.logins.iter().map(move |login| (made, login))) {
+        converter.protect(login, made.at);
     }
     let logins: BTreeSet<&str> = made.iter().flat_map(|made| &made.logins).map(String::as_str).collect();
     if !logins.is_empty() {
@@ -150,6 +166,9 @@ fn env(pipeline: &Pipeline, target: Option<&(Text, Vec<Step>)>, made: &[Made], s
 
 /// Variables that nothing in the file sets.
 fn variables(converter: &mut Converter<'_>, pipeline: &Pipeline, services: Vec<String>, made: &[Made], spec: &mut Map) {
+    if converter.is_here() {
+        return from_outside(spec);
+    }
     let containers = pipeline.box_.as_ref().or(converter.document.box_.as_ref());
     let mut set: BTreeSet<String> =
         containers.iter().flat_map(|container| &container.env).map(|(name, _)| name.value.clone()).collect();
@@ -187,6 +206,11 @@ fn variables(converter: &mut Converter<'_>, pipeline: &Pipeline, services: Vec<S
          kubectl create configmap {CONFIG_MAP} --from-literal=NAME=VALUE",
         names.join(", ")
     ));
+    from_outside(spec);
+}
+
+/// The variables of the run, wherever they are used.
+fn from_outside(spec: &mut Map) {
     let from = |kind: &str, name: &str| {
         let mut reference = map([("name", name)]);
         reference.put("optional", Out::Truth(true));
@@ -200,6 +224,10 @@ fn variables(converter: &mut Converter<'_>, pipeline: &Pipeline, services: Vec<S
 /// What steps shared by other ways than variables.
 fn session_notes(converter: &mut Converter<'_>, pipeline: &Pipeline, main: &[Step], made: &[Made]) -> Vec<String> {
     let mut notes = scripts::shared_functions(converter, made);
+    // A run on this machine keeps both.
+    if converter.is_here() {
+        return notes;
+    }
     let code: String = made.iter().map(|made| made.code.as_str()).collect::<Vec<_>>().join("\n");
     if code.contains("WERCKER_CACHE_DIR") || code.contains("/pipeline/cache") {
         let at = made

@@ -50,7 +50,9 @@ const AWS: [(&str, &str); 4] = [
 /// The step.
 pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
     let mut body = Body::default();
-    if let Some(image) = step.property("image-name") {
+    if converter.is_here() {
+        body.built = step.text("image-name").map(|image| image.value);
+    } else if let Some(image) = step.property("image-name") {
         let hint = "push the box itself: leave image-name out";
         let said = format!(
             "{}: image-name is an image of internal/docker-build, which a cluster does not run",
@@ -171,6 +173,10 @@ fn registry(converter: &mut Converter<'_>, step: &Step, push: &mut Map) {
 
 /// The login. A password of the file is refused: it could be read by all who can read the Pipeline.
 fn login(converter: &mut Converter<'_>, step: &Step, push: &mut Map, body: &mut Body) {
+    // An image that stays here needs no login.
+    if converter.options.here.as_ref().is_some_and(|here| here.docker_local) {
+        return;
+    }
     let given = |key: &str| step.text(key).filter(|text| !text.value.trim().is_empty());
     if given("aws-secret-key").is_some() {
         let missing: Vec<&str> =
@@ -228,7 +234,11 @@ fn secret(
         _ => {
             let said = format!("{}: {theirs} must be one variable, whose value a Secret has", step.full_id());
             let name = theirs.to_ascii_uppercase().replace('-', "_");
-            let hint = format!("{theirs}: ${name}, and kubectl create secret generic {SECRET} --from-literal={name}=…");
+            let hint = if converter.is_here() {
+                format!("{theirs}: ${name}, and set XXX_{name}")
+            } else {
+                format!("{theirs}: ${name}, and kubectl create secret generic {SECRET} --from-literal={name}=…")
+            };
             converter.refuse(INVALID_PROPERTY, text.at, &said, &hint);
         }
     }

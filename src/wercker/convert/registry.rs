@@ -224,13 +224,16 @@ fn of_files(converter: &mut Converter<'_>, step: &Step, local: &LocalStep) -> Bo
     let id = step.full_id();
     let needs_files =
         [Some(&local.run), local.init.as_ref()].into_iter().flatten().any(|code| code.contains("WERCKER_STEP_ROOT"));
-    if needs_files {
+    let mut lines: Vec<String> = Vec::new();
+    if converter.is_here() {
+        let place = converter.step_files(&local.directory);
+        lines.push(format!("export WERCKER_STEP_ROOT={place} WERCKER_STEP_OWNER={}", double_quoted(&step.owner)));
+    } else if needs_files {
         let others = if local.others.is_empty() { "its directory".to_owned() } else { local.others.join(", ") };
         let message = format!("step {id} reads files of its own ($WERCKER_STEP_ROOT): {others}");
         let hint = "put the step's directory into the source and call it from a script step";
         converter.refuse(reason::NOT_IN_CLUSTER, step.at, &message, hint);
     }
-    let mut lines: Vec<String> = Vec::new();
     let given: Vec<&str> = step.properties.iter().map(|property| property.name.value.as_str()).collect();
     for (name, default) in defaults(local).into_iter().filter(|(name, _)| !given.contains(&name.as_str())) {
         lines.push(format!("export {}", assignment(&step.id, &name, &default)));
@@ -251,7 +254,8 @@ fn of_files(converter: &mut Converter<'_>, step: &Step, local: &LocalStep) -> Bo
     lines.push(local.run.clone());
     let code = lines.join("\n");
     let notes = vec![format!("the run.sh of step {id}, as it was found")];
-    Body { kind: Some(("script", Out::Text(code.clone()))), notes, code, ..Body::default() }
+    let goes_on = Some(super::scripts::OF_FILES);
+    Body { kind: Some(("script", Out::Text(code.clone()))), notes, code, goes_on, ..Body::default() }
 }
 
 /// Properties with a default, by the step's manifest: a list with names, or a map by name.

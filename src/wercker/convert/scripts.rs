@@ -41,14 +41,18 @@ const HELPERS: [(&str, &str); 7] = [
     ("fail", "fail() { echo \"failed: $*\" >&2; exit 1; }"),
 ];
 
-/// Lines that a script needs before it, and why.
-pub(super) fn before(code: &str) -> (String, Vec<String>) {
+/// Why a script runs without `set -e`.
+pub(super) const OF_SHEBANG: &str =
+    "a script that began with #! ran without set -e, and in the shell of the box all the same";
+/// As [`OF_SHEBANG`].
+pub(super) const OF_FILES: &str = "the run.sh of a step ran without set -e, unless it said so itself";
+
+/// Lines that a script needs before it, and why. `goes_on`: why a command that fails does not end it.
+pub(super) fn before(code: &str, goes_on: Option<&str>) -> (String, Vec<String>) {
     let (mut lines, mut notes) = (String::new(), Vec::new());
-    if code.trim_start().starts_with("#!") {
+    if let Some(why) = goes_on {
         lines.push_str("set +e\n");
-        notes.push(
-            "a script that began with #! ran without set -e, and in the shell of the box all the same".to_owned(),
-        );
+        notes.push(why.to_owned());
     }
     let own = shell::functions(code);
     for (name, line) in HELPERS {
@@ -123,10 +127,10 @@ mod tests {
 
     #[test]
     fn scripts_get_the_functions_they_call() {
-        let (lines, notes) = before("make || fail 'no'\n");
+        let (lines, notes) = before("make || fail 'no'\n", None);
         assert_eq!(lines, "fail() { echo \"failed: $*\" >&2; exit 1; }\n");
         assert_eq!(notes.len(), 1);
-        assert_eq!(before("echo info\nfail() { :; }\nfail\n").0, "");
-        assert_eq!(before("#!/bin/bash\nfalse\ntrue\n").0, "set +e\n");
+        assert_eq!(before("echo info\nfail() { :; }\nfail\n", None).0, "");
+        assert_eq!(before("#!/bin/bash\nfalse\ntrue\n", Some(OF_SHEBANG)).0, "set +e\n");
     }
 }

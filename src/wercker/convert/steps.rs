@@ -6,12 +6,16 @@ use super::{
     super::{
         document::{Pipeline, Step},
         out::{Map, Out},
+        shell::double_quoted,
     },
-    Converter, MOST_STEP_NAME, push, registry,
+    Converter, MOST_STEP_NAME, engine, push, registry,
     scripts::{self, Made},
     slug, unique,
 };
-use crate::yaml::{Node, reason, truth};
+use crate::{
+    api::here::HereStep,
+    yaml::{Node, reason, truth},
+};
 use std::collections::BTreeSet;
 
 /// Longest name that people see.
@@ -28,10 +32,16 @@ pub(super) struct Body {
     pub(super) cwd: Option<String>,
     /// Shell code, for scripts.
     pub(super) code: String,
+    /// Why a command that fails does not end the code.
+    pub(super) goes_on: Option<&'static str>,
     /// Texts in which variables are expanded.
     pub(super) texts: Vec<String>,
     /// Variables that log in.
     pub(super) logins: Vec<String>,
+    /// What the machine does in its place, in a run there.
+    pub(super) here: Option<HereStep>,
+    /// The image that is pushed in place of the box, in a run on this machine.
+    pub(super) built: Option<String>,
 }
 
 /// The steps of a pipeline and its after-steps, in order.
@@ -57,7 +67,16 @@ pub(super) fn steps(converter: &mut Converter<'_>, pipeline: &Pipeline, main: &[
     for ((after, step, mut body), exports) in bodies.into_iter().zip(exports) {
         body.notes.splice(..0, left_out.drain(..));
         match body.kind.take() {
-            Some(kind) => made.push(one(step, body, kind, after, &exports, &mut names)),
+            Some(kind) => {
+                let (here, built) = (body.here.take(), body.built.take());
+                let (step_made, name) = one(converter, step, body, kind, after, &exports, &mut names);
+                converter.beside.work.extend(here.map(|here| (name.clone(), here)));
+                converter.beside.built.extend(built.map(|built| (name, built)));
+                made.push(step_made);
+                if let Some(checkpoint) = step.checkpoint.as_ref().filter(|_| converter.is_here()) {
+                    made.push(engine::checkpoint(converter, checkpoint, after, &mut names));
+                }
+            }
             None => left_out = body.notes,
         }
     }
@@ -78,19 +97,20 @@ fn cwd(step: &Step, source_dir: bool) -> Option<String> {
     }
 }
 
-/// Puts a step together.
+/// Puts a step together; its name beside it.
 fn one(
+    converter: &Converter<'_>,
     step: &Step,
     body: Body,
     (kind, value): (&'static str, Out),
     after: bool,
     exports: &[String],
     names: &mut BTreeSet<String>,
-) -> Made {
+) -> (Made, String) {
     let mut out = Map::default();
     let title = step.title();
     out.notes(body.notes);
-    if let Some(checkpoint) = &step.checkpoint {
+    if let Some(checkpoint) = step.checkpoint.as_ref().filter(|_| !converter.is_here()) {
         out.note(format!(
             "checkpoint {} is left out: a run can wait before any step, run --breakpoint before:STEP",
             checkpoint.value
@@ -106,11 +126,14 @@ fn one(
     out.maybe("cwd", body.cwd);
     let value = match value {
         Out::Text(code) if kind == "script" => {
-            let (mut lines, notes) = scripts::before(&code);
+            let (mut lines, notes) = scripts::before(&code, body.goes_on);
             out.notes(notes);
             if !exports.is_empty() {
                 out.note("a later step uses what this one sets; Wercker had one shell for all steps");
                 lines.insert_str(0, &format!("export {}\n", exports.join(" ")));
+            }
+            if converter.is_here() {
+                lines.insert_str(0, &own_files(&body.code, &name, &step.owner));
             }
             // A line alone reads better beside its key.
             let one_line = lines.is_empty() && code.trim_end().lines().count() == 1;
@@ -119,7 +142,27 @@ fn one(
         other => other,
     };
     out.put(kind, value);
-    Made { out, after, at: step.at, title, code: body.code, texts: body.texts, logins: body.logins }
+    (Made { out, after, at: step.at, title, code: body.code, texts: body.texts, logins: body.logins }, name)
+}
+
+/// What Wercker told a step of its own files, if it asks: places below the run's reports.
+fn own_files(code: &str, name: &str, owner: &str) -> String {
+    let mut lines = String::new();
+    if code.contains("WERCKER_REPORT_") {
+        let place = format!("$WERCKER_REPORT_DIR/{name}");
+        lines.push_str(&format!(
+            "export WERCKER_REPORT_ARTIFACTS_DIR=\"{place}/artifacts\" WERCKER_REPORT_MESSAGE_FILE=\"{place}/message.txt\" \
+             WERCKER_REPORT_NUMBERS_FILE=\"{place}/numbers.ini\"\nmkdir -p \"{place}/artifacts\"\n"
+        ));
+    }
+    // Steps that are there as files have their own.
+    if code.contains("$WERCKER_STEP_") && !code.contains("export WERCKER_STEP_ROOT=") {
+        let owner = double_quoted(owner);
+        lines.push_str(&format!(
+            "export WERCKER_STEP_OWNER={owner} WERCKER_STEP_ROOT=\"$WERCKER_REPORT_DIR/{name}\"\nmkdir -p \"$WERCKER_STEP_ROOT\"\n"
+        ));
+    }
+    lines
 }
 
 fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
@@ -134,6 +177,7 @@ fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
         "watch" => watch(converter, step),
         "shell" => shell(step),
         "store-container" => Body { kind: Some(("storeContainer", Out::Map(Map::default()))), ..Body::default() },
+        "docker-build" | "docker-run" | "docker-kill" if converter.is_here() => engine::body(converter, step),
         id => {
             refuse(converter, step, id);
             Body::default()
@@ -166,6 +210,7 @@ fn refuse(converter: &mut Converter<'_>, step: &Step, id: &str) {
 fn script(step: &Step) -> Body {
     let mut code = step.text("code").map(|text| text.value).unwrap_or_default();
     let mut notes = Vec::new();
+    let goes_on = code.trim_start().starts_with("#!").then_some(scripts::OF_SHEBANG);
     let others: Vec<String> = step
         .properties
         .iter()
@@ -177,7 +222,7 @@ fn script(step: &Step) -> Body {
         let exports: String = others.iter().map(|line| format!("export {line}\n")).collect();
         code.insert_str(0, &exports);
     }
-    Body { kind: Some(("script", Out::Text(code.clone()))), notes, code, ..Body::default() }
+    Body { kind: Some(("script", Out::Text(code.clone()))), notes, code, goes_on, ..Body::default() }
 }
 
 fn watch(converter: &Converter<'_>, step: &Step) -> Body {

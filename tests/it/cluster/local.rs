@@ -57,13 +57,18 @@ impl Project {
     }
 
     fn made(engine: Which, name: &str, spec: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for sub in ["app", "tmp", "docker"] {
-            fs::create_dir(dir.path().join(sub)).unwrap();
-        }
-        let project = Self { dir, engine };
+        let project = Self { engine, ..Self::empty() };
         project.write("windlass.yaml", &pipeline(name, spec));
         project
+    }
+
+    /// A project without a file, on the cluster's engine.
+    pub(super) fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["app", "tmp", "docker", "cache"] {
+            fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        Self { dir, engine: Which::Clusters }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -84,6 +89,7 @@ impl Project {
         command.args(arguments).current_dir(self.dir.path().join("app"));
         command.env("WINDLASS_RUNNER", runner).env("TMPDIR", self.dir.path().join("tmp"));
         command.env("DOCKER_CONFIG", self.dir.path().join("docker")).env_remove("KUBECONFIG");
+        command.env("XDG_CACHE_HOME", self.dir.path().join("cache"));
         command.env("DOCKER_HOST", self.engine.host());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -30,6 +30,7 @@ mod store;
 mod watch;
 mod wercker;
 mod world;
+mod yml;
 
 use kube::{
     Client, Config,

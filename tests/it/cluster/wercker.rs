@@ -1,8 +1,12 @@
 //! What `windlass convert` makes of the files of `tests/wercker`, on a real cluster.
 
-use super::world::{World, step, verdict};
+use super::{
+    world::{World, verdict},
+    yml::{self, Case},
+};
 use crate::fast::wercker::{converted, files};
-use serde_json::Value;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
 use std::fs;
 
 fn file(name: &str) -> String {
@@ -34,85 +38,70 @@ async fn every_converted_pipeline_is_accepted() {
     assert_eq!(said.lines().count(), all.len(), "{said}");
 }
 
-/// A run of a Pipeline, with files as its source.
-fn run_of(pipeline: &str, sources: &[(&str, &str)]) -> String {
-    let files: Vec<Value> =
-        sources.iter().map(|(path, content)| serde_json::json!({"path": path, "content": content})).collect();
-    let source = if files.is_empty() {
-        serde_json::json!({"none": {}})
-    } else {
-        serde_json::json!({"inline": {"files": files}})
+/// Runs at one time.
+const AT_ONCE: usize = 6;
+
+/// Steps with their exit codes, as the status has them.
+fn codes(steps: &Value) -> Vec<(String, Value)> {
+    let steps = steps.as_array().cloned().unwrap_or_default();
+    let code = |step: Value| (step["name"].as_str().unwrap_or_default().to_owned(), step["exitCode"].clone());
+    steps.into_iter().map(code).collect()
+}
+
+/// The Pipeline of a case: that of its verb, and of its target.
+fn pipeline(case: &Case) -> String {
+    let target = case.arguments.iter().position(|argument| *argument == "--deploy-target");
+    let name = match (case.arguments, target) {
+        (["run", name, ..], _) => (*name).to_owned(),
+        ([verb, ..], Some(at)) => format!("{verb}-{}", case.arguments[at + 1]),
+        ([verb, ..], None) => (*verb).to_owned(),
+        ([], _) => unreachable!("every case has arguments"),
     };
-    serde_json::json!({
+    name.to_ascii_lowercase().replace(['_', '.'], "-")
+}
+
+/// A run with the project's files as its source, and the variables that the machine would have given.
+fn run_of(pipeline: &str, case: &Case) -> String {
+    let file = |(path, content): (String, String)| json!({"path": path, "content": content, "mode": "0755"});
+    let files: Vec<Value> = yml::project_files(case).into_iter().map(file).collect();
+    let variables = case.variables.iter().chain(&[("X_PATH", yml::PATH)]);
+    let env: Vec<Value> = variables
+        .map(|(name, value)| json!({"name": name.trim_start_matches("XX").trim_start_matches("X_"), "value": value}))
+        .collect();
+    json!({
         "apiVersion": "windlass.dev/v1alpha1", "kind": "PipelineRun", "metadata": {"name": format!("{pipeline}-1")},
-        "spec": {"pipelineRef": {"name": pipeline}, "source": source},
+        "spec": {"pipelineRef": {"name": pipeline}, "source": {"inline": {"files": files}}, "env": env},
     })
     .to_string()
 }
 
-/// File, Pipeline, source; the run's reason, exit codes of steps, lines of the output and lines that must not be there.
-type Case<'a> =
-    (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, &'a [(&'a str, i32)], &'a [&'a str], &'a [&'a str]);
-
-const CASES: [Case<'_>; 5] = [
-    (
-        "shared-variable",
-        "build",
-        &[],
-        "Succeeded",
-        &[("set", 0), ("use", 0), ("tell", 0)],
-        &["version is 1.4", "the run has passed after 1.4"],
-        &[],
-    ),
-    (
-        "helpers-fail",
-        "build",
-        &[],
-        "StepFailed",
-        &[("look", 1), ("tell", 0)],
-        &["info: looking", "failed: no Makefile", "look has failed"],
-        &["never"],
-    ),
-    (
-        "shebang-and-done-wrong",
-        "build",
-        &[],
-        "Succeeded",
-        &[("goes-on", 0), ("create-file", 0), ("script", 0)],
-        &["hello goes on", "made by \"create-file\""],
-        &[],
-    ),
-    (
-        "source-dir-and-base-path",
-        "build",
-        &[("services/api/name.txt", "the api\n"), ("services/api/sub/x", "")],
-        "Succeeded",
-        &[("where", 0), ("below", 0)],
-        &["in /srv/app/services/api of /srv/app/services/api", "the api", "then in /srv/app/services/api/sub"],
-        &[],
-    ),
-    ("targets-and-code", "deploy-staging", &[], "StepFailed", &[("to", 7)], &["to staging, deploy is true"], &[]),
-];
-
+/// What comes of a file in the cluster is what comes of it on a machine: the same steps, with the same exit codes, and the
+/// same lines.
 #[tokio::test]
-async fn converted_pipelines_do_what_wercker_did() {
-    let play = async |(name, pipeline, sources, reason, codes, lines, others): Case<'_>| {
+async fn converted_pipelines_do_what_their_files_do() {
+    let play = async |case: Case| {
+        let name = pipeline(&case);
         let world = World::new().await;
-        world.apply(&file(name));
-        world.apply(&run_of(pipeline, sources));
-        let run = format!("{pipeline}-1");
+        world.apply(&file(case.file));
+        world.apply(&run_of(&name, &case));
+        let here = tokio::task::spawn_blocking(move || (yml::object_of(&case), case));
+        let run = format!("{name}-1");
         let status = world.end(&run).await;
         let log = world.log(&run).await;
-        assert_eq!(verdict(&status).0, reason, "{name}: {:?}\n{log}", verdict(&status));
-        for (wanted, code) in codes {
-            assert_eq!(step(&status, wanted).exit_code, Some(*code), "{name}: {wanted}\n{log}");
+        let (here, case) = here.await.unwrap();
+        let reason = if case.code == 0 { "Succeeded" } else { "StepFailed" };
+        assert_eq!(verdict(&status).0, reason, "{}: {:?}\n{log}", case.file, verdict(&status));
+        let there = codes(&serde_json::to_value(&status.steps).unwrap());
+        assert!(!there.is_empty() && there == codes(&here["status"]["steps"]), "{}: {there:?} {here:#}", case.file);
+        let mut left = log.lines();
+        for line in case.lines {
+            assert!(left.any(|found| found == *line), "{}: {line:?} is not in\n{log}", case.file);
         }
-        for line in lines {
-            assert!(log.lines().any(|found| found == *line), "{name}: {line:?} is not in\n{log}");
-        }
-        for line in others {
-            assert!(!log.lines().any(|found| found == *line), "{name}: {line:?} is in\n{log}");
+        for part in case.unsaid {
+            assert!(!log.contains(part), "{}: {part:?} is in\n{log}", case.file);
         }
     };
-    futures::future::join_all(CASES.map(play)).await;
+    let cases = yml::in_cluster();
+    assert!(cases.len() >= 25, "{}", cases.len());
+    futures::stream::iter(cases).for_each_concurrent(AT_ONCE, play).await;
 }

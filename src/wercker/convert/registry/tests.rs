@@ -77,6 +77,11 @@ fn keys_are_written_for_their_host() {
         let config = fs::read_to_string(place.path().join(".ssh/config")).unwrap();
         assert!(config.starts_with("Host git.example.com\n  IdentityFile "), "{config}");
         assert_eq!(run(shell, place.path(), "add-ssh-key", &properties, &[]).0, 1);
+        // What a property holds is never carried out.
+        let hostile = [("keyname", "A}`touch hit`"), ("host", "x")];
+        let (code, said) = run(shell, place.path(), "add-ssh-key", &hostile, &env);
+        assert!(code == 1 && said.contains("letters, digits and _"), "{said}");
+        assert!(!place.path().join("hit").exists());
     }
 }
 

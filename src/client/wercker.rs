@@ -1,0 +1,442 @@
+//! A `wercker.yml` on this machine: which pipeline of it, with which variables, and the request of its run.
+//!
+//! `here` hands over when the project's file is one. What runs is what `convert` makes of it.
+//!
+//! **Invariant:** what cannot be run is told at its place in the file, and then nothing was started. A value that was
+//! given as a secret is in a Secret from there on.
+
+mod engine;
+mod kept;
+mod ports;
+
+use super::{
+    Session,
+    args::WerckerArgs,
+    check::{Input, kinds},
+    convert::{local_steps, steps_beside},
+    exit::Exit,
+    fault::{Fault, Stop, nearest, reason},
+    findings::Report,
+    here::play,
+    project,
+    request::{Asked, request},
+    style::Mode,
+};
+use crate::{
+    api::{Pipeline as Resource, condition::reason as run_reason, env::EnvVar, pipeline::ImagePullPolicy},
+    engine::docker::containers::Bind,
+    local::{self, Objects, Request},
+    prepare::Directory,
+    wercker::{
+        convert::{
+            CONFIG_MAP, Here, MadeHere, Options, SECRET,
+            here::{Beside, TEXTS},
+        },
+        document::{Document, Pipeline, Step, Text},
+        environment::{self, Environment},
+        read_all,
+    },
+    wire,
+    yaml::{Diagnostic, Findings},
+};
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// Patterns of files that do not come along, unless the file names another.
+const IGNORE_FILE: &str = ".werckerignore";
+/// What Wercker itself left out.
+const OWN_FILES: &str = "/.wercker/";
+/// The engine's socket in a box with `docker: true`.
+const SOCKET: &str = "/var/run/docker.sock";
+/// Where the output of the last build and deploy is kept.
+const LATEST: &str = ".wercker/latest/output";
+const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
+/// Variable that says where the cache of this user is.
+const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
+
+/// A `wercker.yml` that was read.
+pub(super) struct Yml {
+    path: PathBuf,
+    input: Input,
+    document: Document,
+}
+
+/// A pipeline that is to be run.
+struct Turn<'a> {
+    pipeline: &'a Pipeline,
+    target: Option<&'a (Text, Vec<Step>)>,
+    /// The target's name, though the pipeline may have none of it.
+    target_name: Option<String>,
+    /// What an earlier run kept, in place of the project.
+    source: Option<PathBuf>,
+    /// Where its output goes.
+    keep_in: Option<PathBuf>,
+}
+
+/// Runs a pipeline of the file.
+///
+/// # Errors
+/// What keeps the run from starting.
+pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Path) -> Result<Exit, Stop> {
+    let Some(yml) = Yml::read(session, file)? else { return Ok(Exit::Usage) };
+    let mut turn = yml.turn(asked, session.name)?;
+    let environment = yml.environment(&asked.here.wercker, None)?;
+    let latest = yml.directory().join(LATEST);
+    if asked.deploys && asked.here.source.is_none() && latest.is_dir() {
+        session.screen.message(&format!("the source is what the last build kept: {}", latest.display()))?;
+        turn.source = Some(latest.clone());
+    }
+    if asked.here.wercker.artifacts {
+        turn.keep_in = Some(if asked.deploys { yml.directory().join(LATEST_DEPLOY) } else { latest });
+    }
+    match yml.request(session, asked, &turn, &environment)? {
+        Some(request) => play(session, asked, request).await,
+        None => Ok(Exit::Usage),
+    }
+}
+
+/// Runs the pipelines of a workflow, one after the other, up to the first that fails.
+///
+/// # Errors
+/// What keeps a run from starting.
+pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Path, name: &str) -> Result<Exit, Stop> {
+    let Some(yml) = Yml::read(session, file)? else { return Ok(Exit::Usage) };
+    let Some(workflow) = yml.document.workflows.iter().find(|workflow| workflow.name.value == name) else {
+        let names: Vec<&str> = yml.document.workflows.iter().map(|workflow| workflow.name.value.as_str()).collect();
+        let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let said = format!("no workflow {name:?} in {} (it has {has})", yml.input.name);
+        let fault = Fault::new(run_reason::PIPELINE_NOT_FOUND, Exit::NotFound, said);
+        return Err(match nearest(name, names) {
+            Some(near) => fault.hint(format!("{} workflow {near}", session.name)),
+            None => fault,
+        }
+        .into());
+    };
+    let kept = kept::Kept::make()?;
+    for node in &workflow.nodes {
+        // `read` let no workflow through that names a pipeline which is not there.
+        let Some(pipeline) = yml.document.pipeline(&node.pipeline.value) else { continue };
+        let mut turn = yml.target(pipeline, asked.here.wercker.deploy_target.as_deref())?;
+        turn.source = kept.source(workflow, node)?;
+        turn.keep_in = Some(kept.output(workflow, node));
+        let environment = yml.environment(&asked.here.wercker, node.env_file.as_ref())?;
+        let Some(request) = yml.request(session, asked, &turn, &environment)? else { return Ok(Exit::Usage) };
+        session.screen.message(&format!("pipeline {} of workflow {name}", node.name.value))?;
+        let exit = play(session, asked, request).await?;
+        if exit != Exit::Success {
+            return Ok(exit);
+        }
+    }
+    Ok(Exit::Success)
+}
+
+impl Yml {
+    /// Reads a file. `None`: it is told what is wrong with it.
+    fn read(session: &mut Session, file: &Path) -> Result<Option<Self>, Stop> {
+        let mut input = Input::read(file)?;
+        input.name = input.name.strip_prefix("./").unwrap_or(&input.name).to_owned();
+        let (document, findings) = read_all(&input.text);
+        let yml = Self { path: file.to_owned(), input, document };
+        Ok(yml.tell(session, &findings)?.then_some(yml))
+    }
+
+    /// Tells what was found; whether it can be run all the same.
+    fn tell(&self, session: &mut Session, findings: &Findings) -> Result<bool, Stop> {
+        let failed = findings.has_errors();
+        // A run has events of its own, from its beginning.
+        if findings.list().is_empty() || !failed && session.look.mode == Mode::Json {
+            return Ok(!failed);
+        }
+        let mut report = Report::begin(session)?;
+        report.file(session, &self.input.name, &self.input.text, findings)?;
+        if failed {
+            session.screen.message("  nothing was started")?;
+            report.end(session, Exit::Usage)?;
+        }
+        Ok(!failed)
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// Which pipeline is meant.
+    fn turn(&self, asked: &Asked<'_>, program: &str) -> Result<Turn<'_>, Stop> {
+        let names: Vec<&str> = self.document.pipelines.iter().map(|p| p.name.value.as_str()).collect();
+        let pipeline = match (asked.pipeline, self.document.pipelines.as_slice()) {
+            (Some(name), _) => {
+                self.document.pipeline(name).ok_or_else(|| no_pipeline(&self.input.name, name, &names, program))?
+            }
+            (None, [only]) => only,
+            (None, _) => {
+                let said = format!("{} holds several: {}; say which one", self.input.name, names.join(", "));
+                return Err(Fault::usage(said).note("nothing was started").into());
+            }
+        };
+        self.target(pipeline, asked.here.wercker.deploy_target.as_deref())
+    }
+
+    /// Which target of it. Wercker ran `steps` if there was none of the name, so that a misspelled one went elsewhere.
+    fn target<'a>(&self, pipeline: &'a Pipeline, wanted: Option<&str>) -> Result<Turn<'a>, Stop> {
+        let targets: Vec<&str> = pipeline.targets.iter().map(|(target, _)| target.value.as_str()).collect();
+        let name = &pipeline.name.value;
+        let target = wanted.and_then(|wanted| pipeline.targets.iter().find(|(target, _)| target.value == wanted));
+        match wanted {
+            None if pipeline.steps.is_empty() => {
+                let said = format!("pipeline {name} has targets and no steps of its own: {}", targets.join(", "));
+                let hint = format!("--deploy-target {}", targets.first().copied().unwrap_or_default());
+                Err(Fault::usage(said).note("nothing was started").hint(hint).into())
+            }
+            Some(wanted) if target.is_none() && !targets.is_empty() => {
+                let said = format!("pipeline {name} has no target {wanted:?} (it has {})", targets.join(", "));
+                let fault = Fault::usage(said).note("nothing was started");
+                Err(match nearest(wanted, targets) {
+                    Some(near) => fault.hint(format!("--deploy-target {near}")),
+                    None => fault,
+                }
+                .into())
+            }
+            Some(_) | None => {
+                let target_name = wanted.map(str::to_owned);
+                Ok(Turn { pipeline, target, target_name, source: None, keep_in: None })
+            }
+        }
+    }
+
+    /// The variables of the run: the caller's, and those of a file.
+    fn environment(&self, args: &WerckerArgs, own: Option<&Text>) -> Result<Environment, Stop> {
+        let beside = self.directory().join(environment::FILE);
+        let path = args.environment.clone().or_else(|| Some(beside).filter(|path| path.is_file()));
+        let text = path.map_or(Ok(String::new()), |path| super::manifest::read(&path))?;
+        let mut lines = environment::lines(&text);
+        if let Some(own) = own {
+            lines.extend(environment::lines(&super::manifest::read(&self.directory().join(&own.value))?));
+        }
+        let machine =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Ok(Environment::new(machine, lines))
+    }
+
+    /// Makes the request of a run. `None`: it is told what is wrong.
+    fn request(
+        &self,
+        session: &mut Session,
+        asked: &Asked<'_>,
+        turn: &Turn<'_>,
+        environment: &Environment,
+    ) -> Result<Option<Request>, Stop> {
+        let args = &asked.here.wercker;
+        let options = Options {
+            file: self.input.name.clone(),
+            git: None,
+            local: local_steps(&self.document, &steps_beside(&self.path, args.steps.as_deref())),
+            here: Some(Here {
+                environment: environment.clone(),
+                deploys: asked.deploys,
+                docker_local: args.docker_local,
+                checkpoint: args.checkpoint.clone(),
+            }),
+        };
+        let made = match crate::wercker::convert::here(&self.document, &options, turn.pipeline, turn.target) {
+            Ok(made) => made,
+            Err(findings) => {
+                self.tell(session, &findings)?;
+                return Ok(None);
+            }
+        };
+        let mut findings = made.findings.clone();
+        // Limits of our own kinds, which Wercker did not have.
+        let judged = kinds::judge(&made.yaml).0;
+        findings.extend(judged.list().iter().map(|found| Diagnostic {
+            message: format!("the Pipeline made of {}: {}, {}", turn.pipeline.name.value, found.message, found.label),
+            at: Some(turn.pipeline.name.at),
+            label: String::new(),
+            ..found.clone()
+        }));
+        let (ports, wrong) = ports::of(&made, args.expose_ports);
+        findings.extend(wrong);
+        if !self.tell(session, &findings)? {
+            return Ok(None);
+        }
+        let mut resource: Resource = serde_yaml::from_str(&made.yaml)
+            .map_err(|error| Fault::new(reason::INVALID_RUN, Exit::Usage, format!("{}: {error}", self.input.name)))?;
+        engine::exchange(&mut resource.spec, &made, args, turn.keep_in.is_some())?;
+        let objects = objects(environment, &made);
+        let mut request = request(asked, &self.path, objects, project::of_pipeline(&resource))?;
+        self.variables(&mut request, turn, asked.deploys)?;
+        if args.docker_local {
+            never_pull(&mut request);
+        }
+        request.publish.extend(ports);
+        // The source is never the file's to say.
+        let directory = request
+            .directory
+            .take()
+            .unwrap_or_else(|| Directory { path: self.directory().to_owned(), ..Directory::default() });
+        request.directory = Some(self.source(directory, turn.source.as_deref()));
+        request.beside = self.beside(&made, args, &request.name)?;
+        request.beside.keep_in.clone_from(&turn.keep_in);
+        Ok(Some(request))
+    }
+
+    fn source(&self, directory: Directory, kept: Option<&Path>) -> Directory {
+        if let Some(kept) = kept {
+            let of = Some(self.directory().to_owned());
+            return Directory { path: kept.to_owned(), of, ..Directory::default() };
+        }
+        let ignore_file = self.document.ignore_file.as_ref().map_or(IGNORE_FILE, |file| file.value.as_str()).to_owned();
+        // It may hold secrets, and an image is made of the source.
+        let variables = self.directory().join(environment::FILE);
+        let apart = directory.apart.iter().cloned().chain([variables]).collect();
+        Directory { ignore_file, ignore: vec![OWN_FILES.to_owned()], apart, ..directory }
+    }
+
+    /// Variables that Wercker made of the application and the run. There is no page of either, so their addresses are
+    /// empty.
+    fn variables(&self, request: &mut Request, turn: &Turn<'_>, deploys: bool) -> Result<(), Stop> {
+        let whole = self.directory().canonicalize().map_err(|error| {
+            Fault::new(reason::UNREADABLE_FILE, Exit::Usage, format!("{}: {error}", self.directory().display()))
+        })?;
+        let application =
+            whole.file_name().map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned());
+        let owner = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "local".into());
+        let kind = if deploys || turn.pipeline.name.value == "deploy" { "DEPLOY" } else { "BUILD" };
+        let mut list = vec![
+            ("WERCKER_APPLICATION_ID".to_owned(), format!("{owner}/{application}")),
+            ("WERCKER_APPLICATION_NAME".to_owned(), application),
+            ("WERCKER_APPLICATION_OWNER_NAME".to_owned(), owner),
+            ("WERCKER_APPLICATION_URL".to_owned(), String::new()),
+            ("WERCKER_RUN_URL".to_owned(), String::new()),
+            (format!("WERCKER_{kind}_ID"), request.uid.clone()),
+            (format!("WERCKER_{kind}_URL"), String::new()),
+        ];
+        if turn.target.is_none() {
+            list.extend(turn.target_name.clone().map(|name| ("WERCKER_DEPLOYTARGET_NAME".to_owned(), name)));
+        }
+        if turn.pipeline.docker.is_some() {
+            list.push(("DOCKER_HOST".into(), format!("unix://{SOCKET}")));
+            list.push(("DOCKER_NETWORK_NAME".into(), format!("windlass-{}", request.name)));
+        }
+        let set = |(name, value): (String, String)| EnvVar { name, value: Some(value), ..EnvVar::default() };
+        let given: Vec<String> = request.spec.env.iter().map(|var| var.name.clone()).collect();
+        request.spec.env.extend(list.into_iter().filter(|(name, _)| !given.contains(name)).map(set));
+        Ok(())
+    }
+
+    /// What the run has beside its pipeline.
+    fn beside(&self, made: &MadeHere, args: &WerckerArgs, run: &str) -> Result<local::Beside, Stop> {
+        let volumes = |beside: &Beside| {
+            let enabled = args.enable_volumes || made.docker;
+            let volumes = if enabled { beside.volumes.as_slice() } else { &[] };
+            volumes.iter().map(|(from, to)| self.volume(from, to)).collect::<Result<Vec<Bind>, Stop>>()
+        };
+        let mut binds = volumes(&made.of_box)?;
+        binds.push(Bind { source: self.cache()?, target: wire::CACHE_DIR.into(), read_only: false });
+        for (directory, place) in &made.steps {
+            binds.push(Bind { source: whole(directory)?, target: place.clone(), read_only: true });
+        }
+        if made.docker {
+            let host = super::request::engine_address()?;
+            let socket = host.strip_prefix("unix://").unwrap_or(&host);
+            if !socket.starts_with('/') {
+                let said = format!("docker: true needs the engine's socket, and DOCKER_HOST is {host}");
+                return Err(Fault::usage(said).note(format!("{run} was not started")).into());
+            }
+            binds.push(Bind { source: socket.into(), target: SOCKET.into(), read_only: false });
+        }
+        let mut of_services = std::collections::BTreeMap::new();
+        for (name, beside) in &made.of_services {
+            of_services.insert(name.clone(), volumes(beside)?);
+        }
+        let logins = made.logins.clone();
+        Ok(local::Beside { binds, of_services, privileged: made.docker, logins, keep: args.no_remove, keep_in: None })
+    }
+
+    /// A volume; a directory that is missing is made, as Docker did it for Wercker.
+    fn volume(&self, from: &str, to: &str) -> Result<Bind, Stop> {
+        let path = self.directory().join(from);
+        let unusable = |error: std::io::Error| {
+            Fault::new(reason::UNREADABLE_FILE, Exit::Usage, format!("volumes: {}: {error}", path.display()))
+        };
+        if !path.exists() {
+            fs::create_dir_all(&path).map_err(unusable)?;
+        }
+        Ok(Bind { source: whole(&path)?, target: to.to_owned(), read_only: false })
+    }
+
+    /// Where the cache of this project is: the box's user, whoever that is, may write there; other users of this machine
+    /// cannot get in.
+    fn cache(&self) -> Result<PathBuf, Stop> {
+        let project = whole(self.directory())?;
+        let of_user = std::env::var_os(CACHE_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let base = of_user
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+            .unwrap_or_else(std::env::temp_dir)
+            .join("windlass");
+        let mut hasher = DefaultHasher::new();
+        project.hash(&mut hasher);
+        let name = project.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let own = base.join(format!("{name}-{:016x}", hasher.finish()));
+        let cache = own.join("cache");
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&own).and_then(|()| {
+            fs::DirBuilder::new().recursive(true).create(&cache)?;
+            // Once it is the box's it may belong to another user.
+            if fs::metadata(&cache)?.permissions().mode() & 0o777 == 0o777 {
+                return Ok(());
+            }
+            fs::set_permissions(&cache, fs::Permissions::from_mode(0o777))
+        });
+        made.map_err(|error| {
+            let said = format!("the cache {}: {error}", cache.display());
+            Fault::new(reason::UNREADABLE_FILE, Exit::World, said)
+                .hint(format!("set {CACHE_VARIABLE} to another place"))
+        })?;
+        whole(&cache)
+    }
+}
+
+/// The true path: the engine is given no other.
+fn whole(path: &Path) -> Result<PathBuf, Stop> {
+    path.canonicalize().map_err(|error| {
+        Fault::new(reason::UNREADABLE_FILE, Exit::Usage, format!("{}: {error}", path.display())).into()
+    })
+}
+
+/// The variables of the run as a ConfigMap, and those that are protected as a Secret.
+fn objects(environment: &Environment, made: &MadeHere) -> Objects {
+    let bytes = |(name, value): (&String, &String)| (name.clone(), value.clone().into_bytes());
+    let mut secret: local::Keys = environment.hidden.iter().map(bytes).collect();
+    let mut plain: local::Keys = environment.seen.iter().map(bytes).collect();
+    for name in &made.protected {
+        secret.extend(plain.remove_entry(name));
+    }
+    let texts: local::Keys = made.texts.iter().map(bytes).collect();
+    let mut objects = Objects::default();
+    objects.config_maps.insert(CONFIG_MAP.into(), plain);
+    objects.secrets.insert(SECRET.into(), secret);
+    objects.secrets.insert(TEXTS.into(), texts);
+    objects
+}
+
+/// Lets the run use images of this machine only.
+fn never_pull(request: &mut Request) {
+    if let Some(spec) = &mut request.spec.pipeline_spec {
+        spec.box_.image_pull_policy = Some(ImagePullPolicy::Never);
+        spec.services.iter_mut().for_each(|service| service.image_pull_policy = Some(ImagePullPolicy::Never));
+    }
+}
+
+fn no_pipeline(file: &str, name: &str, names: &[&str], program: &str) -> Stop {
+    let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let said = format!("no pipeline {name:?} in {file} (it has {has})");
+    let fault = Fault::new(run_reason::PIPELINE_NOT_FOUND, Exit::NotFound, said);
+    match nearest(name, names.iter().copied()) {
+        Some(near) => fault.hint(format!("{program} run {near}")),
+        None => fault,
+    }
+    .into()
+}

@@ -1,0 +1,122 @@
+//! What the pipelines of a workflow leave for each other: one directory each.
+//!
+//! **Invariant:** all of it goes with the workflow, however it ends, and else with the next run of this machine.
+
+use crate::{
+    client::{
+        exit::Exit,
+        fault::{Fault, Stop, reason},
+    },
+    local::Scratch,
+    wercker::document::{Workflow, WorkflowNode},
+};
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+/// See the module.
+pub(super) struct Kept(Scratch);
+
+impl Kept {
+    /// Makes room.
+    pub(super) fn make() -> Result<Self, Stop> {
+        Scratch::make().map(Self).map_err(|error| failed(&error))
+    }
+
+    /// Where the output of a pipeline goes.
+    pub(super) fn output(&self, workflow: &Workflow, node: &WorkflowNode) -> PathBuf {
+        self.of(workflow, &node.name.value)
+    }
+
+    fn of(&self, workflow: &Workflow, name: &str) -> PathBuf {
+        let number = workflow.nodes.iter().position(|node| node.name.value == name).unwrap_or_default();
+        self.0.path().join(format!("output-{number}"))
+    }
+
+    /// What a pipeline begins with: the output of the one before it, or of the one that it names. Those of several come
+    /// into directories of their names. None: the project.
+    pub(super) fn source(&self, workflow: &Workflow, node: &WorkflowNode) -> Result<Option<PathBuf>, Stop> {
+        let before: Vec<&str> = match &node.artifact {
+            Some(artifact) => vec![artifact.value.as_str()],
+            None => node.requires.iter().map(|required| required.value.as_str()).collect(),
+        };
+        match before.as_slice() {
+            [] => Ok(None),
+            [only] => {
+                let path = self.of(workflow, only);
+                fs::create_dir_all(&path).map_err(|error| failed(&error))?;
+                Ok(Some(path))
+            }
+            several => {
+                let number = workflow.nodes.iter().position(|other| other.name == node.name).unwrap_or_default();
+                let all = self.0.path().join(format!("source-{number}"));
+                fs::create_dir(&all).map_err(|error| failed(&error))?;
+                for name in several {
+                    // A name is one directory, never a way out of this one.
+                    let below = name.replace('/', "_");
+                    let from = self.of(workflow, name);
+                    if !matches!(below.as_str(), "" | "." | "..") && from.is_dir() {
+                        again(&from, &all.join(below)).map_err(|error| failed(&error))?;
+                    }
+                }
+                Ok(Some(all))
+            }
+        }
+    }
+}
+
+/// The same tree at another place: its files are the same ones.
+fn again(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            again(&entry.path(), &to)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(entry.path())?, to)?;
+        } else {
+            fs::hard_link(entry.path(), to)?;
+        }
+    }
+    fs::set_permissions(to, fs::metadata(from)?.permissions())
+}
+
+fn failed(error: &io::Error) -> Stop {
+    Fault::new(reason::OUTPUT_FAILED, Exit::World, format!("the output of pipelines cannot be kept: {error}")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wercker::read;
+
+    #[test]
+    fn each_begins_with_what_was_left_before_it() {
+        let text = "box: a\na: [npm-test]\nb: [npm-test]\nworkflows:\n- name: w\n  pipelines:\n  - name: a\n  - name: b\n    requires: [a]\n\
+            \x20 - {name: c, pipelineName: b, requires: [a]}\n  - {name: d, pipelineName: b, requires: [b, c]}\n\
+            \x20 - {name: e, pipelineName: b, requires: [b, c], artifactPipeline: a}\n";
+        let document = read(text).unwrap();
+        let workflow = &document.workflows[0];
+        let kept = Kept::make().ok().unwrap();
+        let node = |name: &str| workflow.nodes.iter().find(|node| node.name.value == name).unwrap();
+        let source = |name: &str| kept.source(workflow, node(name)).ok().unwrap();
+        assert_eq!(source("a"), None);
+        assert_eq!(source("b"), Some(kept.output(workflow, node("a"))));
+        for name in ["b", "c"] {
+            let output = kept.output(workflow, node(name));
+            fs::create_dir_all(output.join("dir")).unwrap();
+            fs::write(output.join("dir/file"), name).unwrap();
+            symlink("dir/file", output.join("link")).unwrap();
+        }
+        let both = source("d").unwrap();
+        assert_eq!(fs::read(both.join("b/dir/file")).unwrap(), b"b");
+        assert_eq!(fs::read(both.join("c/link")).unwrap(), b"c");
+        assert_eq!(source("e"), Some(kept.output(workflow, node("a"))));
+        let path = kept.0.path().to_owned();
+        drop(kept);
+        assert!(!path.exists());
+    }
+}

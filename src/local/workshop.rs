@@ -1,0 +1,262 @@
+//! What steps of a `wercker.yml` do with the engine of this machine: build, run and end containers, commit the box, keep
+//! files.
+//!
+//! `login` hands a step's [`HereWork`] over; it comes the way of a push, so that time, Ctrl-C and the end of the run are
+//! those of every step.
+//!
+//! **Invariant:** what is made is known to `node` before it is made, or has the name of a commit of the run. A value of a
+//! Secret is masked in what is printed.
+
+use super::{
+    NAMESPACE, Request,
+    containers::{self, Common},
+    login,
+    owner::Owner,
+    setup::Made,
+    unpack::unpack,
+};
+use crate::{
+    agent::{
+        line::Line,
+        push::{Files, HereWork},
+        scratch,
+    },
+    api::{
+        condition::reason,
+        here::{DockerBuild, DockerRun, HereStep},
+        push::DockerPush,
+        run::pod_name,
+    },
+    engine::{
+        CommitKey, Engine as _, EngineError,
+        docker::{
+            DockerEngine,
+            containers::{ContainerSpec, Network},
+            images::{BuildSpec, NamedCommit},
+        },
+    },
+    registry::PushError,
+    steps::{self, StepError, docker_push, image_config},
+};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+use tokio::sync::mpsc;
+
+/// Pieces of a build's context that wait for the engine.
+const CONTEXT_QUEUE: usize = 8;
+/// Shorter values are not masked: they would hide innocent text.
+const SHORTEST_SECRET: usize = 3;
+/// What stands for a secret.
+const MASKED: &str = "***";
+
+/// See the module.
+pub(super) struct Workshop {
+    engine: DockerEngine,
+    request: Request,
+    owner: Option<Owner>,
+    /// Whether the run has a network of its own.
+    has_network: bool,
+    made: Made,
+    secrets: Vec<String>,
+    /// What the box prints goes there too; it must not hold it open.
+    output: Mutex<Option<mpsc::WeakSender<Bytes>>>,
+}
+
+impl Workshop {
+    /// A workshop of a run.
+    pub(super) fn new(engine: DockerEngine, request: Request, owner: &Owner, has_network: bool, made: Made) -> Self {
+        let values = request.objects.secrets.values().flat_map(|keys| keys.values());
+        let mut secrets: Vec<String> = values
+            .filter_map(|value| String::from_utf8(value.clone()).ok())
+            .map(|value| value.trim_end().to_owned())
+            .filter(|value| value.len() >= SHORTEST_SECRET)
+            .collect();
+        // A value that holds another one is masked as a whole.
+        secrets.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        let owner = (!request.beside.keep).then(|| owner.clone());
+        Self { engine, request, owner, has_network, made, secrets, output: Mutex::default() }
+    }
+
+    /// Lets it print where the box does.
+    pub(super) fn print_to(&self, output: &mpsc::Sender<Bytes>) {
+        *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some(output.downgrade());
+    }
+
+    /// Carries a step out.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(super) async fn carry_out(&self, work: &HereWork, line: &Line) -> Result<Option<String>, PushError> {
+        match &work.what {
+            HereStep::DockerBuild(step) => self.build(work, step, line).await.map(|()| None),
+            HereStep::DockerRun(step) => self.run(work, step, line).await.map(|()| None),
+            HereStep::DockerKill(name) => self.end(name).await.map(|()| None),
+            HereStep::Commit(push) => self.commit(work, push, line).await,
+            HereStep::Keep => self.keep(work).await,
+        }
+    }
+
+    async fn build(&self, work: &HereWork, step: &DockerBuild, line: &Line) -> Result<(), PushError> {
+        let plan = steps::here::build(step, &work.env).map_err(wrong)?;
+        let key = self.built(&plan.image_name);
+        let Some(files) = &work.files else {
+            return Err(PushError::new(reason::COMMIT_FAILED, "the box packed no files"));
+        };
+        line.progress("building the image".into());
+        let spec = BuildSpec {
+            dockerfile: plan.dockerfile,
+            build_args: plan.build_args,
+            labels: plan.labels,
+            extra_hosts: plan.extra_hosts,
+            quiet: step.quiet,
+            no_cache: step.no_cache,
+            squash: step.squash,
+            network: self.has_network.then(|| containers::box_name(&self.request.name)),
+            logins: plan.logins,
+        };
+        let (say, mut said) = mpsc::unbounded_channel::<String>();
+        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let secrets = self.secrets.clone();
+        let printing = async move {
+            while let Some(text) = said.recv().await {
+                let Some(output) = output.as_ref().and_then(mpsc::WeakSender::upgrade) else { continue };
+                let masked = secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), MASKED));
+                if output.send(Bytes::from(masked)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let building = async move {
+            let tell = |text: &str| drop(say.send(text.to_owned()));
+            self.engine.build(&key, spec, context(files)?, &tell).await.map_err(failed)
+        };
+        let (built, ()) = tokio::join!(building, printing);
+        built
+    }
+
+    /// The name of an image that this run builds.
+    fn built(&self, image_name: &str) -> CommitKey {
+        CommitKey { run_uid: self.request.uid.clone(), step: steps::here::built(image_name) }
+    }
+
+    async fn run(&self, work: &HereWork, step: &DockerRun, line: &Line) -> Result<(), PushError> {
+        let plan = steps::here::run(step, &work.env).map_err(wrong)?;
+        let own = self.built(&plan.image).image_name().map_err(failed)?;
+        let image = if self.engine.image(&own).await.map_err(failed)?.is_some() { own } else { plan.image };
+        if self.engine.image(&image).await.map_err(failed)?.is_none() {
+            line.progress(format!("pulling {image}"));
+            let login = match &plan.login {
+                Some(own) => login::for_pull(own, &image),
+                None => login::of_pull(&self.request.logins, &image).await,
+            };
+            self.engine.pull(&image, login, &|_| {}).await.map_err(|error| {
+                PushError::new(reason::IMAGE_PULL_FAILED, format!("image {image} cannot be pulled: {error}"))
+            })?;
+        }
+        let list = |words: Vec<String>| (!words.is_empty()).then_some(words);
+        let spec = ContainerSpec {
+            name: self.container(&step.name),
+            image,
+            hostname: Some(step.name.clone()),
+            user: plan.user,
+            working_dir: plan.working_dir,
+            entrypoint: list(plan.entrypoint),
+            command: list(plan.cmd),
+            env: plan.env,
+            labels: self.common(&pod_name(&self.request.name, 1)).labels(&format!("run-{}", step.name)),
+            network: Network::Named(containers::box_name(&self.request.name)),
+            aliases: vec![step.name.clone()],
+            publish: step.ports.iter().filter_map(|port| port.parse().ok()).collect(),
+            ..ContainerSpec::default()
+        };
+        self.made.container(&spec.name);
+        let id = self.engine.create(&spec).await.map_err(failed)?;
+        self.engine.start(&id).await.map_err(failed)
+    }
+
+    async fn end(&self, name: &str) -> Result<(), PushError> {
+        let container = self.container(name);
+        if !self.made.has(&container) {
+            let text = format!("no docker-run of this run has started {name}");
+            return Err(PushError::new(reason::INVALID_PROPERTY, text));
+        }
+        self.engine.remove_container(&container).await.map_err(failed)
+    }
+
+    fn container(&self, name: &str) -> String {
+        format!("{}-{name}", containers::box_name(&self.request.name))
+    }
+
+    fn common<'a>(&'a self, pod: &'a str) -> Common<'a> {
+        Common { uid: &self.request.uid, run: &self.request.name, pod, owner: self.owner.as_ref() }
+    }
+
+    /// Makes an image of this engine of the box.
+    async fn commit(&self, work: &HereWork, push: &DockerPush, line: &Line) -> Result<Option<String>, PushError> {
+        let plan = docker_push::plan(push, &work.env, 0).map_err(wrong)?;
+        let names: Vec<String> = plan.tags.iter().map(|tag| format!("{}:{tag}", plan.repository)).collect();
+        let said = format!("made {}", names.join(", "));
+        if let Some(built) = &push.image_name {
+            let built = steps::expand::expand(built, &work.env)
+                .map_err(|_| PushError::new(reason::UNDEFINED_VARIABLE, "image-name: a variable of it is not set"))?;
+            let own = self.built(&built).image_name().map_err(failed)?;
+            for name in &names {
+                self.engine.tag(&own, name).await.map_err(failed)?;
+            }
+            return Ok(Some(said));
+        }
+        line.progress("committing the box".into());
+        let pod = pod_name(&self.request.name, 1);
+        let found = self.engine.find_box(&self.request.uid, NAMESPACE, &pod).await.map_err(failed)?;
+        let found = found.ok_or_else(|| PushError::new(reason::COMMIT_FAILED, "the box is gone"))?;
+        let base = self.engine.base_image(&found).await.map_err(failed)?;
+        let config = image_config::section(Some(&base.config), &plan.changes).into();
+        let (author, message) = (plan.changes.author.clone(), plan.changes.message.clone());
+        let commit = NamedCommit { names, config, author, message };
+        self.engine.commit_named(&found, &commit).await.map_err(failed)?;
+        Ok(Some(said))
+    }
+
+    /// Keeps the files that were packed. That there are none is no failure.
+    async fn keep(&self, work: &HereWork) -> Result<Option<String>, PushError> {
+        let (Some(files), Some(to)) = (&work.files, &self.request.beside.keep_in) else {
+            return Ok(Some("no artifacts found".into()));
+        };
+        let (archive, place): (_, PathBuf) = (files.open()?, to.clone());
+        let unpacked = tokio::task::spawn_blocking(move || unpack(archive, &place)).await;
+        let files = unpacked.map_err(|_| PushError::new(reason::COMMIT_FAILED, "unpacking broke off"))??;
+        let s = if files == 1 { "" } else { "s" };
+        Ok(Some(format!("{files} file{s} kept in {}", to.display())))
+    }
+}
+
+/// The context of a build, of what the runner packed: judged and written anew on its way.
+fn context(
+    files: &Files,
+) -> Result<impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static, PushError> {
+    let (archive, shape) = (files.open()?, files.shape);
+    let (sender, pieces) = mpsc::channel(CONTEXT_QUEUE);
+    let making = tokio::task::spawn_blocking(move || scratch::make(archive, shape, sender));
+    let pieces = stream::unfold(pieces, async |mut pieces| Some((Ok(pieces.recv().await?), pieces)));
+    let end = stream::once(async move {
+        match making.await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(Err(std::io::Error::other(error.message))),
+            Err(_) => Some(Err(std::io::Error::other("the making of the context broke off"))),
+        }
+    });
+    Ok(pieces.chain(end.filter_map(std::future::ready)))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn failed(error: EngineError) -> PushError {
+    PushError::new(reason::COMMIT_FAILED, error.to_string())
+}
+
+fn wrong(error: StepError) -> PushError {
+    PushError::new(error.reason, error.message)
+}

@@ -1,0 +1,148 @@
+//! Steps that need the engine: `internal/docker-build`, `docker-run`, `docker-kill`, and checkpoints.
+//!
+//! **Invariant:** a run in a cluster never has them: they are refused there, or left out with a comment.
+
+use super::{
+    super::{
+        document::{Step, Text},
+        out::{Map, Out},
+    },
+    Converter, MOST_STEP_NAME,
+    scripts::Made,
+    slug,
+    steps::Body,
+    unique,
+};
+use crate::{
+    api::{
+        here::{DockerBuild, DockerRun, HereStep},
+        push::DockerPush,
+        text::Words,
+    },
+    steps::grammar,
+    yaml::{Node, reason, truth},
+};
+use std::collections::BTreeSet;
+
+/// What stands in the Pipeline for a step that the machine carries out: it is exchanged once the YAML was read.
+const IN_ITS_PLACE: &str = ":";
+/// How tags of checkpoints begin.
+const CHECKPOINT: &str = "w-";
+
+/// The step, for a run on this machine.
+pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
+    let text = |key: &str| step.text(key).map(|text| text.value).filter(|text| !text.is_empty());
+    let is = |key: &str| text(key).and_then(|text| truth(&text)) == Some(true);
+    let name = step.name.as_ref().map(|name| name.value.clone()).unwrap_or_default();
+    let here = match step.id.as_str() {
+        "docker-build" => HereStep::DockerBuild(DockerBuild {
+            image_name: text("image-name").unwrap_or_default(),
+            dockerfile: text("dockerfile"),
+            context: text("context"),
+            build_args: words(converter, step, "build-args", true),
+            labels: words(converter, step, "labels", true),
+            extra_hosts: words(converter, step, "extra-hosts", true),
+            quiet: is("q"),
+            no_cache: is("no-cache"),
+            squash: is("squash"),
+            logins: text("registry-auth-config"),
+            disable_sync: is("disable-sync"),
+        }),
+        "docker-run" => HereStep::DockerRun(DockerRun {
+            name: host(converter, step, &name),
+            image: text("image").unwrap_or_default(),
+            entrypoint: words(converter, step, "entrypoint", false),
+            cmd: words(converter, step, "cmd", false),
+            env: words(converter, step, "env", true),
+            ports: words(converter, step, "ports", true),
+            working_dir: text("working-dir"),
+            user: text("user"),
+            login: text("username").zip(text("password")),
+            disable_sync: is("disable-sync"),
+        }),
+        _ => HereStep::DockerKill(host(converter, step, &name)),
+    };
+    let kind = Some(("script", Out::Text(IN_ITS_PLACE.into())));
+    Body { kind, here: Some(here), ..Body::default() }
+}
+
+/// The name of a container, which is a host name too.
+fn host(converter: &mut Converter<'_>, step: &Step, name: &str) -> String {
+    let made = slug(name, MOST_STEP_NAME, "container");
+    if made != name {
+        let said = format!("container {name} is called {made}: a host name is of small letters, digits and '-'");
+        let at = step.name.as_ref().map_or(step.at, |name| name.at);
+        converter.lost(at, &said);
+    }
+    made
+}
+
+/// A property of words: a text that is split as a shell does, a list, or a map of `NAME: value`.
+fn words(converter: &mut Converter<'_>, step: &Step, key: &str, commas: bool) -> Vec<String> {
+    let Some(property) = step.property(key) else { return Vec::new() };
+    let node = &property.value;
+    if let Some(items) = node.list() {
+        return items.iter().filter_map(Node::text).map(str::to_owned).collect();
+    }
+    if let Some(entries) = node.map() {
+        let pair = |entry: &crate::yaml::Entry| format!("{}={}", entry.key, entry.value.text().unwrap_or_default());
+        return entries.iter().map(pair).collect();
+    }
+    match grammar::words(node.text().unwrap_or_default(), commas) {
+        Ok(words) => words.into_iter().map(|word| word.text).collect(),
+        Err(flaw) => {
+            let said = format!("{}: {key} is no list of words: {}", step.full_id(), flaw.problem);
+            converter.refuse(reason::WRONG_TYPE, node.at, &said, "close the quote");
+            Vec::new()
+        }
+    }
+}
+
+/// The step after one with a checkpoint: it makes an image of the box.
+pub(super) fn checkpoint(
+    converter: &mut Converter<'_>,
+    checkpoint: &Text,
+    after: bool,
+    names: &mut BTreeSet<String>,
+) -> Made {
+    let title = format!("checkpoint {}", checkpoint.value);
+    let name = unique(&slug(&title, MOST_STEP_NAME, "checkpoint"), MOST_STEP_NAME, names);
+    let mut out = Map::default();
+    out.text("name", name.clone());
+    out.text("displayName", title.clone());
+    out.text("script", IN_ITS_PLACE);
+    let push = DockerPush {
+        repository: repository(&converter.beside.image).to_owned(),
+        tags: Some(vec![tag(&checkpoint.value)]),
+        cmd: None::<Words>,
+        ..DockerPush::default()
+    };
+    converter.beside.work.insert(name, HereStep::Commit(Box::new(push)));
+    Made { out, after, at: checkpoint.at, title, code: String::new(), texts: Vec::new(), logins: Vec::new() }
+}
+
+/// The tag of a checkpoint.
+pub(super) fn tag(name: &str) -> String {
+    format!("{CHECKPOINT}{name}")
+}
+
+/// An image's name without tag and digest.
+pub(super) fn repository(image: &str) -> &str {
+    let name = image.split('@').next().unwrap_or_default();
+    name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("debian", "debian")]
+    #[case("debian:12", "debian")]
+    #[case("localhost:5000/a/b", "localhost:5000/a/b")]
+    #[case("localhost:5000/a/b:1@sha256:0", "localhost:5000/a/b")]
+    fn repositories_have_no_tag(#[case] image: &str, #[case] expected: &str) {
+        assert_eq!(repository(image), expected);
+    }
+}

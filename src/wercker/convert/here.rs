@@ -1,0 +1,195 @@
+//! One pipeline of a file as a run on this machine: what a Pipeline holds, and what only such a run has beside it.
+//!
+//! **Invariant:** the steps are those of the conversion for a cluster; only what the machine itself gives is different:
+//! variables, files of steps, ports, volumes, logins and the engine.
+
+use super::{
+    super::{
+        document::{Container, Document, Pipeline, Step, Text},
+        environment::Environment,
+    },
+    Converter, MOST_NAME, Options, slug,
+};
+use crate::{
+    api::here::HereStep,
+    steps::expand::{self, ExpandError},
+    wire,
+    yaml::{Diagnostic, Findings, Span, reason},
+};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// What a run on this machine begins with.
+#[derive(Clone, Default)]
+pub struct Here {
+    /// Its variables.
+    pub environment: Environment,
+    /// Whether it is a deploy, whatever its pipeline is called.
+    pub deploys: bool,
+    /// Whether images stay on this machine.
+    pub docker_local: bool,
+    /// The checkpoint whose image the box is made of.
+    pub checkpoint: Option<String>,
+}
+
+/// A pipeline, and what a run on this machine has beside it.
+#[derive(Clone, Default)]
+pub struct MadeHere {
+    /// The Pipeline as YAML.
+    pub yaml: String,
+    /// Its name.
+    pub name: String,
+    /// Warnings.
+    pub findings: Findings,
+    /// Variables that are keys of the Secret of protected ones, though they were not hidden: they log in, or sound so.
+    pub protected: Vec<String>,
+    /// Keys of a Secret of its own, [`TEXTS`]: texts that hold hidden values.
+    pub texts: BTreeMap<String, String>,
+    /// Ports and volumes of the box.
+    pub of_box: Beside,
+    /// Those of services, by their name in the Pipeline.
+    pub of_services: BTreeMap<String, Beside>,
+    /// Logins for pulls, by image: user name and password.
+    pub logins: BTreeMap<String, (String, String)>,
+    /// Whether steps get the engine.
+    pub docker: bool,
+    /// Directories of steps, and where the box has them.
+    pub steps: Vec<(PathBuf, String)>,
+    /// The image of the box.
+    pub image: String,
+    /// What steps do instead of what the Pipeline says, by their names.
+    pub work: BTreeMap<String, HereStep>,
+    /// Images that pushes push in place of the box, by the names of the steps.
+    pub built: BTreeMap<String, String>,
+}
+
+/// What a container has on this machine only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// As written: `N`, `H:C`, `IP:H:C`, each with an optional protocol.
+    pub ports: Vec<Text>,
+    /// Here, and in the container.
+    pub volumes: Vec<(String, String)>,
+}
+
+/// Name of the Secret that holds [`MadeHere::texts`].
+pub const TEXTS: &str = "wercker-texts";
+
+/// Makes a run of a pipeline, or of a deploy target of it.
+///
+/// # Errors
+/// All that cannot be run, with what to do instead.
+pub fn here(
+    document: &Document,
+    options: &Options,
+    pipeline: &Pipeline,
+    target: Option<&(Text, Vec<Step>)>,
+) -> Result<MadeHere, Findings> {
+    let mut converter = Converter::new(document, options);
+    let written = &pipeline.name.value;
+    let name = slug(written, MOST_NAME, "pipeline");
+    let object = converter.object(pipeline, target, &name, written);
+    let findings = converter.findings.sorted();
+    if findings.has_errors() {
+        return Err(findings);
+    }
+    Ok(MadeHere { yaml: object.yaml(), name, findings, ..converter.beside })
+}
+
+impl Converter<'_> {
+    /// Expands a text with what the run begins with; it stays as it is where there is no such run.
+    pub(super) fn expand_here(&mut self, text: &str, at: Span) -> String {
+        let Some(here) = &self.options.here else { return text.to_owned() };
+        let known: BTreeMap<String, String> = expand::variables(text)
+            .filter_map(|name| Some((name.to_owned(), here.environment.get(name)?.to_owned())))
+            .collect();
+        match expand::expand(text, &known) {
+            Ok(expanded) => expanded,
+            Err(ExpandError::Undefined(name)) => {
+                self.undefined(&name, at);
+                text.to_owned()
+            }
+            Err(ExpandError::Malformed(_) | ExpandError::TooLong) => text.to_owned(),
+        }
+    }
+
+    /// A variable that nothing sets.
+    pub(super) fn undefined(&mut self, name: &str, at: Span) {
+        let said = format!("the variable {name} is not set");
+        let hint =
+            format!("set X_{name}, or XXX_{name} if it is secret, or write one of them into the file ENVIRONMENT");
+        let found = Diagnostic::error(crate::api::condition::reason::UNDEFINED_VARIABLE, said);
+        self.findings.push(found.at(at, "named here").hint(hint));
+    }
+
+    /// Whether a text names a variable that is hidden.
+    pub(super) fn hides(&self, text: &str) -> bool {
+        let hidden =
+            |name: &str| self.options.here.as_ref().is_some_and(|here| here.environment.hidden.contains_key(name));
+        expand::variables(text).any(hidden)
+    }
+
+    /// A key of the run's own Secret that holds a text.
+    pub(super) fn hide(&mut self, key: &str, text: String) {
+        self.beside.texts.insert(key.to_owned(), text);
+    }
+
+    /// Lets a variable be a key of the Secret of protected ones; one that is not set is told.
+    pub(super) fn protect(&mut self, name: &str, at: Span) {
+        let Some(here) = &self.options.here else { return };
+        if here.environment.get(name).is_none() {
+            self.undefined(name, at);
+        } else {
+            self.beside.protected.push(name.to_owned());
+        }
+    }
+
+    /// Ports and volumes of a container.
+    pub(super) fn beside(&mut self, container: &Container) -> Beside {
+        let mut volumes = Vec::new();
+        for text in &container.volumes {
+            let expanded = self.expand_here(&text.value, text.at);
+            for volume in expanded.split([' ', ',']).filter(|volume| !volume.is_empty()) {
+                match volume.split_once(':') {
+                    Some((from, to)) if !from.is_empty() && to.starts_with('/') => {
+                        volumes.push((from.to_owned(), to.to_owned()));
+                    }
+                    Some(_) | None => {
+                        let said = format!("volumes: {volume:?} is no directory of this machine in the container");
+                        let found = Diagnostic::error(reason::WRONG_TYPE, said);
+                        self.findings.push(found.at(text.at, "expected HERE:THERE"));
+                    }
+                }
+            }
+        }
+        Beside { ports: container.ports.clone(), volumes }
+    }
+
+    /// The login of an image.
+    pub(super) fn login(&mut self, container: &Container, image: &str) {
+        let of = |key: &str| container.login.iter().find(|(name, _)| name == key).map(|(_, text)| text.clone());
+        let azure = of("azure-client-id").zip(of("azure-client-secret"));
+        let Some((user, password)) = azure.or_else(|| of("username").zip(of("password"))) else {
+            if !container.login.is_empty() && of("registry").is_none() {
+                let said = format!(
+                    "{image} is pulled with your docker login: log in first, for AWS with \
+                     aws ecr get-login-password | docker login --username AWS --password-stdin REGISTRY"
+                );
+                self.lost(container.at, &said);
+            }
+            return;
+        };
+        let login = (self.expand_here(&user.value, user.at), self.expand_here(&password.value, password.at));
+        self.beside.logins.insert(image.to_owned(), login);
+    }
+
+    /// Where the box has the files of a step.
+    pub(super) fn step_files(&mut self, directory: &std::path::Path) -> String {
+        let steps = &mut self.beside.steps;
+        if let Some((_, place)) = steps.iter().find(|(known, _)| known == directory) {
+            return place.clone();
+        }
+        let place = format!("{}/{}", wire::STEPS_DIR, steps.len());
+        steps.push((directory.to_owned(), place.clone()));
+        place
+    }
+}
