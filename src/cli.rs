@@ -64,7 +64,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    People(Verb),
+    People(Box<Verb>),
     /// Print the custom resource definitions as YAML
     #[command(hide = true)]
     Crds {
