@@ -3,45 +3,39 @@
 //! **Invariant:** what cannot be run is told before anything is started, and when the verb ends, however it ends, the run
 //! has ended too and what it made is gone.
 
+mod feed;
+mod shown;
+
+use self::{
+    feed::{OfHere, view},
+    shown::Shown,
+};
 use super::{
     Session,
-    args::{BuildArgs, DevArgs, Manner, OnInterrupt, Publish, RunArgs, RunOutput, WorkflowArgs},
-    box_here::BoxHere,
+    args::{BuildArgs, DevArgs, Manner, OnInterrupt, RunArgs, RunOutput, WorkflowArgs},
     check,
     dev::publish::take,
-    docker::Parted,
     exit::Exit,
-    fault::{Fault, Stop, one_line, reason},
-    feed::{Fed, Feed},
-    follow::{self, Followed, Interrupt, Left, Options},
-    logtext::Decoder,
+    fault::{Fault, Stop, reason},
+    follow::{self, Followed, Interrupt, Options},
     manifest,
-    output::{Heard, Over},
     project::{self, Project},
     request::{Asked, engine_address, request},
     screen::Screen,
-    signals::{Ends, Signals, handler},
+    signals::{Signals, handler},
     start::not_both,
     style::Mode,
-    tty,
-    view::RunView,
-    wercker,
+    tty, wercker,
 };
 use crate::{
-    api::{PipelineRun, step::Step},
     engine::docker::DockerEngine,
     local::{self, Request, StartError, Started},
 };
-use bytes::Bytes;
-use jiff::Timestamp;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::{
-    signal::unix::SignalKind,
-    sync::{mpsc, watch},
-};
+use tokio::signal::unix::SignalKind;
 
 /// Where the run is, for people.
 const PLACE: &str = "local Docker";
@@ -209,14 +203,13 @@ fn is_wercker(file: &Path) -> Result<bool, Stop> {
 /// # Errors
 /// What keeps the run from starting.
 pub(super) async fn play(session: &mut Session, asked: &Asked<'_>, request: Request) -> Result<Exit, Stop> {
-    let publish = request.publish.clone();
     let engine = DockerEngine::of_local_runs(&engine_address()?).map_err(|error| unreachable(&error.to_string()))?;
     if !asked.here.publish.is_empty() {
         // A run that was killed may still hold the port; the engine tells of one only once the box is made.
         local::sweep(&engine).await.map_err(refused)?;
         drop(take(&asked.here.publish).await?);
     }
-    let shown = Shown::of(asked, &request);
+    let shown = Shown::of(&request);
     let (mut signals, mut hangup) = (Signals::catch()?, handler(SignalKind::hangup())?);
     let started = tokio::select! {
         started = local::start(request, engine) => started.map_err(refused)?,
@@ -224,9 +217,6 @@ pub(super) async fn play(session: &mut Session, asked: &Asked<'_>, request: Requ
         exit = signals.asked_to_end() => return Ok(exit),
         _ = hangup.recv() => return Ok(Exit::Terminated),
     };
-    for port in publish {
-        session.screen.message(&format!("port {} of the box is at {}:{}", port.port, port.ip, port.host))?;
-    }
     // A terminal that is closed takes the run with it, as a second Ctrl-C does.
     let abandon = started.abandoning();
     tokio::spawn(async move {
@@ -256,48 +246,6 @@ pub(super) async fn play(session: &mut Session, asked: &Asked<'_>, request: Requ
     Ok(followed.exit)
 }
 
-/// What is said of the run beside what becomes of it.
-struct Shown {
-    /// Where it is.
-    place: String,
-    /// Whether a step of it is watched, so that Ctrl-C ends that step first.
-    watches: bool,
-    notes: Vec<String>,
-}
-
-impl Shown {
-    fn of(asked: &Asked<'_>, request: &Request) -> Self {
-        let pipeline = request.spec.pipeline_spec.as_ref();
-        let has = |kind: fn(&Step) -> bool| pipeline.is_some_and(|spec| spec.all_steps().any(|(_, step)| kind(step)));
-        let mounted = request.directory.as_ref().filter(|directory| directory.mounted);
-        let place = match mounted {
-            Some(directory) => format!("{PLACE}, {} is mounted as the source", as_written(&directory.path)),
-            None => PLACE.to_owned(),
-        };
-        let watches = has(|step| step.watch.is_some());
-        let mut notes = Vec::new();
-        if !watches {
-            let told = |port: &Publish| format!("http://localhost:{} is port {} of the box", port.local, port.remote);
-            notes.extend(asked.here.publish.iter().map(told));
-        }
-        if mounted.is_some() && has(|step| step.docker_push.is_some()) {
-            notes.push("a mounted source is not in the image that is pushed; see --direct-mount".into());
-        }
-        Self { place, watches, notes }
-    }
-}
-
-/// A whole path as people write it, who are in a directory of theirs.
-fn as_written(path: &Path) -> String {
-    let own = std::env::current_dir().ok();
-    let below = own.as_ref().and_then(|own| path.strip_prefix(own).ok());
-    match below {
-        Some(below) if below.as_os_str().is_empty() => ".".to_owned(),
-        Some(below) => below.display().to_string(),
-        None => path.display().to_string(),
-    }
-}
-
 async fn follow_here(
     session: &mut Session,
     asked: &Asked<'_>,
@@ -311,7 +259,7 @@ async fn follow_here(
     setting.tail = asked.manner.tail;
     (setting.interrupt, setting.finishes) = ("Ctrl-C cancels", shown.watches);
     setting.again = Some(asked.again.clone());
-    setting.published = asked.here.publish.iter().map(|port| port.local).collect();
+    setting.published = shown.published;
     setting.zone = Some(session.zone());
     let options = Options {
         made: Some(Duration::ZERO),
@@ -342,143 +290,5 @@ fn refused(error: StartError) -> Stop {
         }
         StartError::Engine(error) => unreachable(&error.to_string()),
         StartError::Machine(message) => Fault::new(reason::ENGINE_UNREACHABLE, Exit::World, message).into(),
-    }
-}
-
-/// The run as all verbs see one; without a namespace, as there is none.
-fn view(run: &PipelineRun) -> RunView {
-    let object = serde_json::to_value(run).and_then(serde_json::from_value);
-    let mut view = object.map(|object| RunView::read(&object)).unwrap_or_default();
-    view.namespace = String::new();
-    view.created = run.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    view.status.start_time = run.status.as_ref().and_then(|status| status.start_time.clone());
-    view
-}
-
-/// A run of this machine.
-struct OfHere<'a> {
-    started: &'a mut Started,
-    /// Where it is, for people.
-    place: String,
-    /// How hints call us.
-    program: &'static str,
-}
-
-impl Feed for OfHere<'_> {
-    fn place(&self) -> &str {
-        &self.place
-    }
-
-    fn check(&mut self) -> Result<Option<String>, Fault> {
-        Ok(None)
-    }
-
-    async fn next(&mut self) -> Fed {
-        match self.started.changes.changed().await {
-            Ok(()) => Fed::Run(Box::new(view(&self.started.changes.borrow_and_update()))),
-            // The run's task is over; its last word was heard.
-            Err(_) => std::future::pending().await,
-        }
-    }
-
-    fn hear(&mut self, _pod: &str, _caught_up: bool, speak: mpsc::Sender<Heard>, _over: watch::Receiver<Over>) {
-        let (_, none) = mpsc::channel(1);
-        let output = std::mem::replace(&mut self.started.output, none);
-        tokio::spawn(read(output, speak));
-    }
-
-    async fn cancel(&mut self, _run: &str, now: bool) -> Result<(), Stop> {
-        if now {
-            self.started.abandon();
-        } else {
-            self.started.cancel();
-        }
-        Ok(())
-    }
-
-    async fn finish(&mut self, run: RunView, step: &str) -> Result<(), String> {
-        let said = async { BoxHere::of(&run.name)?.say(&["finish", step]).await };
-        match said.await {
-            Ok((0, _)) => Ok(()),
-            Ok((_, said)) => Err(one_line(&said)),
-            Err(stop) => Err(stop.message().to_owned()),
-        }
-    }
-
-    async fn attach(&mut self, run: &str, step: &str) -> Result<String, Stop> {
-        let parted = BoxHere::of(run)?.terminal(&["shell"], &mut Ends::catch()?).await?;
-        Ok(match parted {
-            Parted::Ended(0) => format!("left step {step}; {run} goes on"),
-            // One that could not be given has said why.
-            Parted::Ended(_) => format!("the terminal of step {step} is gone; {run} goes on"),
-            Parted::Detached => format!("detached; {run} is still at step {step}: {} shell {run}", self.program),
-            Parted::Signal(_) => format!("left; {run} ends"),
-        })
-    }
-
-    fn second_interrupt(&self) -> &'static str {
-        "to stop now"
-    }
-
-    fn left(&mut self, run: &str, _how: Left) -> String {
-        self.started.abandon();
-        format!("stopping {run} now; after-steps do not run")
-    }
-
-    fn goes_on(&self, run: &str) -> String {
-        format!("{run} ends with this program")
-    }
-}
-
-/// Reads what the box prints, each line with the time at which it came.
-async fn read(mut output: mpsc::Receiver<Bytes>, speak: mpsc::Sender<Heard>) {
-    let mut decoder = Decoder::default();
-    let mut begins = true;
-    while let Some(bytes) = output.recv().await {
-        let stamp = format!("{} ", Timestamp::now());
-        let mut text = Vec::with_capacity(bytes.len() + 2 * stamp.len());
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if begins {
-                text.extend_from_slice(stamp.as_bytes());
-            }
-            text.extend_from_slice(part);
-            begins = part.ends_with(b"\n");
-        }
-        for piece in decoder.feed(&text) {
-            if speak.send(Heard::Piece(piece)).await.is_err() {
-                return;
-            }
-        }
-    }
-    for piece in decoder.reconnect() {
-        let _ = speak.send(Heard::Piece(piece)).await;
-    }
-    let _ = speak.send(Heard::Ended(None)).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn output_comes_line_by_line_with_its_time() {
-        let (pieces, output) = mpsc::channel(8);
-        let (speak, mut heard) = mpsc::channel(64);
-        for part in ["> step  [0.1s] 1/2 bu", "ild\nmaking", " it\n", "no line end"] {
-            pieces.send(Bytes::from_static(part.as_bytes())).await.unwrap();
-        }
-        drop(pieces);
-        read(output, speak).await;
-        let (mut text, mut stamped) = (String::new(), Vec::new());
-        while let Some(next) = heard.recv().await {
-            let Heard::Piece(piece) = next else { continue };
-            if piece.stamp.is_some() {
-                stamped.push(String::from_utf8_lossy(&piece.bytes).into_owned());
-            }
-            text += &String::from_utf8_lossy(&piece.bytes);
-        }
-        assert_eq!(text, "> step  [0.1s] 1/2 build\nmaking it\nno line end");
-        assert_eq!(stamped[0], "> step  [0.1s] 1/2 build\n", "a line of the runner comes whole");
-        assert_eq!(stamped.len(), 3, "{stamped:?}");
     }
 }

@@ -598,7 +598,7 @@ fn steps_that_are_files_have_their_files() {
 fn the_engine_builds_runs_and_pushes() {
     let repository = format!("{}/local/{}", open_registry(), unique("built"));
     let project = project(&format!(
-        "box: busybox:local\nbuild:\n  - script: {{code: 'printf \"FROM busybox:local\\nARG V\\nRUN echo $V > /v\\nCMD [\\\"cat\\\", \\\"/v\\\"]\\n\" > docker/Dockerfile'}}\n\
+        "box: busybox:local\nbuild:\n  - script: {{code: 'printf \"FROM busybox:local\\nARG V\\nRUN echo \\$V > /v\\nCMD [\\\"cat\\\", \\\"/v\\\"]\\n\" > docker/Dockerfile'}}\n\
          \x20 - internal/docker-build: {{image-name: app, context: docker, build-args: 'V=$VERSION', labels: {{by: $VERSION}}}}\n\
          \x20 - internal/docker-run: {{name: web, image: app, cmd: 'sh -c \"mkdir /w; cp /v /w/index.html; exec httpd -f -p 8000 -h /w\"'}}\n\
          \x20 - script: {{code: 'for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://web:8000/ && break; sleep 1; done'}}\n\
@@ -647,7 +647,7 @@ fn volumes_ports_and_containers_are_there_if_they_are_asked_for() {
     assert_eq!(without.code, Some(1), "{}", without.all());
     let said = run(&project, &["build", "--enable-volumes", "--expose-ports", "--no-remove"], &[]);
     assert_eq!((said.code, said.out.as_str()), (Some(0), "there\n"), "{}", said.all());
-    assert!(said.err.contains("port 8083 of the box is at 127.0.0.1:18083"), "{}", said.all());
+    assert!(said.err.contains("http://localhost:18083 is port 8083 of the box"), "{}", said.all());
     assert_eq!(fs::read_to_string(project.path("shared/made")).unwrap(), "made\n");
     let name = said.err.lines().find_map(|line| line.strip_prefix("run ")).unwrap_or(&said.err);
     let name = name.split_whitespace().find(|word| word.starts_with("build-")).unwrap();
