@@ -21,6 +21,7 @@ use super::{
     here::play,
     project,
     request::{Asked, as_source, request},
+    signals::{Between, Signals},
     style::Mode,
 };
 use crate::{
@@ -112,7 +113,7 @@ pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Pa
         Some(mut request) => {
             // `deploy` begins with what the last build kept, not with what one before it did.
             request.beside.outdated = (is_build || asked.here.wercker.artifacts).then_some(kept);
-            play(session, asked, request).await
+            play(session, asked, request, &mut Signals::catch()?).await
         }
         None => Ok(Exit::Usage),
     }
@@ -144,6 +145,7 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
     let environments = workflow.nodes.iter().map(|node| files.environment(node.env_file.as_ref()));
     let environments = environments.collect::<Result<Vec<_>, _>>()?;
     let outputs = outputs::Outputs::make()?;
+    let mut between = Between::catch()?;
     for (node, environment) in workflow.nodes.iter().zip(environments) {
         let pipeline = yml.document.pipeline(&node.pipeline.value);
         let pipeline = pipeline.ok_or_else(|| no_pipeline(&yml.input.name, &node.pipeline.value, &[], session.name))?;
@@ -152,8 +154,13 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
         turn.keep_in = Some(outputs.of(workflow, &node.name.value)?);
         turn.apart.clone_from(&files.read);
         let Some(request) = yml.request(session, asked, &turn, &environment)? else { return Ok(Exit::Usage) };
+        // What came while the run before was cleaned up; it says nothing of it itself.
+        if let Some(exit) = between.ends() {
+            session.screen.message(&format!("workflow {name} ends before pipeline {}", node.name.value))?;
+            return Ok(exit);
+        }
         session.screen.message(&format!("pipeline {} of workflow {name}", node.name.value))?;
-        let exit = play(session, asked, request).await?;
+        let exit = play(session, asked, request, &mut between.signals).await?;
         if exit != Exit::Success {
             return Ok(exit);
         }
