@@ -5,6 +5,7 @@
 //! **Invariant:** what cannot be run is told at its place in the file, and then nothing was started. A value that was
 //! given as a secret is in a Secret from there on.
 
+mod cache;
 mod engine;
 mod files;
 mod outputs;
@@ -43,8 +44,6 @@ use crate::{
 };
 use std::{
     fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -59,8 +58,6 @@ const BUILD: &str = "build";
 /// Where the output of the last build and deploy is kept.
 const LATEST: &str = ".wercker/latest/output";
 const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
-/// Variable that says where the cache of this user is.
-const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
 
 /// A `wercker.yml` that was read.
 pub(super) struct Yml {
@@ -304,6 +301,9 @@ impl Yml {
         };
         request.directory = Some(self.source(directory, turn));
         request.beside = self.beside(&made, args, &request.name)?;
+        if let Some(said) = cache::too_large(&request.beside.binds) {
+            session.screen.message(&said)?;
+        }
         request.beside.keep_in.clone_from(&turn.keep_in);
         Ok(Some(request))
     }
@@ -354,7 +354,7 @@ impl Yml {
             volumes.iter().map(|(from, to)| self.volume(from, to)).collect::<Result<Vec<Bind>, Stop>>()
         };
         let mut binds = volumes(&made.of_box)?;
-        binds.push(Bind { source: self.cache()?, target: wire::CACHE_DIR.into(), read_only: false });
+        binds.push(Bind { source: cache::of(&self.directory)?, target: wire::CACHE_DIR.into(), read_only: false });
         for (directory, place) in &made.steps {
             binds.push(Bind { source: whole(directory)?, target: place.clone(), read_only: true });
         }
@@ -386,36 +386,6 @@ impl Yml {
             fs::create_dir_all(&path).map_err(unusable)?;
         }
         Ok(Bind { source: whole(&path)?, target: to.to_owned(), read_only: false })
-    }
-
-    /// Where the cache of this project is: the box's user, whoever that is, may write there; other users of this machine
-    /// cannot get in.
-    fn cache(&self) -> Result<PathBuf, Stop> {
-        let project = &self.directory;
-        let of_user = std::env::var_os(CACHE_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        let base = of_user
-            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-            .unwrap_or_else(std::env::temp_dir)
-            .join("windlass");
-        let mut hasher = DefaultHasher::new();
-        project.hash(&mut hasher);
-        let name = project.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let own = base.join(format!("{name}-{:016x}", hasher.finish()));
-        let cache = own.join("cache");
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&own).and_then(|()| {
-            fs::DirBuilder::new().recursive(true).create(&cache)?;
-            // Once it is the box's it may belong to another user.
-            if fs::metadata(&cache)?.permissions().mode() & 0o777 == 0o777 {
-                return Ok(());
-            }
-            fs::set_permissions(&cache, fs::Permissions::from_mode(0o777))
-        });
-        made.map_err(|error| {
-            let said = format!("the cache {}: {error}", cache.display());
-            Fault::new(reason::UNREADABLE_FILE, Exit::World, said)
-                .hint(format!("set {CACHE_VARIABLE} to another place"))
-        })?;
-        whole(&cache)
     }
 }
 
