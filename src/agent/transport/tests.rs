@@ -36,11 +36,15 @@ impl Engine for Starting {
         async { Ok(BaseImage { author: container.image_id.clone(), config, ..Default::default() }) }.boxed()
     }
 
-    fn commit<'a>(&'a self, _: &'a BoxContainer, _: &'a CommitKey) -> EngineFuture<'a, CommittedImage> {
+    fn commit<'a>(&'a self, _: &'a BoxContainer, _: &'a CommitKey, _: &'a str) -> EngineFuture<'a, CommittedImage> {
         unimplemented!()
     }
 
-    fn push<'a>(&'a self, _: &'a CommittedImage, _: &'a str, _: ProgressSink<'a>) -> EngineFuture<'a, ()> {
+    fn name<'a>(&'a self, _: &'a CommittedImage, _: &'a str) -> EngineFuture<'a, ()> {
+        unimplemented!()
+    }
+
+    fn push<'a>(&'a self, _: &'a str, _: ProgressSink<'a>) -> EngineFuture<'a, ()> {
         unimplemented!()
     }
 
@@ -80,6 +84,23 @@ async fn only_old_images_of_unknown_runs_are_swept() {
     let relay = Relay::new(engine.clone(), Client::new(Trust::default()).unwrap());
     assert_eq!(relay.sweep(&BTreeSet::from(["live".to_owned()])).await.unwrap(), 1);
     assert_eq!(*engine.removed.lock().unwrap(), ["gone-5000"]);
+}
+
+/// An agent that was killed leaves what it committed; the one that does the step again removes both.
+#[tokio::test]
+async fn what_was_committed_for_the_same_step_goes_too() {
+    let key = |step: &str| CommitKey { run_uid: "run".into(), step: step.into() };
+    let left = |step: &str| Leftover {
+        key: key(step),
+        image: CommittedImage { id: step.into() },
+        created_s: Timestamp::now().as_second(),
+        container_id: "c".into(),
+    };
+    let engine = Arc::new(Starting { left: vec![left("push"), left("other")], ..Default::default() });
+    let image = || CommittedImage { id: "this".into() };
+    discard(engine.clone(), image(), None, "run".into()).await;
+    discard(engine.clone(), image(), Some(key("push")), "run".into()).await;
+    assert_eq!(*engine.removed.lock().unwrap(), ["this", "this", "push"]);
 }
 
 #[tokio::test]
@@ -123,4 +144,22 @@ async fn a_large_config_is_not_remembered(#[case] config_bytes: usize, #[case] r
     }
     assert_eq!(engine.images_read.load(Ordering::Relaxed), reads);
     assert_eq!(relay.known_bases().len(), usize::from(reads == 1));
+}
+
+/// The classic builder and BuildKit write different words.
+#[test]
+fn an_image_that_a_step_built_has_no_mark_of_ours() {
+    let built = serde_json::json!({
+        "config": {"Labels": {"windlass.dev/commit": "uid/built-1", "by": "me"}},
+        "history": [
+            {"created_by": "RUN echo windlass.dev/commit"},
+            {"created_by": "/bin/sh -c #(nop)  LABEL windlass.dev/commit=uid/built-1", "empty_layer": true},
+            {"created_by": "LABEL windlass.dev/commit=uid/built-1", "empty_layer": true, "comment": "buildkit"},
+            {"created_by": "CMD [\"a\"]", "empty_layer": true},
+        ],
+    });
+    let config: Value = serde_json::from_slice(&unmarked(built.to_string().as_bytes()).unwrap()).unwrap();
+    assert_eq!(config["config"]["Labels"], serde_json::json!({"by": "me"}));
+    let left: Vec<_> = config["history"].as_array().unwrap().iter().map(|entry| &entry["created_by"]).collect();
+    assert_eq!(left, ["RUN echo windlass.dev/commit", "CMD [\"a\"]"]);
 }
