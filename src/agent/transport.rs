@@ -200,9 +200,7 @@ impl Relay {
         let config = |built: &[u8]| {
             let wrong = |error: serde_json::Error| PushError::new(reason::COMMIT_FAILED, error.to_string());
             let mut config: Value = serde_json::from_slice(built).map_err(wrong)?;
-            if let Some(labels) = config.pointer_mut("/config/Labels").and_then(Value::as_object_mut) {
-                labels.remove(COMMIT_LABEL);
-            }
+            image_config::forget_label(&mut config, COMMIT_LABEL);
             serde_json::to_vec(&config).map_err(wrong)
         };
         let job = DoorJob { config: Box::new(config), layers: None, ..job(push, line, None, progress) };
