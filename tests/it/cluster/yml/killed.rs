@@ -37,7 +37,7 @@ impl Begun {
     }
 
     /// Kills it once it has said this; then another run of the project goes by.
-    fn is_killed_at(mut self, project: &Project, words: &str) -> (String, String) {
+    fn killed_at(mut self, project: &Project, words: &str) -> (String, String) {
         sees(&mut self.out, words);
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -59,7 +59,7 @@ fn what_a_run_with_containers_and_images_left_is_swept() {
          \x20 - script: {{code: 'echo all there; sleep 600'}}\n{QUICK}",
         unique("swept"),
     ));
-    let (name, uid) = Begun::start(&project).is_killed_at(&project, "all there");
+    let (name, uid) = Begun::start(&project).killed_at(&project, "all there");
     assert_eq!(project.left(&name), Vec::<String>::new());
     assert_eq!(images_of(&uid), Vec::<String>::new());
 }
@@ -71,7 +71,7 @@ fn a_build_ends_with_the_process_that_asked_for_it() {
         "box: busybox:local\nbuild:\n  - script: {{code: 'echo \"uid $WERCKER_RUN_ID\"; mkdir c; printf \"FROM busybox:local\\nRUN : {mark}; echo \\$((40 + 2)) begun; sleep 600\\n\" > c/Dockerfile'}}\n\
          \x20 - internal/docker-build: {{image-name: app, context: c}}\n{QUICK}"
     ));
-    let (name, uid) = Begun::start(&project).is_killed_at(&project, "42 begun");
+    let (name, uid) = Begun::start(&project).killed_at(&project, "42 begun");
     assert_eq!(project.left(&name), Vec::<String>::new());
     assert_eq!(images_of(&uid), Vec::<String>::new());
     // The engine sees for itself that nobody listens.
