@@ -192,7 +192,13 @@ impl Relay {
             return Err(PushError::new(reason::COMMIT_FAILED, text));
         };
         let (progress, shown) = watch::channel(Progress::default());
-        let job = DoorJob { config: Box::new(unmarked), layers: None, ..job(push, line, None, progress) };
+        let config = |built: &[u8]| {
+            let wrong = |error: serde_json::Error| PushError::new(reason::COMMIT_FAILED, error.to_string());
+            let mut config: Value = serde_json::from_slice(built).map_err(wrong)?;
+            image_config::forget_label(&mut config, COMMIT_LABEL);
+            serde_json::to_vec(&config).map_err(wrong)
+        };
+        let job = DoorJob { config: Box::new(config), layers: None, ..job(push, line, None, progress) };
         let door = Door::open(self.client.clone(), job).await?;
         let target = target(&door);
         self.engine.name(&found.image, &target).await.map_err(failed)?;
@@ -289,23 +295,6 @@ impl Relay {
         let (client, repository) = (self.client.clone(), push.repository.clone());
         Session::new(client, repository, push.credentials.clone(), line.stop().clone())
     }
-}
-
-/// The config of an image that a step built, without our mark: the label, and the record of it in the history.
-fn unmarked(built: &[u8]) -> Result<Vec<u8>, PushError> {
-    let wrong = |error: serde_json::Error| PushError::new(reason::COMMIT_FAILED, error.to_string());
-    let mut config: Value = serde_json::from_slice(built).map_err(wrong)?;
-    if let Some(labels) = config.pointer_mut("/config/Labels").and_then(Value::as_object_mut) {
-        labels.remove(COMMIT_LABEL);
-    }
-    if let Some(history) = config.get_mut("history").and_then(Value::as_array_mut) {
-        let is_mark = |entry: &Value| {
-            let by = entry.get("created_by").and_then(Value::as_str).unwrap_or_default();
-            entry.get("empty_layer") == Some(&Value::Bool(true)) && by.contains(COMMIT_LABEL)
-        };
-        history.retain(|entry| !is_mark(entry));
-    }
-    serde_json::to_vec(&config).map_err(wrong)
 }
 
 /// Removes a committed image, and what was committed earlier for the same step, if it is given; what cannot be removed now

@@ -55,6 +55,8 @@ const SOCKET: &str = "/var/run/docker.sock";
 /// Where the output of the last build and deploy is kept.
 const LATEST: &str = ".wercker/latest/output";
 const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
+/// Where Wercker had the cache; scripts name it.
+const CACHE_OF_WERCKER: &str = "/pipeline/cache";
 /// Variable that says where the cache of this user is.
 const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
 
@@ -335,7 +337,10 @@ impl Yml {
             volumes.iter().map(|(from, to)| self.volume(from, to)).collect::<Result<Vec<Bind>, Stop>>()
         };
         let mut binds = volumes(&made.of_box)?;
-        binds.push(Bind { source: self.cache()?, target: wire::CACHE_DIR.into(), read_only: false });
+        let cache = self.cache()?;
+        for target in [wire::CACHE_DIR, CACHE_OF_WERCKER] {
+            binds.push(Bind { source: cache.clone(), target: target.into(), read_only: false });
+        }
         for (directory, place) in &made.steps {
             binds.push(Bind { source: whole(directory)?, target: place.clone(), read_only: true });
         }

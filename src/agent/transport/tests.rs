@@ -145,21 +145,3 @@ async fn a_large_config_is_not_remembered(#[case] config_bytes: usize, #[case] r
     assert_eq!(engine.images_read.load(Ordering::Relaxed), reads);
     assert_eq!(relay.known_bases().len(), usize::from(reads == 1));
 }
-
-/// The classic builder and BuildKit write different words.
-#[test]
-fn an_image_that_a_step_built_has_no_mark_of_ours() {
-    let built = serde_json::json!({
-        "config": {"Labels": {"windlass.dev/commit": "uid/built-1", "by": "me"}},
-        "history": [
-            {"created_by": "RUN echo windlass.dev/commit"},
-            {"created_by": "/bin/sh -c #(nop)  LABEL windlass.dev/commit=uid/built-1", "empty_layer": true},
-            {"created_by": "LABEL windlass.dev/commit=uid/built-1", "empty_layer": true, "comment": "buildkit"},
-            {"created_by": "CMD [\"a\"]", "empty_layer": true},
-        ],
-    });
-    let config: Value = serde_json::from_slice(&unmarked(built.to_string().as_bytes()).unwrap()).unwrap();
-    assert_eq!(config["config"]["Labels"], serde_json::json!({"by": "me"}));
-    let left: Vec<_> = config["history"].as_array().unwrap().iter().map(|entry| &entry["created_by"]).collect();
-    assert_eq!(left, ["RUN echo windlass.dev/commit", "CMD [\"a\"]"]);
-}
