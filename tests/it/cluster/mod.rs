@@ -31,6 +31,7 @@ mod watch;
 mod wercker;
 mod world;
 mod yml;
+mod yml_kept;
 
 use kube::{
     Client, Config,
