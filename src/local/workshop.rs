@@ -145,7 +145,7 @@ impl Workshop {
 
     async fn run(&self, work: &HereWork, step: &DockerRun, line: &Line) -> Result<(), PushError> {
         let plan = steps::here::run(step, &work.env).map_err(wrong)?;
-        let own = self.built(&plan.image).image_name().map_err(failed)?;
+        let own = self.built(&plan.image_name).image_name().map_err(failed)?;
         let image = if self.engine.image(&own).await.map_err(failed)?.is_some() { own } else { plan.image };
         if self.engine.image(&image).await.map_err(failed)?.is_none() {
             line.progress(format!("pulling {image}"));
