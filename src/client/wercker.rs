@@ -9,6 +9,8 @@ mod engine;
 mod kept;
 mod ports;
 
+pub(super) use engine::not_committed;
+
 use super::{
     Session,
     args::WerckerArgs,
