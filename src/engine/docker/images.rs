@@ -21,6 +21,7 @@ use std::{
     io,
     time::Duration,
 };
+use tokio::sync::mpsc;
 
 /// Longest silence of a build.
 const BUILD_SILENCE: Duration = Duration::from_secs(30 * 60);
@@ -62,7 +63,7 @@ pub struct NamedCommit {
 }
 
 impl DockerEngine {
-    /// Builds an image of a context (a tar, perhaps compressed); `tell` hears what the build prints.
+    /// Builds an image of a context (a tar, perhaps compressed); `say` gets what the build prints, and may let it wait.
     ///
     /// # Errors
     /// The engine's words.
@@ -71,7 +72,7 @@ impl DockerEngine {
         key: &CommitKey,
         spec: BuildSpec,
         context: impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
-        tell: &(dyn Fn(&str) + Send + Sync),
+        say: &mpsc::Sender<String>,
     ) -> Result<(), EngineError> {
         let call = "build the image";
         let name = key.image_name()?;
@@ -125,7 +126,8 @@ impl DockerEngine {
                 return Err(EngineError::Refused { call, status: 0, message });
             }
             if let Some(text) = stream.or(status.map(|status| status + "\n")) {
-                tell(&text);
+                // Nobody need hear it.
+                let _ = say.send(text).await;
             }
         }
     }
