@@ -101,11 +101,11 @@ impl Workshop {
 
     async fn do_it(&self, work: &HereWork, line: &Line) -> Result<Option<String>, PushError> {
         match &work.what {
-            HereStep::DockerBuild(step) => self.build(work, step, line).await.map(|()| None),
+            HereStep::DockerBuild(step) => stoppable(line, self.build(work, step, line)).await.map(|()| None),
             HereStep::DockerRun(step) => self.run(work, step, line).await.map(|()| None),
             HereStep::DockerKill(name) => self.end(name).await.map(|()| None),
-            HereStep::Commit(push) => self.commit(work, push, line).await,
-            HereStep::Keep => self.keep(work).await,
+            HereStep::Commit(push) => stoppable(line, self.commit(work, push, line)).await,
+            HereStep::Keep => stoppable(line, self.keep(work)).await,
         }
     }
 
@@ -151,9 +151,12 @@ impl Workshop {
                 Some(own) => login::for_pull(own, &image),
                 None => login::of_pull(&self.request.logins, &image).await,
             };
-            self.engine.pull(&image, login, &|_| {}).await.map_err(|error| {
-                PushError::new(reason::IMAGE_PULL_FAILED, format!("image {image} cannot be pulled: {error}"))
-            })?;
+            let pulled = async {
+                self.engine.pull(&image, login, &|_| {}).await.map_err(|error| {
+                    PushError::new(reason::IMAGE_PULL_FAILED, format!("image {image} cannot be pulled: {error}"))
+                })
+            };
+            stoppable(line, pulled).await?;
         }
         let list = |words: Vec<String>| (!words.is_empty()).then_some(words);
         let spec = ContainerSpec {
@@ -171,7 +174,11 @@ impl Workshop {
             publish: step.ports.iter().filter_map(|port| port.parse().ok()).collect(),
             ..ContainerSpec::default()
         };
+        if line.is_stopped() {
+            return Err(PushError::stopped());
+        }
         self.made.container(&spec.name);
+        // To its end, even if the run has been stopped: the engine would make it all the same, behind whoever removes it.
         let id = self.engine.create(&spec).await.map_err(failed)?;
         self.engine.start(&id).await.map_err(failed)
     }
@@ -229,6 +236,14 @@ impl Workshop {
         let files = unpacked.map_err(|_| PushError::new(reason::COMMIT_FAILED, "unpacking broke off"))??;
         let s = if files == 1 { "" } else { "s" };
         Ok(Some(format!("{files} file{s} kept in {}", to.display())))
+    }
+}
+
+/// Does something that may be broken off.
+async fn stoppable<T>(line: &Line, work: impl Future<Output = Result<T, PushError>>) -> Result<T, PushError> {
+    tokio::select! {
+        done = work => done,
+        () = line.stopped() => Err(PushError::stopped()),
     }
 }
 

@@ -11,7 +11,9 @@ use bollard::{
     auth::DockerCredentials,
     body_try_stream,
     models::{BuildInfo, ContainerConfig},
-    query_parameters::{BuildImageOptionsBuilder, CommitContainerOptionsBuilder, TagImageOptionsBuilder},
+    query_parameters::{
+        BuildImageOptionsBuilder, CommitContainerOptionsBuilder, ListImagesOptionsBuilder, TagImageOptionsBuilder,
+    },
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -180,6 +182,26 @@ impl DockerEngine {
             let (name, tag) = super::containers::name_and_tag(other);
             let options = TagImageOptionsBuilder::default().repo(name).tag(tag).build();
             self.calls.tag_image(&id, Some(options)).await.map_err(|error| self.error("name the image", error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the images that local runs made, by the UIDs of the runs: those that have the name of a commit, and those
+    /// from which a second build of the same took it. A name of the user's stays.
+    ///
+    /// # Errors
+    /// The engine cannot list them; one that cannot be removed stays.
+    pub async fn remove_made(&self, is_of: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+        let filters = HashMap::from([("label".to_owned(), vec![COMMIT_LABEL.to_owned()])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = self.calls.list_images(Some(options)).await.map_err(|error| self.error("list images", error))?;
+        for image in images {
+            let uid = image.labels.get(COMMIT_LABEL).and_then(|label| label.split('/').next());
+            if uid.is_some_and(&is_of)
+                && let Err(error) = self.discard(&image.id).await
+            {
+                tracing::debug!("an image of a run stays: {error}");
+            }
         }
         Ok(())
     }
