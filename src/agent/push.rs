@@ -150,7 +150,8 @@ pub trait Transport: Send + Sync {
         line: &'a Line,
     ) -> BoxFuture<'a, Result<(), PushError>>;
 
-    /// Does what only a run on one machine does; gives what people should know. An agent of a cluster never does it.
+    /// Does what only a run on one machine does, and ends soon once the line is stopped; gives what people should know. An
+    /// agent of a cluster never does it.
     fn here<'a>(&'a self, _work: &'a HereWork, _line: &'a Line) -> BoxFuture<'a, Result<Option<String>, PushError>> {
         let refused = PushError::new(reason::INVALID_PROPERTY, "only a run on one machine does this");
         Box::pin(std::future::ready(Err(refused)))
@@ -189,10 +190,7 @@ async fn attempts(
     line: &Line,
 ) -> Result<Option<String>, PushError> {
     if let Some(work) = here::work(volumes, job)? {
-        return tokio::select! {
-            done = transport.here(&work, line) => done,
-            () = line.stopped() => Err(PushError::stopped()),
-        };
+        return transport.here(&work, line).await;
     }
     let mut push = prepare(volumes, job)?;
     line.resume(job.recorded.clone());

@@ -10,6 +10,8 @@ mod files;
 mod outputs;
 mod ports;
 
+pub(super) use engine::not_committed;
+
 use super::{
     Session,
     args::WerckerArgs,
