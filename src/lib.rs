@@ -12,6 +12,7 @@
 
 pub mod archive;
 mod bounded;
+mod mask;
 pub mod runner;
 mod watcher;
 pub mod wire;

@@ -94,8 +94,8 @@ pub struct Push {
     pub secrets: Vec<NamedSecret>,
     /// What people should know, whatever the push finds.
     pub warnings: Vec<String>,
-    /// When the image is said to be made, in RFC 3339: the same for every try.
-    pub created: String,
+    /// When the step began, and the image is said to be made: the same for every try.
+    pub created: Timestamp,
 }
 
 /// What becomes the image.
@@ -150,7 +150,8 @@ pub trait Transport: Send + Sync {
         line: &'a Line,
     ) -> BoxFuture<'a, Result<(), PushError>>;
 
-    /// Does what only a run on one machine does; gives what people should know. An agent of a cluster never does it.
+    /// Does what only a run on one machine does, and ends soon once the line is stopped; gives what people should know. An
+    /// agent of a cluster never does it.
     fn here<'a>(&'a self, _work: &'a HereWork, _line: &'a Line) -> BoxFuture<'a, Result<Option<String>, PushError>> {
         let refused = PushError::new(reason::INVALID_PROPERTY, "only a run on one machine does this");
         Box::pin(std::future::ready(Err(refused)))
@@ -189,10 +190,7 @@ async fn attempts(
     line: &Line,
 ) -> Result<Option<String>, PushError> {
     if let Some(work) = here::work(volumes, job)? {
-        return tokio::select! {
-            done = transport.here(&work, line) => done,
-            () = line.stopped() => Err(PushError::stopped()),
-        };
+        return transport.here(&work, line).await;
     }
     let mut push = prepare(volumes, job)?;
     line.resume(job.recorded.clone());
@@ -387,9 +385,9 @@ fn prepare_store(volumes: &Volumes, job: &Job, step: &Step, store: &StoreContain
 }
 
 /// When the image is said to be made.
-fn created(job: &Job) -> String {
+fn created(job: &Job) -> Timestamp {
     let began = i64::try_from(job.began_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    began.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+    began.unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Whether the runner packed the files. What it says is the box's word, and only about its own files.

@@ -72,6 +72,8 @@ pub struct DockerRun {
     pub working_dir: Option<String>,
     /// Who it is.
     pub user: Option<String>,
+    /// The registry of an image that names none.
+    pub registry: Option<String>,
     /// User name and password for the pull.
     pub login: Option<(String, String)>,
     /// Whether nothing that steps exported is expanded.

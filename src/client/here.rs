@@ -257,7 +257,13 @@ pub(super) async fn play(
         }
         Some(RunOutput::Name) | None => {}
     }
-    Ok(followed.exit)
+    match wercker::not_committed(&asked.here.wercker, &last) {
+        Some(why) if followed.exit == Exit::Success => {
+            session.screen.message(&why)?;
+            Ok(Exit::Failed)
+        }
+        Some(_) | None => Ok(followed.exit),
+    }
 }
 
 async fn follow_here(

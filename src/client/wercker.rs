@@ -11,6 +11,8 @@ mod files;
 mod outputs;
 mod ports;
 
+pub(super) use engine::not_committed;
+
 use super::{
     Session,
     args::WerckerArgs,
@@ -58,6 +60,8 @@ const BUILD: &str = "build";
 /// Where the output of the last build and deploy is kept.
 const LATEST: &str = ".wercker/latest/output";
 const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
+/// Where Wercker had the cache; scripts name it.
+const CACHE_OF_WERCKER: &str = "/pipeline/cache";
 
 /// A `wercker.yml` that was read.
 pub(super) struct Yml {
@@ -354,7 +358,10 @@ impl Yml {
             volumes.iter().map(|(from, to)| self.volume(from, to)).collect::<Result<Vec<Bind>, Stop>>()
         };
         let mut binds = volumes(&made.of_box)?;
-        binds.push(Bind { source: cache::of(&self.directory)?, target: wire::CACHE_DIR.into(), read_only: false });
+        let cache = cache::of(&self.directory)?;
+        for target in [wire::CACHE_DIR, CACHE_OF_WERCKER] {
+            binds.push(Bind { source: cache.clone(), target: target.into(), read_only: false });
+        }
         for (directory, place) in &made.steps {
             binds.push(Bind { source: whole(directory)?, target: place.clone(), read_only: true });
         }

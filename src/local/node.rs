@@ -30,6 +30,7 @@ use crate::{
         PipelineRun, PipelineSpec,
         condition::reason,
         duration,
+        here::HereStep,
         run::{Cancel, pod_name},
         status::{PipelineRunStatus, StepPhase, Summary},
     },
@@ -439,17 +440,22 @@ impl Node {
         PodStatus { container_statuses: Some(own), init_container_statuses: Some(services), ..PodStatus::default() }
     }
 
-    /// Removes all that the run made.
-    async fn clean(self, agent: Agent) {
-        let Agent { leave, task, .. } = agent;
-        let (containers, network) = self.made.take();
-        let path = self.base.join(&self.uid);
-        // The box first: what it still does is of no use any more.
-        let keep = self.request.beside.keep;
-        let removed = containers.iter().map(async |name| match keep {
+    /// Removes containers, or ends them if they are to stay.
+    async fn end(&self, containers: Vec<String>) {
+        let ended = containers.iter().map(async |name| match self.request.beside.keep {
             true => self.engine.kill_container(name).await,
             false => self.engine.remove_container(name).await,
         });
+        for error in futures::future::join_all(ended).await.into_iter().filter_map(Result::err) {
+            tracing::debug!("a container stays for the next run to remove: {error}");
+        }
+    }
+
+    /// Removes all that the run made.
+    async fn clean(self, agent: Agent) {
+        let Agent { leave, task, .. } = agent;
+        let path = self.base.join(&self.uid);
+        let keep = self.request.beside.keep;
         let left = async {
             leave.cancel();
             if let Some(task) = task {
@@ -457,9 +463,12 @@ impl Node {
             }
             directory::empty(&path).await;
         };
-        let (removed, ()) = tokio::join!(futures::future::join_all(removed), left);
-        for error in removed.into_iter().filter_map(Result::err) {
-            tracing::debug!("a container stays for the next run to remove: {error}");
+        // The box at once: what it still does is of no use any more.
+        tokio::join!(self.end(self.made.containers()), left);
+        // What a step was just making when the box was ended is there now.
+        let (containers, network) = self.made.take();
+        if self.spec.all_steps().any(|(_, step)| matches!(step.here, Some(HereStep::DockerRun(_)))) {
+            self.end(containers).await;
         }
         if let Some(network) = network.filter(|_| !keep) {
             // It is in use until the engine has let go of the last container.
@@ -472,11 +481,7 @@ impl Node {
         }
         // What a push committed is removed beside the run, which may be faster; what a step built is removed here.
         if self.spec.all_steps().any(|(_, step)| step.docker_push.is_some() || step.here.is_some()) {
-            for leftover in self.engine.leftovers().await.unwrap_or_default() {
-                if leftover.key.run_uid == self.uid {
-                    let _ = self.engine.remove(&leftover.image).await;
-                }
-            }
+            let _ = self.engine.remove_made(|uid| uid == self.uid).await;
         }
         directory::remove(&self.engine, &path, &self.spec.box_.image, &self.owner).await;
     }

@@ -6,7 +6,7 @@
 //! processes (a container that shares the socket), or whatever cannot be read.
 
 use super::directory;
-use crate::engine::{Engine, OWNER_LABEL, docker::DockerEngine, docker::containers::Owned};
+use crate::engine::{OWNER_LABEL, docker::DockerEngine, docker::containers::Owned};
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -152,11 +152,7 @@ pub(super) async fn sweep(engine: DockerEngine, base: PathBuf, me: Owner) {
     if dead.is_empty() {
         return;
     }
-    for leftover in engine.leftovers().await.unwrap_or_default() {
-        if dead.contains(&leftover.key.run_uid) {
-            let _ = engine.remove(&leftover.image).await;
-        }
-    }
+    let _ = engine.remove_made(|uid| dead.contains(uid)).await;
 }
 
 #[cfg(test)]

@@ -86,10 +86,17 @@ struct Things {
 }
 
 impl Made {
-    /// Containers, the first made last, and the network.
+    /// Containers, the first made last, and the network. Nothing more is made.
     pub(super) fn take(&self) -> (Vec<String>, Option<String>) {
+        let containers = self.containers();
         let mut things = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (things.containers.drain(..).rev().collect(), things.network.take())
+        things.containers.clear();
+        (containers, things.network.take())
+    }
+
+    /// Containers, the first made last.
+    pub(super) fn containers(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).containers.iter().rev().cloned().collect()
     }
 
     /// A container of this name is about to be made.

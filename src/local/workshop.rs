@@ -34,6 +34,7 @@ use crate::{
             images::{BuildSpec, NamedCommit},
         },
     },
+    mask::Mask,
     registry::PushError,
     steps::{self, StepError, docker_push, image_config},
 };
@@ -44,10 +45,8 @@ use tokio::sync::mpsc;
 
 /// Pieces of a build's context that wait for the engine.
 const CONTEXT_QUEUE: usize = 8;
-/// Shorter values are not masked: they would hide innocent text.
-const SHORTEST_SECRET: usize = 3;
-/// What stands for a secret.
-const MASKED: &str = "***";
+/// Pieces of what a build prints that wait for whoever reads.
+const SAID_QUEUE: usize = 64;
 
 /// See the module.
 pub(super) struct Workshop {
@@ -57,7 +56,6 @@ pub(super) struct Workshop {
     /// Whether the run has a network of its own.
     has_network: bool,
     made: Made,
-    secrets: Vec<String>,
     /// What the box prints goes there too; it must not hold it open.
     output: Mutex<Option<mpsc::WeakSender<Bytes>>>,
 }
@@ -65,16 +63,16 @@ pub(super) struct Workshop {
 impl Workshop {
     /// A workshop of a run.
     pub(super) fn new(engine: DockerEngine, request: Request, owner: &Owner, has_network: bool, made: Made) -> Self {
-        let values = request.objects.secrets.values().flat_map(|keys| keys.values());
-        let mut secrets: Vec<String> = values
-            .filter_map(|value| String::from_utf8(value.clone()).ok())
-            .map(|value| value.trim_end().to_owned())
-            .filter(|value| value.len() >= SHORTEST_SECRET)
-            .collect();
-        // A value that holds another one is masked as a whole.
-        secrets.sort_by_key(|value| std::cmp::Reverse(value.len()));
         let owner = (!request.beside.keep).then(|| owner.clone());
-        Self { engine, request, owner, has_network, made, secrets, output: Mutex::default() }
+        Self { engine, request, owner, has_network, made, output: Mutex::default() }
+    }
+
+    /// A mask for the values of the run's Secrets, and more.
+    fn mask<'a>(&'a self, more: impl Iterator<Item = &'a str>) -> Mask {
+        let values = self.request.objects.secrets.values().flat_map(|keys| keys.values());
+        let values = values.filter_map(|value| std::str::from_utf8(value).ok()).map(str::trim_end);
+        let passwords = self.request.beside.logins.values().map(|(_, password)| password.as_str());
+        Mask::new(values.chain(passwords).chain(more))
     }
 
     /// Lets it print where the box does.
@@ -82,17 +80,28 @@ impl Workshop {
         *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some(output.downgrade());
     }
 
-    /// Carries a step out.
+    /// Carries a step out. What it says, failed or not, is masked: the engine repeats what it was given.
     ///
     /// # Errors
     /// Why it could not.
     pub(super) async fn carry_out(&self, work: &HereWork, line: &Line) -> Result<Option<String>, PushError> {
+        let mask = self.mask(std::iter::empty());
+        match self.do_it(work, line).await {
+            Ok(said) => Ok(said.map(|said| mask.text(&said))),
+            Err(mut error) => {
+                error.message = mask.text(&error.message);
+                Err(error)
+            }
+        }
+    }
+
+    async fn do_it(&self, work: &HereWork, line: &Line) -> Result<Option<String>, PushError> {
         match &work.what {
-            HereStep::DockerBuild(step) => self.build(work, step, line).await.map(|()| None),
+            HereStep::DockerBuild(step) => stoppable(line, self.build(work, step, line)).await.map(|()| None),
             HereStep::DockerRun(step) => self.run(work, step, line).await.map(|()| None),
             HereStep::DockerKill(name) => self.end(name).await.map(|()| None),
-            HereStep::Commit(push) => self.commit(work, push, line).await,
-            HereStep::Keep => self.keep(work).await,
+            HereStep::Commit(push) => stoppable(line, self.commit(work, push, line)).await,
+            HereStep::Keep => stoppable(line, self.keep(work)).await,
         }
     }
 
@@ -103,6 +112,8 @@ impl Workshop {
             return Err(PushError::new(reason::COMMIT_FAILED, "the box packed no files"));
         };
         line.progress("building the image".into());
+        // A login may be a part of a variable's value.
+        let mask = self.mask(plan.logins.values().map(|(_, password)| password.as_str()));
         let spec = BuildSpec {
             dockerfile: plan.dockerfile,
             build_args: plan.build_args,
@@ -114,23 +125,10 @@ impl Workshop {
             network: self.has_network.then(|| containers::box_name(&self.request.name)),
             logins: plan.logins,
         };
-        let (say, mut said) = mpsc::unbounded_channel::<String>();
+        let (say, said) = mpsc::channel(SAID_QUEUE);
         let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let secrets = self.secrets.clone();
-        let printing = async move {
-            while let Some(text) = said.recv().await {
-                let Some(output) = output.as_ref().and_then(mpsc::WeakSender::upgrade) else { continue };
-                let masked = secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), MASKED));
-                if output.send(Bytes::from(masked)).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let building = async move {
-            let tell = |text: &str| drop(say.send(text.to_owned()));
-            self.engine.build(&key, spec, context(files)?, &tell).await.map_err(failed)
-        };
-        let (built, ()) = tokio::join!(building, printing);
+        let building = async move { self.engine.build(&key, spec, context(files)?, &say).await.map_err(failed) };
+        let (built, ()) = tokio::join!(building, print(said, output, mask));
         built
     }
 
@@ -141,17 +139,20 @@ impl Workshop {
 
     async fn run(&self, work: &HereWork, step: &DockerRun, line: &Line) -> Result<(), PushError> {
         let plan = steps::here::run(step, &work.env).map_err(wrong)?;
-        let own = self.built(&plan.image).image_name().map_err(failed)?;
+        let own = self.built(&plan.image_name).image_name().map_err(failed)?;
         let image = if self.engine.image(&own).await.map_err(failed)?.is_some() { own } else { plan.image };
         if self.engine.image(&image).await.map_err(failed)?.is_none() {
-            line.progress(format!("pulling {image}"));
+            line.progress(self.mask(std::iter::empty()).text(&format!("pulling {image}")));
             let login = match &plan.login {
                 Some(own) => login::for_pull(own, &image),
                 None => login::of_pull(&self.request.logins, &image).await,
             };
-            self.engine.pull(&image, login, &|_| {}).await.map_err(|error| {
-                PushError::new(reason::IMAGE_PULL_FAILED, format!("image {image} cannot be pulled: {error}"))
-            })?;
+            let pulled = async {
+                self.engine.pull(&image, login, &|_| {}).await.map_err(|error| {
+                    PushError::new(reason::IMAGE_PULL_FAILED, format!("image {image} cannot be pulled: {error}"))
+                })
+            };
+            stoppable(line, pulled).await?;
         }
         let list = |words: Vec<String>| (!words.is_empty()).then_some(words);
         let spec = ContainerSpec {
@@ -169,7 +170,11 @@ impl Workshop {
             publish: step.ports.iter().filter_map(|port| port.parse().ok()).collect(),
             ..ContainerSpec::default()
         };
+        if line.is_stopped() {
+            return Err(PushError::stopped());
+        }
         self.made.container(&spec.name);
+        // To its end, even if the run has been stopped: the engine would make it all the same, behind whoever removes it.
         let id = self.engine.create(&spec).await.map_err(failed)?;
         self.engine.start(&id).await.map_err(failed)
     }
@@ -231,6 +236,35 @@ impl Workshop {
     }
 }
 
+/// Does something that may be broken off.
+async fn stoppable<T>(line: &Line, work: impl Future<Output = Result<T, PushError>>) -> Result<T, PushError> {
+    tokio::select! {
+        done = work => done,
+        () = line.stopped() => Err(PushError::stopped()),
+    }
+}
+
+/// Prints what a build says, masked. What may begin a secret waits for more of it.
+async fn print(mut said: mpsc::Receiver<String>, output: Option<mpsc::WeakSender<Bytes>>, mut mask: Mask) {
+    let mut masked = Vec::new();
+    loop {
+        let text = said.recv().await;
+        match &text {
+            Some(text) => mask.push(text.as_bytes(), &mut masked),
+            None => mask.flush(&mut masked),
+        }
+        let output = output.as_ref().and_then(mpsc::WeakSender::upgrade);
+        let bytes = Bytes::from(std::mem::take(&mut masked));
+        if let Some(output) = output.filter(|_| !bytes.is_empty()) {
+            // Nobody reads any more: the build goes on all the same.
+            let _ = output.send(bytes).await;
+        }
+        if text.is_none() {
+            return;
+        }
+    }
+}
+
 /// The context of a build, of what the runner packed: judged and written anew on its way.
 fn context(
     files: &Files,
@@ -256,4 +290,29 @@ fn failed(error: EngineError) -> PushError {
 
 fn wrong(error: StepError) -> PushError {
     PushError::new(error.reason, error.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_build_prints_is_masked_wherever_it_is_cut() {
+        let (output, mut printed) = mpsc::channel(16);
+        let (say, said) = mpsc::channel(16);
+        let mask = Mask::new(["hunter2", "line one\nline two"].into_iter());
+        let pieces = ["a hun", "ter2 b ", "aHVudGVyMg==", " line on", "e\n", "line two\nhunt"];
+        for piece in pieces {
+            say.send(piece.to_owned()).await.unwrap();
+        }
+        drop(say);
+        print(said, Some(output.downgrade()), mask).await;
+        drop(output);
+        let mut all = Vec::new();
+        while let Some(bytes) = printed.recv().await {
+            assert!(!bytes.is_empty());
+            all.extend_from_slice(&bytes);
+        }
+        assert_eq!(String::from_utf8(all).unwrap(), "a *** b ***== ***\nhunt");
+    }
 }

@@ -127,6 +127,30 @@ pub fn parse_tag(tag: &str) -> Result<String, RefError> {
     Err(RefError::Invalid { property: "tags", message })
 }
 
+/// An image with the host of a `registry` that is written beside it. One that names a host has it already; a variable in
+/// the host is not judged.
+///
+/// # Errors
+/// The host is none, or the image names another one: a login for the one must not go to the other.
+pub(crate) fn image_on(image: &str, registry: &str) -> Result<String, RefError> {
+    let bare = registry.trim().trim_start_matches("https://").trim_start_matches("http://");
+    let host = bare.split('/').next().unwrap_or_default();
+    let is_known = !host.contains('$');
+    let host = if is_known { canonical_host(host) } else { host.to_owned() };
+    if host.is_empty() {
+        return Ok(image.to_owned());
+    }
+    match split_host(image).0.map(canonical_host) {
+        Some(own) if is_known && own != host => Err(RefError::Mismatch { registry: host, repository: own }),
+        Some(_) => Ok(image.to_owned()),
+        None if host == HUB => Ok(image.to_owned()),
+        None if is_known && split_host(&format!("{host}/x")).0.is_none() => {
+            Err(RefError::registry(format!("{:?} is not a host such as registry.example.com", shortened(registry))))
+        }
+        None => Ok(format!("{host}/{image}")),
+    }
+}
+
 /// Docker Hub's one name for its aliases, any other host in lower case.
 pub(crate) fn canonical_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
@@ -223,6 +247,21 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case("team/app:1", "https://quay.io/v2", Some("quay.io/team/app:1"))]
+    #[case("team/app", "localhost:5000", Some("localhost:5000/team/app"))]
+    #[case("quay.io/team/app", "https://QUAY.io", Some("quay.io/team/app"))]
+    #[case("team/app", "https://registry.hub.docker.com/v1/", Some("team/app"))]
+    #[case("team/app", " ", Some("team/app"))]
+    #[case("team/app", "https://$REGISTRY", Some("$REGISTRY/team/app"))]
+    #[case("ghcr.io/team/app", "quay.io", None)]
+    #[case("docker.io/team/app", "quay.io", None)]
+    #[case("ghcr.io/team/app", "docker.io", None)]
+    #[case("team/app", "quay", None)]
+    fn an_image_is_on_the_registry_beside_it(#[case] image: &str, #[case] registry: &str, #[case] on: Option<&str>) {
+        assert_eq!(image_on(image, registry).ok().as_deref(), on);
+    }
 
     #[rstest]
     #[case("debian:12", "docker.io/library/debian")]

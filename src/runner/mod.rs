@@ -22,7 +22,6 @@ mod control;
 mod env;
 mod journal;
 mod mailbox;
-mod mask;
 mod memory;
 mod output;
 mod pack;

@@ -5,8 +5,8 @@
 //! is bounded by [`ENOUGH`] and one pipe's content a step.
 
 use super::Error;
-use super::mask::Mask;
 use super::script;
+use crate::mask::Mask;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;

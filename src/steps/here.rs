@@ -8,9 +8,12 @@ use super::{
     StepError,
     expand::{self, ExpandError},
 };
-use crate::api::{
-    condition::reason,
-    here::{DockerBuild, DockerRun},
+use crate::{
+    api::{
+        condition::reason,
+        here::{DockerBuild, DockerRun},
+    },
+    registry::reference,
 };
 use serde::Deserialize;
 use std::{
@@ -36,7 +39,9 @@ pub struct BuildPlan {
 
 /// A container, with all variables expanded.
 pub struct RunPlan {
-    /// The image.
+    /// What a build of the run called the image, if one made it.
+    pub image_name: String,
+    /// The image otherwise, with its registry.
     pub image: String,
     /// Replaces the image's own.
     pub entrypoint: Vec<String>,
@@ -81,17 +86,7 @@ pub fn build(step: &DockerBuild, env: &BTreeMap<String, String>) -> Result<Build
         return Err(wrong("image-name holds nothing".into()));
     }
     let dockerfile = step.dockerfile.as_deref().map(|file| one("dockerfile", file)).transpose()?;
-    let logins = match &step.logins {
-        None => BTreeMap::new(),
-        Some(text) => {
-            let text = one("registry-auth-config", text)?;
-            // The parser's own message may quote a password.
-            let read: BTreeMap<String, Login> = serde_json::from_str(&text).map_err(|_| {
-                wrong("registry-auth-config: expected {\"REGISTRY\": {\"Username\": …, \"Password\": …}}".into())
-            })?;
-            read.into_iter().map(|(host, login)| (host, (login.username, login.password))).collect()
-        }
-    };
+    let logins = step.logins.as_deref().map(|text| logins(text, env)).transpose()?.unwrap_or_default();
     Ok(BuildPlan {
         image_name,
         dockerfile: dockerfile.filter(|file| !file.is_empty()).unwrap_or_else(|| "Dockerfile".into()),
@@ -100,6 +95,32 @@ pub fn build(step: &DockerBuild, env: &BTreeMap<String, String>) -> Result<Build
         extra_hosts: all("extra-hosts", &step.extra_hosts, env)?,
         logins,
     })
+}
+
+/// The passwords that stand in a `registry-auth-config`, as they are written; `None` if it is no such JSON.
+#[must_use]
+pub fn passwords(text: &str) -> Option<Vec<String>> {
+    Some(read_logins(text)?.into_values().map(|login| login.password).collect())
+}
+
+fn read_logins(text: &str) -> Option<BTreeMap<String, Login>> {
+    // The parser's own message may quote a password.
+    serde_json::from_str(text).ok()
+}
+
+/// The logins of a `registry-auth-config`: one variable that holds all of it, or JSON with variables in it. Neither is
+/// expanded twice, and what a password holds cannot break the JSON.
+fn logins(text: &str, env: &BTreeMap<String, String>) -> Result<BTreeMap<String, (String, String)>, StepError> {
+    const PROPERTY: &str = "registry-auth-config";
+    let no_logins = || wrong(format!("{PROPERTY}: expected {{\"REGISTRY\": {{\"Username\": …, \"Password\": …}}}}"));
+    if expand::sole_variable(text).is_some() {
+        let read = read_logins(&expanded(PROPERTY, text, env)?).ok_or_else(no_logins)?;
+        return Ok(read.into_iter().map(|(host, login)| (host, (login.username, login.password))).collect());
+    }
+    let one = |(host, login): (String, Login)| {
+        Ok((host, (expanded(PROPERTY, &login.username, env)?, expanded(PROPERTY, &login.password, env)?)))
+    };
+    read_logins(text).ok_or_else(no_logins)?.into_iter().map(one).collect()
 }
 
 /// Reads a container.
@@ -113,8 +134,11 @@ pub fn run(step: &DockerRun, env: &BTreeMap<String, String>) -> Result<RunPlan, 
         return Err(wrong("image holds nothing".into()));
     }
     let login = step.login.as_ref().map(|(user, password)| Ok((one("username", user)?, one("password", password)?)));
+    let registry = step.registry.as_deref().map(|registry| one("registry", registry)).transpose()?;
+    let on_registry = reference::image_on(&image, registry.as_deref().unwrap_or_default());
     Ok(RunPlan {
-        image,
+        image: on_registry.map_err(|error| StepError::new(error.reason(), error.to_string()))?,
+        image_name: image,
         entrypoint: all("entrypoint", &step.entrypoint, env)?,
         cmd: all("cmd", &step.cmd, env)?,
         env: pairs("env", &step.env, env)?.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
@@ -181,6 +205,37 @@ mod tests {
         assert_eq!(plan.logins["quay.io"], ("ci".to_owned(), "hunter2".to_owned()));
         assert_eq!(built("app"), built("app"));
         assert_ne!(built("app"), built("App"));
+    }
+
+    #[test]
+    fn a_login_goes_to_the_registry_that_is_named() {
+        let login = Some(("ci".to_owned(), "$PW".to_owned()));
+        let step = DockerRun {
+            image: "team/app:$TAG".into(),
+            registry: Some("https://quay.io".into()),
+            login,
+            ..DockerRun::default()
+        };
+        let plan = run(&step, &env()).ok().unwrap();
+        assert_eq!((plan.image_name.as_str(), plan.image.as_str()), ("team/app:1.4", "quay.io/team/app:1.4"));
+        assert_eq!(plan.login, Some(("ci".into(), "hunter2".into())));
+        let elsewhere = DockerRun { image: "ghcr.io/team/app".into(), ..step };
+        let error = run(&elsewhere, &env()).err().unwrap();
+        let message = "registry host \"quay.io\" differs from repository host \"ghcr.io\"";
+        assert_eq!((error.reason, error.message.as_str()), (reason::REGISTRY_MISMATCH, message));
+    }
+
+    #[test]
+    fn no_password_breaks_the_json_around_it() {
+        let mut env = env();
+        env.insert("PW".into(), "a\"$b".into());
+        env.insert("ALL".into(), r#"{"quay.io": {"username": "ci", "password": "x$y"}}"#.into());
+        let of = |text: &str| {
+            let step = DockerBuild { image_name: "a".into(), logins: Some(text.into()), ..DockerBuild::default() };
+            build(&step, &env).ok().unwrap().logins.remove("quay.io").unwrap().1
+        };
+        assert_eq!(of(r#"{"quay.io": {"Username": "ci", "Password": "$PW"}}"#), "a\"$b");
+        assert_eq!(of("$ALL"), "x$y");
     }
 
     #[rstest]

@@ -12,6 +12,7 @@ use crate::{
     steps::docker_push::scratch::Shape,
     wire::{PackFault, Packed, Request},
 };
+use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What only a run on one machine does.
@@ -28,7 +29,7 @@ pub struct HereWork {
     /// What the runner packed for it, if that was asked for.
     pub files: Option<Files>,
     /// When it began, in RFC 3339.
-    pub created: String,
+    pub created: Timestamp,
 }
 
 fn is_empty(request: &Request) -> bool {

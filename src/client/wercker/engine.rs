@@ -6,13 +6,18 @@
 use super::ports;
 use crate::{
     api::{
-        PipelineSpec, Step,
+        PipelineRun, PipelineSpec, Step,
         here::{DockerRun, HereStep},
         push::DockerPush,
+        status::StepPhase,
     },
     client::{
         args::WerckerArgs,
         fault::{Fault, Stop},
+    },
+    registry::{
+        Repository,
+        reference::{RefError, parse_tag},
     },
     wercker::convert::MadeHere,
 };
@@ -43,15 +48,39 @@ pub(super) fn exchange(spec: &mut PipelineSpec, made: &MadeHere, args: &WerckerA
         spec.steps.push(step(spec, KEEP, HereStep::Keep));
     }
     if let Some(name) = &args.commit {
+        let refused = |error: RefError| {
+            let why = match error {
+                RefError::Invalid { message, .. } => message,
+                RefError::Mismatch { .. } => error.to_string(),
+            };
+            Fault::usage(format!("--commit {name} --tag {}: {why}", args.tag)).note("nothing was started")
+        };
+        Repository::parse(name, None).map_err(refused)?;
         let push = DockerPush {
             repository: name.clone(),
-            tags: Some(vec![args.tag.clone()]),
+            tags: Some(vec![parse_tag(&args.tag).map_err(refused)?]),
             message: args.message.clone(),
             ..DockerPush::default()
         };
-        spec.after_steps.push(step(spec, COMMIT, HereStep::Commit(Box::new(push))));
+        // An after-step that fails is the last one.
+        spec.after_steps.insert(0, step(spec, COMMIT, HereStep::Commit(Box::new(push))));
     }
     Ok(())
+}
+
+/// Why `--commit` made no image, if it did not: it is an after-step, and the run has passed all the same.
+pub(in crate::client) fn not_committed(args: &WerckerArgs, run: &PipelineRun) -> Option<String> {
+    let name = args.commit.as_ref()?;
+    let first = run.spec.pipeline_spec.as_ref()?.after_steps.first()?;
+    let steps = run.status.iter().flat_map(|status| &status.steps);
+    let step = steps.into_iter().find(|status| status.name == first.name);
+    let why = match step {
+        Some(step) if step.phase == StepPhase::Succeeded => return None,
+        Some(step) => step.message.clone().unwrap_or_default(),
+        None => String::new(),
+    };
+    let why = if why.is_empty() { format!("step {} did not run to its end", first.name) } else { why };
+    Some(format!("--commit {name}: no image was made: {why}"))
 }
 
 /// The ports of a container, if they are to be opened.
@@ -92,6 +121,8 @@ fn step(spec: &PipelineSpec, name: &str, here: HereStep) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::exit::Exit;
+    use rstest::rstest;
     use serde_json::json;
     use std::collections::BTreeMap;
 
@@ -116,6 +147,38 @@ mod tests {
         assert_eq!(spec.steps[1].docker_push.as_ref().unwrap().image_name.as_deref(), Some("app"));
         assert_eq!((spec.steps[2].name.as_str(), spec.steps[2].here.as_ref()), ("artifacts", Some(&HereStep::Keep)));
         assert_eq!(spec.after_steps[0].name, "commit-2");
+    }
+
+    #[rstest]
+    #[case("Bad Name!", "latest", "repository names are lower-case")]
+    #[case("team/app:1", "latest", "must not hold a tag")]
+    #[case("team/app", "a b", "is not a tag")]
+    fn an_image_that_cannot_be_named_is_refused_first(#[case] name: &str, #[case] tag: &str, #[case] why: &str) {
+        let args = WerckerArgs { commit: Some(name.into()), tag: tag.into(), ..WerckerArgs::default() };
+        let stop = exchange(&mut spec(), &MadeHere::default(), &args, false).err().unwrap();
+        assert!(stop.message().contains(why) && stop.exit() == Exit::Usage, "{}", stop.message());
+    }
+
+    #[test]
+    fn a_commit_comes_before_what_may_fail_after_the_run_and_is_missed() {
+        let args = WerckerArgs { commit: Some("mine".into()), tag: "t".into(), ..WerckerArgs::default() };
+        let mut spec = spec();
+        spec.after_steps.push(Step { name: "tell".into(), script: Some("exit 1".into()), ..Step::default() });
+        exchange(&mut spec, &MadeHere::default(), &args, false).ok().unwrap();
+        let names: Vec<&str> = spec.after_steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(names, ["commit-2", "tell"]);
+        let run = |phase: &str| -> PipelineRun {
+            let steps =
+                json!([{"name": "commit", "phase": "Failed"}, {"name": "commit-2", "phase": phase, "message": "why"}]);
+            let mut run = PipelineRun::new("r", crate::api::PipelineRunSpec::default());
+            run.spec.pipeline_spec = Some(spec.clone());
+            run.status = Some(serde_json::from_value(json!({"steps": steps})).unwrap());
+            run
+        };
+        assert_eq!(not_committed(&args, &run("Succeeded")), None);
+        assert_eq!(not_committed(&args, &run("Failed")).unwrap(), "--commit mine: no image was made: why");
+        assert!(not_committed(&args, &run("Skipped")).is_some());
+        assert_eq!(not_committed(&WerckerArgs::default(), &run("Failed")), None);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use bollard::{
     auth::DockerCredentials,
     body_try_stream,
     models::{BuildInfo, ContainerConfig},
-    query_parameters::{BuildImageOptionsBuilder, CommitContainerOptionsBuilder, TagImageOptionsBuilder},
+    query_parameters::{
+        BuildImageOptionsBuilder, CommitContainerOptionsBuilder, ListImagesOptionsBuilder, TagImageOptionsBuilder,
+    },
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -21,6 +23,7 @@ use std::{
     io,
     time::Duration,
 };
+use tokio::sync::mpsc;
 
 /// Longest silence of a build.
 const BUILD_SILENCE: Duration = Duration::from_secs(30 * 60);
@@ -62,7 +65,7 @@ pub struct NamedCommit {
 }
 
 impl DockerEngine {
-    /// Builds an image of a context (a tar, perhaps compressed); `tell` hears what the build prints.
+    /// Builds an image of a context (a tar, perhaps compressed); `say` gets what the build prints, and may let it wait.
     ///
     /// # Errors
     /// The engine's words.
@@ -71,7 +74,7 @@ impl DockerEngine {
         key: &CommitKey,
         spec: BuildSpec,
         context: impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
-        tell: &(dyn Fn(&str) + Send + Sync),
+        say: &mpsc::Sender<String>,
     ) -> Result<(), EngineError> {
         let call = "build the image";
         let name = key.image_name()?;
@@ -125,7 +128,8 @@ impl DockerEngine {
                 return Err(EngineError::Refused { call, status: 0, message });
             }
             if let Some(text) = stream.or(status.map(|status| status + "\n")) {
-                tell(&text);
+                // Nobody need hear it.
+                let _ = say.send(text).await;
             }
         }
     }
@@ -178,6 +182,26 @@ impl DockerEngine {
             let (name, tag) = super::containers::name_and_tag(other);
             let options = TagImageOptionsBuilder::default().repo(name).tag(tag).build();
             self.calls.tag_image(&id, Some(options)).await.map_err(|error| self.error("name the image", error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the images that local runs made, by the UIDs of the runs: those that have the name of a commit, and those
+    /// from which a second build of the same took it. A name of the user's stays.
+    ///
+    /// # Errors
+    /// The engine cannot list them; one that cannot be removed stays.
+    pub async fn remove_made(&self, is_of: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+        let filters = HashMap::from([("label".to_owned(), vec![COMMIT_LABEL.to_owned()])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = self.calls.list_images(Some(options)).await.map_err(|error| self.error("list images", error))?;
+        for image in images {
+            let uid = image.labels.get(COMMIT_LABEL).and_then(|label| label.split('/').next());
+            if uid.is_some_and(&is_of)
+                && let Err(error) = self.discard(&image.id).await
+            {
+                tracing::debug!("an image of a run stays: {error}");
+            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::{
     slug, unique,
 };
 use crate::{
-    registry::reference::canonical_host,
+    registry::reference::image_on,
     steps::{expand, grammar},
     yaml::{Span, reason, sounds_secret},
 };
@@ -68,29 +68,40 @@ impl Params {
 /// What both have: the image, and the login to pull it.
 fn image_of(converter: &mut Converter<'_>, container: &Container, params: &mut Params) -> String {
     let mut image = image(container);
-    let host = container.login.iter().find(|(key, _)| key == "registry").map(|(_, registry)| registry.value.clone());
-    let host = host.map(|host| {
-        let bare = host.trim_start_matches("https://").trim_start_matches("http://");
-        canonical_host(bare.split('/').next().unwrap_or_default())
-    });
-    let first = image.split('/').next().unwrap_or_default();
-    let has_host = image.contains('/') && (first.contains(['.', ':']) || first == "localhost");
-    if let Some(host) = host.filter(|host| !has_host && !host.is_empty() && host != crate::registry::reference::HUB) {
-        image = format!("{host}/{image}");
+    for name in expand::variables(&image).filter(|name| name.starts_with("WERCKER_")) {
+        let said = format!("{image}: {name} is not known before the run");
+        converter.refuse(reason::NOT_IN_CLUSTER, container.id.at, &said, "write a tag, or a variable of your own");
+    }
+    if converter.is_here() {
+        image = converter.expand_here(&image, container.id.at);
+    }
+    if let Some(registry) = registry_of(container) {
+        let known = converter.expand_here(&registry.value, registry.at);
+        match image_on(&image, &known) {
+            Ok(on) => image = on,
+            Err(error) => {
+                let said = error.to_string().replace("repository host", "image host");
+                converter.refuse(error.reason(), registry.at, &said, "name the registry in one place only");
+            }
+        }
     }
     if image.starts_with("wcr.io/") {
         let hint = "push the image to a registry of yours and name it here";
         converter.refuse(reason::NOT_IN_CLUSTER, container.at, &format!("{image}: the registry wcr.io is gone"), hint);
     }
-    for name in expand::variables(&image).filter(|name| name.starts_with("WERCKER_")) {
-        let said = format!("{image}: {name} is not known before the run");
-        converter.refuse(reason::NOT_IN_CLUSTER, container.id.at, &said, "write a tag, or a variable of your own");
+    if !converter.is_here() {
+        return params.replace(&image);
     }
-    let image = text(converter, params, &image, container.id.at);
-    if converter.is_here() && !container.login.is_empty() {
+    if !container.login.is_empty() {
         converter.login(container, &image);
     }
     image
+}
+
+/// The registry that a container's login is for.
+fn registry_of(container: &Container) -> Option<&Text> {
+    let of = |key: &str| container.login.iter().find(|(name, _)| name == key).map(|(_, text)| text);
+    of("azure-client-secret").and_then(|_| of("azure-login-server")).or_else(|| of("registry"))
 }
 
 /// A text in which variables are parameters, or what they hold where that is known.
@@ -106,7 +117,7 @@ fn pull_notes(container: &Container) -> Vec<String> {
     };
     let image = image(container);
     let host = image.split('/').next().filter(|host| image.contains('/') && host.contains(['.', ':']));
-    let server = plain(of("registry").or(host), "https://index.docker.io/v1/");
+    let server = plain(registry_of(container).map(|text| text.value.as_str()).or(host), "https://index.docker.io/v1/");
     if of("aws-secret-key").is_some() {
         return vec![format!(
             "The login of the box was for AWS. Make the Secret from `aws ecr get-login-password`, or let the nodes pull: \

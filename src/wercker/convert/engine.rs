@@ -7,7 +7,7 @@ use super::{
         document::{Step, Text},
         out::{Map, Out},
     },
-    Converter, MOST_STEP_NAME,
+    Converter, MOST_STEP_NAME, push,
     scripts::Made,
     slug,
     steps::Body,
@@ -15,11 +15,12 @@ use super::{
 };
 use crate::{
     api::{
+        condition::reason::INVALID_PROPERTY,
         here::{DockerBuild, DockerRun, HereStep},
         push::DockerPush,
         text::Words,
     },
-    steps::grammar,
+    steps::{self, expand, grammar},
     yaml::{Node, reason, truth},
 };
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
     let text = |key: &str| step.text(key).map(|text| text.value).filter(|text| !text.is_empty());
     let is = |key: &str| text(key).and_then(|text| truth(&text)) == Some(true);
     let name = step.name.as_ref().map(|name| name.value.clone()).unwrap_or_default();
+    let mut logins = Vec::new();
     let here = match step.id.as_str() {
         "docker-build" => HereStep::DockerBuild(DockerBuild {
             image_name: text("image-name").unwrap_or_default(),
@@ -45,7 +47,7 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
             quiet: is("q"),
             no_cache: is("no-cache"),
             squash: is("squash"),
-            logins: text("registry-auth-config"),
+            logins: auth_config(converter, step, &mut logins),
             disable_sync: is("disable-sync"),
         }),
         "docker-run" => HereStep::DockerRun(DockerRun {
@@ -57,13 +59,44 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
             ports: words(converter, step, "ports", true),
             working_dir: text("working-dir"),
             user: text("user"),
-            login: text("username").zip(text("password")),
+            registry: text("registry"),
+            login: login(converter, step, &mut logins),
             disable_sync: is("disable-sync"),
         }),
         _ => HereStep::DockerKill(host(converter, step, &name)),
     };
     let kind = Some(("script", Out::Text(IN_ITS_PLACE.into())));
-    Body { kind, here: Some(here), ..Body::default() }
+    Body { kind, here: Some(here), logins, ..Body::default() }
+}
+
+/// User name and password of a pull; `logins` gets the variable that holds the password.
+fn login(converter: &mut Converter<'_>, step: &Step, logins: &mut Vec<String>) -> Option<(String, String)> {
+    let given = |key: &str| step.text(key).filter(|text| !text.value.trim().is_empty());
+    let (user, password) = push::pair(converter, step, given("username"), given("password"))?;
+    logins.push(push::variable(converter, step, "password", &password)?);
+    Some((user.value, password.value.trim().to_owned()))
+}
+
+/// Logins for the pulls of a build: one variable, or JSON in which each password is one. A step's properties are shown with
+/// the run.
+fn auth_config(converter: &mut Converter<'_>, step: &Step, logins: &mut Vec<String>) -> Option<String> {
+    const PROPERTY: &str = "registry-auth-config";
+    let text = step.text(PROPERTY).filter(|text| !text.value.trim().is_empty())?;
+    if expand::sole_variable(&text.value).is_some() {
+        logins.push(push::variable(converter, step, PROPERTY, &text)?);
+        return Some(text.value);
+    }
+    let Some(passwords) = steps::here::passwords(&text.value) else {
+        let said = format!("{}: {PROPERTY} is neither one variable nor JSON of logins", step.full_id());
+        let hint = format!("{PROPERTY}: '{{\"REGISTRY\": {{\"Username\": \"USER\", \"Password\": \"$PASSWORD\"}}}}'");
+        converter.refuse(INVALID_PROPERTY, text.at, &said, &hint);
+        return None;
+    };
+    for password in passwords {
+        let password = Text { value: password, at: text.at };
+        logins.push(push::variable(converter, step, "Password", &password)?);
+    }
+    Some(text.value)
 }
 
 /// The name of a container, which is a host name too.

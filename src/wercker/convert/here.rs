@@ -193,3 +193,100 @@ impl Converter<'_> {
         place
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wercker::read_all;
+    use rstest::rstest;
+
+    /// What is made of the first pipeline of a text, or what is said of it.
+    fn made(text: &str, hidden: &[(&str, &str)]) -> Result<MadeHere, String> {
+        let (document, findings) = read_all(text);
+        assert!(!findings.has_errors(), "{:?}", findings.list());
+        let hidden = hidden.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment = Environment { hidden, ..Environment::default() };
+        let options = Options { here: Some(Here { environment, ..Here::default() }), ..Options::default() };
+        let rendered = |findings: Findings| findings.list().iter().map(|found| found.render("f", text)).collect();
+        here(&document, &options, &document.pipelines[0], None).map_err(rendered)
+    }
+
+    const LOGIN: &str = "username: ci, password: $PW";
+
+    #[rstest]
+    #[case("registry: https://quay.io/v2", "team/app:1", "quay.io/team/app:1")]
+    #[case("registry: $HOST", "team/app:1", "quay.io/team/app:1")]
+    #[case(
+        "azure-login-server: team.azurecr.io, azure-client-id: a, azure-client-secret: $PW",
+        "app",
+        "team.azurecr.io/app"
+    )]
+    #[case(
+        "azure-login-server: t.azurecr.io, azure-client-id: a, azure-client-secret: $PW",
+        "t.azurecr.io/app",
+        "t.azurecr.io/app"
+    )]
+    fn a_login_is_for_the_registry_beside_it(#[case] registry: &str, #[case] image: &str, #[case] expected: &str) {
+        let login = if registry.starts_with("azure") { "" } else { LOGIN };
+        let own = format!("{{id: '{image}', {registry}, {login}}}");
+        let text = format!("box: {own}\nservices: [{own}]\nbuild:\n  - script: {{code: make}}\n");
+        let made = made(&text, &[("PW", "hunter2"), ("HOST", "https://quay.io")]).unwrap();
+        assert_eq!(made.logins.keys().collect::<Vec<_>>(), [expected]);
+        assert_eq!(made.yaml.matches(&format!("image: {expected}\n")).count(), 2, "{}", made.yaml);
+    }
+
+    #[rstest]
+    #[case("ghcr.io/team/app", "quay.io", "registry host \"quay.io\" differs from image host \"ghcr.io\"")]
+    #[case("team/app", "quay", "\"quay\" is not a host")]
+    fn a_login_for_another_registry_is_refused(#[case] image: &str, #[case] registry: &str, #[case] why: &str) {
+        let text = format!("box: {{id: {image}, registry: {registry}, {LOGIN}}}\nbuild:\n  - script: {{code: make}}\n");
+        let said = made(&text, &[("PW", "hunter2")]).err().unwrap();
+        assert!(said.contains(why), "{said}");
+    }
+
+    fn step(properties: &str) -> String {
+        format!("box: debian:12\nbuild:\n  - internal/{properties}\n")
+    }
+
+    #[test]
+    fn a_password_of_a_step_is_a_variable_that_is_protected() {
+        let run = step("docker-run: {name: a, image: team/app, registry: quay.io, username: ci, password: $PW}");
+        let made = made(&run, &[("PW", "hunter2")]).unwrap();
+        let Some(HereStep::DockerRun(run)) = made.work.get("a") else { panic!() };
+        assert_eq!(run.registry.as_deref(), Some("quay.io"));
+        assert_eq!(run.login, Some(("ci".into(), "$PW".into())));
+        assert_eq!(made.protected, ["PW"]);
+        assert!(made.yaml.contains("key: PW"), "{}", made.yaml);
+    }
+
+    #[rstest]
+    #[case("docker-run: {name: a, image: x, username: ci, password: hunter2}", "password must be one variable")]
+    #[case("docker-run: {name: a, image: x, username: ci, password: '$PW-1'}", "password must be one variable")]
+    #[case("docker-run: {name: a, image: x, password: $PW}", "username and password go together")]
+    #[case(
+        "docker-build: {image-name: a, registry-auth-config: '{\"q.io\": {\"Username\": \"u\", \"Password\": \"hunter2\"}}'}",
+        "Password must be one variable"
+    )]
+    #[case(
+        "docker-build: {image-name: a, registry-auth-config: 'hunter2 $PW'}",
+        "neither one variable nor JSON of logins"
+    )]
+    fn a_password_of_the_file_is_refused_and_not_repeated(#[case] properties: &str, #[case] why: &str) {
+        let said = made(&step(properties), &[("PW", "x")]).err().unwrap();
+        assert!(said.contains(why), "{said}");
+        let said = said.lines().filter(|line| !line.contains(" |")).collect::<String>();
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+
+    #[rstest]
+    #[case("$PW")]
+    #[case("{\"q.io\": {\"Username\": \"u\", \"Password\": \"$PW\"}}")]
+    fn logins_of_a_build_are_variables(#[case] config: &str) {
+        let made =
+            made(&step(&format!("docker-build: {{image-name: a, registry-auth-config: '{config}'}}")), &[("PW", "x")])
+                .unwrap();
+        let Some(HereStep::DockerBuild(build)) = made.work.get("docker-build") else { panic!() };
+        assert_eq!(build.logins.as_deref(), Some(config));
+        assert_eq!(made.protected, ["PW"]);
+    }
+}

@@ -203,17 +203,28 @@ fn login(converter: &mut Converter<'_>, step: &Step, push: &mut Map, body: &mut 
         }
         _ => (given("username"), given("password")),
     };
+    if let Some((user, password)) = pair(converter, step, user, password) {
+        body.texts.push(user.value.clone());
+        push.text("username", user.value);
+        secret(converter, step, "password", "password", &password, push, body);
+    }
+}
+
+/// User name and password; one of them alone is refused.
+pub(super) fn pair(
+    converter: &mut Converter<'_>,
+    step: &Step,
+    user: Option<Text>,
+    password: Option<Text>,
+) -> Option<(Text, Text)> {
     match (user, password) {
-        (Some(user), Some(password)) => {
-            body.texts.push(user.value.clone());
-            push.text("username", user.value);
-            secret(converter, step, "password", "password", &password, push, body);
-        }
+        (Some(user), Some(password)) => Some((user, password)),
         (Some(one), None) | (None, Some(one)) => {
             let said = format!("{}: username and password go together", step.full_id());
             converter.refuse(INVALID_PROPERTY, one.at, &said, "give both, or neither");
+            None
         }
-        (None, None) => {}
+        (None, None) => None,
     }
 }
 
@@ -226,11 +237,16 @@ fn secret(
     push: &mut Map,
     body: &mut Body,
 ) {
+    if let Some(name) = variable(converter, step, theirs, text) {
+        body.logins.push(name);
+        push.text(ours, text.value.trim());
+    }
+}
+
+/// The one variable that a password is. Anything else is refused: it could be read by all who see the run.
+pub(super) fn variable(converter: &mut Converter<'_>, step: &Step, theirs: &str, text: &Text) -> Option<String> {
     match expand::sole_variable(&text.value) {
-        Some(name) if crate::api::env::can_be_set(name) => {
-            body.logins.push(name.to_owned());
-            push.text(ours, text.value.trim());
-        }
+        Some(name) if crate::api::env::can_be_set(name) => Some(name.to_owned()),
         _ => {
             let said = format!("{}: {theirs} must be one variable, whose value a Secret has", step.full_id());
             let name = theirs.to_ascii_uppercase().replace('-', "_");
@@ -240,6 +256,7 @@ fn secret(
                 format!("{theirs}: ${name}, and kubectl create secret generic {SECRET} --from-literal={name}=…")
             };
             converter.refuse(INVALID_PROPERTY, text.at, &said, &hint);
+            None
         }
     }
 }

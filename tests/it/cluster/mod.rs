@@ -29,6 +29,7 @@ mod shell;
 mod store;
 mod watch;
 mod wercker;
+mod workshop;
 mod world;
 mod yml;
 mod yml_kept;

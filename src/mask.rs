@@ -1,4 +1,5 @@
-//! Replaces secret values in a stream of bytes. Called by `output` for everything a step prints.
+//! Replaces secret values in a stream of bytes. Called by the runner's `output` for everything a step prints, and by
+//! `local` for what the engine says of steps that it carries out.
 //!
 //! A value is looked for as it is, line by line, JSON-escaped, and in base64 at each of the three
 //! alignments (so that `user:password` in base64 is found too) and as `base64` wraps it.
@@ -18,7 +19,7 @@ const LONGEST: usize = 1024;
 const BASE64_COLUMNS: usize = 76;
 
 /// Finds patterns in a stream; the rest passes through.
-pub(super) struct Mask {
+pub(crate) struct Mask {
     /// Sorted, distinct, each of [`SHORTEST`] to [`LONGEST`] bytes.
     patterns: Vec<Vec<u8>>,
     /// One bit for each first pair of bytes of a pattern.
@@ -39,7 +40,7 @@ enum Found {
 
 impl Mask {
     /// A mask for these secret values.
-    pub(super) fn new<'a>(secrets: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(secrets: impl Iterator<Item = &'a str>) -> Self {
         let mut patterns: Vec<Vec<u8>> = secrets
             .filter(|value| value.len() >= SHORTEST)
             .flat_map(forms)
@@ -59,12 +60,12 @@ impl Mask {
     }
 
     /// Whether bytes are held back.
-    pub(super) fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         !self.held.is_empty()
     }
 
     /// Takes bytes and appends what may leave to `out`.
-    pub(super) fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         if self.patterns.is_empty() {
             out.extend_from_slice(bytes);
             return;
@@ -77,13 +78,13 @@ impl Mask {
     }
 
     /// Appends what is held back to `out`: no more bytes come for now.
-    pub(super) fn flush(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn flush(&mut self, out: &mut Vec<u8>) {
         let buffer = std::mem::take(&mut self.held);
         self.replace(&buffer, true, out);
     }
 
     /// A text that is whole, masked.
-    pub(super) fn text(&self, text: &str) -> String {
+    pub(crate) fn text(&self, text: &str) -> String {
         let mut out = Vec::with_capacity(text.len());
         self.replace(text.as_bytes(), true, &mut out);
         String::from_utf8_lossy(&out).into_owned()

@@ -1,0 +1,74 @@
+//! What a `wercker.yml` has the engine of this machine do: what is said of it, and that nothing of it stays.
+
+use super::{
+    local::{Project, Said, unique},
+    world::tool,
+};
+
+/// A secret that a value of a Dockerfile cannot be: image names have no capitals.
+const SECRET: &str = "Hunter2Secret";
+
+fn project(dockerfile: &str, steps: &str) -> Project {
+    let project = Project::empty();
+    project.write("Dockerfile", dockerfile);
+    project.write("wercker.yml", &format!("box: busybox:local\nbuild:\n  steps:\n{steps}"));
+    project
+}
+
+fn build(project: &Project, arguments: &[&str]) -> Said {
+    let mut command = project.command(&[&["build"], arguments].concat());
+    super::local::finish(command.env("XXX_TOKEN", SECRET).spawn().unwrap())
+}
+
+/// IDs of images with this label that a run made, those without a name too. Docker keeps the layers before our own label for
+/// the next build.
+fn images(label: &str) -> String {
+    let (own, ours) = (format!("label={label}"), "label=windlass.dev/commit");
+    tool("docker", &["images", "-aq", "--no-trunc", "--filter", &own, "--filter", ours], "").unwrap()
+}
+
+#[test]
+fn what_the_engine_says_is_masked() {
+    let step = "    - internal/docker-build: {image-name: app, build-args: 'T=$TOKEN'}\n";
+    // What is in Docker's cache prints nothing.
+    let anew = unique("anew");
+    let printing =
+        format!("FROM busybox:local\nARG T\nRUN echo \"said $T.\"; printf \"{{$T}}\" | base64; echo {anew}\n");
+    let said = build(&project(&printing, step), &[]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.out.contains("said ***."), "{}", said.all());
+    // Of `{Hunter2Secret}` in base64, all but what stands at its ends.
+    assert!(!said.all().contains("SHVudGVyMlNlY3Jl") && !said.all().contains("h1bnRlcjJTZWNyZX"), "{}", said.all());
+    let failed = build(&project("ARG T\nFROM $T\n", step), &["-o", "json"]);
+    assert_eq!(failed.code, Some(1), "{}", failed.all());
+    assert!(failed.out.contains("must be lowercase"), "{}", failed.all());
+    for said in [said, failed] {
+        assert!(!said.all().contains(SECRET), "{}", said.all());
+    }
+}
+
+#[test]
+fn an_image_of_the_box_is_made_or_the_run_has_failed() {
+    let name = unique("local/kept");
+    let steps = "    - script: {code: 'true'}\n  after-steps:\n    - script: {code: 'exit 1'}\n";
+    let project = project("", steps);
+    let said = build(&project, &["--commit", &name]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    tool("docker", &["rmi", &format!("{name}:latest")], "").unwrap();
+    let said = build(&project, &["--commit", "Bad Name!"]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(said.err.contains("--commit Bad Name!") && said.err.contains("nothing was started"), "{}", said.all());
+}
+
+#[test]
+fn images_of_one_name_go_with_the_run() {
+    let label = unique("local-twice");
+    let steps = format!(
+        "    - internal/docker-build: {{image-name: app, labels: 'twice={label}', build-args: N=1}}\n\
+         \x20   - internal/docker-build: {{image-name: app, labels: 'twice={label}', build-args: N=2}}\n\
+         \x20   - internal/docker-run: {{name: it, image: app}}\n"
+    );
+    let said = build(&project("FROM busybox:local\nARG N\nRUN echo $N > /n\nCMD cat /n\n", &steps), &[]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(images(&format!("twice={label}")), "", "{}", said.all());
+}
