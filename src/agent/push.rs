@@ -30,7 +30,7 @@ use crate::{
         status::ImageStatus,
         step::{StepKind, StoreContainer},
     },
-    registry::{Credentials, NamedSecret, PushError, Pushed, Repository},
+    registry::{Credentials, NamedSecret, PushError, Pushed, Repository, scan::Needles},
     steps::{
         self, StepError,
         docker_push::{
@@ -334,7 +334,8 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
     let repository = Repository::parse(&plan.repository, plan.registry.as_deref())
         .map_err(|error| PushError::new(error.reason(), error.to_string()))?;
     let credentials = logins.login(&env, &repository)?;
-    let sought = sought(volumes, job, properties.secrets_in_image, false, credentials.as_ref())?;
+    let mut sought = sought(volumes, job, properties.secrets_in_image, false, credentials.as_ref())?;
+    search_place(&plan, &repository, credentials.as_ref(), &mut sought)?;
     Ok(Push {
         run: Arc::clone(&job.run),
         step: step.name.clone(),
@@ -428,6 +429,30 @@ fn sought(
         return Err(PushError::not_searched(&sought.missed.join("; "), is_artifact));
     }
     Ok(sought)
+}
+
+/// Sees that where the image goes tells no secret: a registry shows repositories and tags to more people than images. The
+/// name of the user who logs in is none there.
+fn search_place(
+    plan: &PushPlan,
+    repository: &Repository,
+    login: Option<&Credentials>,
+    sought: &mut Sought,
+) -> Result<(), PushError> {
+    let is_user = |secret: &&NamedSecret| login.is_some_and(|login| login.username() == secret.value.expose());
+    let secrets: Vec<NamedSecret> = sought.values.iter().filter(|secret| !is_user(secret)).cloned().collect();
+    let Some(needles) = Needles::new(&secrets)? else { return Ok(()) };
+    let repository = repository.to_string();
+    let tags = plan.tags.iter().map(|tag| ("a tag", tag));
+    for (place, text) in std::iter::once(("the repository", &repository)).chain(tags) {
+        let Some(name) = needles.search(text.as_bytes()) else { continue };
+        let text = format!("the value of {name} is in {place}");
+        if plan.secrets_in_image == SecretsInImage::Deny {
+            return Err(PushError::secret_in_image(&text, false));
+        }
+        sought.missed.push(text);
+    }
+    Ok(())
 }
 
 /// The runner's request: only the environment in it is used.

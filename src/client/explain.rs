@@ -229,8 +229,8 @@ const ENTRIES: &[Entry] = &[
     ("CommitFailed", "the container engine could not make an image of the box", "see the agent's log on that node"),
     (
         "SecretInLayer",
-        "a layer holds the value of a secret variable, so it was not pushed",
-        "remove the file before the push step, or set secretsInImage",
+        "a layer, the config, the repository or a tag holds the value of a secret variable, so it was not pushed",
+        "remove the file before the push step, name the image otherwise, or set secretsInImage",
     ),
     (
         "SecretsNotSearched",

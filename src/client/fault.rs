@@ -8,6 +8,7 @@ use super::{
     exit::Exit,
     style::{Sign, paint},
 };
+use crate::mask::Mask;
 pub use crate::yaml::nearest;
 
 /// Reasons that only the command line has.
@@ -167,6 +168,18 @@ impl Stop {
             Self::Faults(faults) => faults.first().map_or("", |fault| fault.message.as_str()),
             Self::ClosedPipe => "",
         }
+    }
+}
+
+impl Stop {
+    /// Without values that nobody may see.
+    pub(super) fn masked(self, mask: &Mask) -> Self {
+        let Self::Faults(mut faults) = self else { return self };
+        for fault in &mut faults {
+            let texts = fault.notes.iter_mut().chain(&mut fault.hint).chain([&mut fault.message]);
+            texts.for_each(|text| *text = mask.text(text));
+        }
+        Self::Faults(faults)
     }
 }
 

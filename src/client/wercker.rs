@@ -31,6 +31,7 @@ use crate::{
     api::{Pipeline as Resource, condition::reason as run_reason, env::EnvVar, pipeline::ImagePullPolicy},
     engine::docker::containers::Bind,
     local::{self, Kept, Objects, Request},
+    mask::Mask,
     prepare::Directory,
     wercker::{
         convert::{
@@ -247,7 +248,7 @@ impl Yml {
         files::Files::read(&self.directory, args.environment.as_deref())
     }
 
-    /// Makes the request of a run. `None`: it is told what is wrong.
+    /// Makes the request of a run. `None`: it is told what is wrong, without values that are hidden.
     fn request(
         &self,
         session: &mut Session,
@@ -255,6 +256,23 @@ impl Yml {
         turn: &Turn<'_>,
         environment: &Environment,
     ) -> Result<Option<Request>, Stop> {
+        let mask = Mask::new(environment.hidden.values().map(String::as_str));
+        match self.made(asked, turn, environment) {
+            Ok((request, findings)) => {
+                let fits = self.tell(session, &findings.masked(&mask))?;
+                Ok(request.filter(|_| fits))
+            }
+            Err(stop) => Err(stop.masked(&mask)),
+        }
+    }
+
+    /// The request of a run, if it can be made, and what is to be told.
+    fn made(
+        &self,
+        asked: &Asked<'_>,
+        turn: &Turn<'_>,
+        environment: &Environment,
+    ) -> Result<(Option<Request>, Findings), Stop> {
         let args = &asked.here.wercker;
         let options = Options {
             file: self.input.name.clone(),
@@ -269,10 +287,7 @@ impl Yml {
         };
         let made = match crate::wercker::convert::here(&self.document, &options, turn.pipeline, turn.target) {
             Ok(made) => made,
-            Err(findings) => {
-                self.tell(session, &findings)?;
-                return Ok(None);
-            }
+            Err(findings) => return Ok((None, findings)),
         };
         let mut findings = made.findings.clone();
         // Limits of our own kinds, which Wercker did not have.
@@ -285,8 +300,8 @@ impl Yml {
         }));
         let (ports, wrong) = ports::of(&made, args.expose_ports);
         findings.extend(wrong);
-        if !self.tell(session, &findings)? {
-            return Ok(None);
+        if findings.has_errors() {
+            return Ok((None, findings));
         }
         let mut resource: Resource = serde_yaml::from_str(&made.yaml)
             .map_err(|error| Fault::new(reason::INVALID_RUN, Exit::Usage, format!("{}: {error}", self.input.name)))?;
@@ -309,7 +324,7 @@ impl Yml {
             session.screen.message(&said)?;
         }
         request.beside.keep_in.clone_from(&turn.keep_in);
-        Ok(Some(request))
+        Ok((Some(request), findings))
     }
 
     fn source(&self, directory: Directory, turn: &Turn<'_>) -> Directory {

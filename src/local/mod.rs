@@ -17,6 +17,7 @@ mod containers;
 mod directory;
 mod kept;
 mod login;
+mod masked;
 mod node;
 mod objects;
 mod owner;
@@ -214,6 +215,17 @@ pub async fn sweep(engine: &DockerEngine) -> Result<(), StartError> {
 /// # Errors
 /// When the pipeline cannot be run, or the engine or this machine does not allow it.
 pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, StartError> {
+    let mask = request.mask(std::iter::empty());
+    begin(request, engine).await.map_err(|error| match error {
+        StartError::Refused(refusal) => {
+            StartError::Refused(Refusal { message: mask.text(&refusal.message), ..refusal })
+        }
+        StartError::Machine(message) => StartError::Machine(mask.text(&message)),
+        StartError::Engine(_) => error,
+    })
+}
+
+async fn begin(request: Request, engine: DockerEngine) -> Result<Started, StartError> {
     let mut request = request;
     // As in `prepare` of a cluster: the box's user must be able to read what git and others write for it. Nobody else
     // comes so far, as the directory around it is the user's alone.

@@ -11,6 +11,7 @@ use super::{
     containers::needs_network,
     directory,
     login::WithLogins,
+    masked,
     owner::Owner,
     setup::{Made, News, Setup, set_up},
     words::locally,
@@ -44,6 +45,7 @@ use crate::{
         status::{self, Outcome, PodFacts, Verdict},
     },
     engine::{Engine, docker::DockerEngine},
+    mask::Mask,
     prepare::Stopper,
     registry::Client as RegistryClient,
     wire::{Failure, Order, RunInfo},
@@ -85,6 +87,8 @@ pub(super) struct Node {
     stage: Option<Verdict>,
     failed: Option<Failure>,
     changes: watch::Sender<PipelineRun>,
+    /// Hides what nobody may see of the run.
+    mask: Mask,
     engine: DockerEngine,
     transport: Arc<WithLogins<Relay>>,
     request: Request,
@@ -166,7 +170,8 @@ impl Node {
         let has_network = needs_network(&spec, &request.beside);
         let workshop = Workshop::new(engine.clone(), request.clone(), &owner, has_network, made.clone());
         let transport = Arc::new(WithLogins { inner, logins: request.logins.clone(), workshop });
-        let (changes, seen) = watch::channel(run.clone());
+        let mask = request.mask(std::iter::empty());
+        let (changes, seen) = watch::channel(masked::run(&mask, &run));
         let node = Self {
             run,
             spec,
@@ -174,6 +179,7 @@ impl Node {
             stage: None,
             failed: None,
             changes,
+            mask,
             engine,
             transport,
             request,
@@ -364,10 +370,11 @@ impl Node {
             own.digest = summary.digest;
             own.steps = summary.steps.or(own.steps.take());
         }
+        let now_shown = masked::run(&self.mask, &self.run);
         self.changes.send_if_modified(|shown| {
-            let differs = *shown != self.run;
+            let differs = *shown != now_shown;
             if differs {
-                shown.clone_from(&self.run);
+                *shown = now_shown;
             }
             differs
         });

@@ -67,14 +67,6 @@ impl Workshop {
         Self { engine, request, owner, has_network, made, output: Mutex::default() }
     }
 
-    /// A mask for the values of the run's Secrets, and more.
-    fn mask<'a>(&'a self, more: impl Iterator<Item = &'a str>) -> Mask {
-        let values = self.request.objects.secrets.values().flat_map(|keys| keys.values());
-        let values = values.filter_map(|value| std::str::from_utf8(value).ok()).map(str::trim_end);
-        let passwords = self.request.beside.logins.values().map(|(_, password)| password.as_str());
-        Mask::new(values.chain(passwords).chain(more))
-    }
-
     /// Lets it print where the box does.
     pub(super) fn print_to(&self, output: &mpsc::Sender<Bytes>) {
         *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some(output.downgrade());
@@ -85,7 +77,7 @@ impl Workshop {
     /// # Errors
     /// Why it could not.
     pub(super) async fn carry_out(&self, work: &HereWork, line: &Line) -> Result<Option<String>, PushError> {
-        let mask = self.mask(std::iter::empty());
+        let mask = self.request.mask(std::iter::empty());
         match self.do_it(work, line).await {
             Ok(said) => Ok(said.map(|said| mask.text(&said))),
             Err(mut error) => {
@@ -113,7 +105,7 @@ impl Workshop {
         };
         line.progress("building the image".into());
         // A login may be a part of a variable's value.
-        let mask = self.mask(plan.logins.values().map(|(_, password)| password.as_str()));
+        let mask = self.request.mask(plan.logins.values().map(|(_, password)| password.as_str()));
         let spec = BuildSpec {
             dockerfile: plan.dockerfile,
             build_args: plan.build_args,
@@ -142,7 +134,7 @@ impl Workshop {
         let own = self.built(&plan.image_name).image_name().map_err(failed)?;
         let image = if self.engine.image(&own).await.map_err(failed)?.is_some() { own } else { plan.image };
         if self.engine.image(&image).await.map_err(failed)?.is_none() {
-            line.progress(self.mask(std::iter::empty()).text(&format!("pulling {image}")));
+            line.progress(self.request.mask(std::iter::empty()).text(&format!("pulling {image}")));
             let login = match &plan.login {
                 Some(own) => login::for_pull(own, &image),
                 None => login::of_pull(&self.request.logins, &image).await,

@@ -52,6 +52,13 @@ impl PushError {
         !self.transient && refused.contains(&self.reason)
     }
 
+    /// `secretsInImage: Deny` forbids the push; `what` says whose value is where.
+    #[must_use]
+    pub fn secret_in_image(what: &str, is_artifact: bool) -> Self {
+        let or = if is_artifact { "" } else { ", or set secretsInImage to Allow" };
+        Self::new(reason::SECRET_IN_LAYER, format!("{what}; take it out{or}"))
+    }
+
     /// What `secretsInImage: Deny` wants searched cannot be searched; `what` says what and why.
     #[must_use]
     pub fn not_searched(what: &str, is_artifact: bool) -> Self {

@@ -3,6 +3,7 @@
 //! **Invariant:** no value of a key that looks like a credential is shown, and no control character of the file.
 
 use super::Span;
+use crate::mask::Mask;
 
 /// Most findings told of one file.
 pub const MOST_FINDINGS: usize = 50;
@@ -221,6 +222,16 @@ impl Findings {
     pub fn sorted(mut self) -> Self {
         self.list.sort_by_key(|found| found.at);
         self.list.dedup();
+        self
+    }
+
+    /// Without values that nobody may see; what the file itself holds stays.
+    #[must_use]
+    pub(crate) fn masked(mut self, mask: &Mask) -> Self {
+        for found in &mut self.list {
+            let texts = [&mut found.message, &mut found.label].into_iter().chain(&mut found.hint);
+            texts.for_each(|text| *text = mask.text(text));
+        }
         self
     }
 

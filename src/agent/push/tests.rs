@@ -109,6 +109,39 @@ fn a_push_is_made_of_the_spec_and_the_environment() {
     assert_eq!(push.credentials.unwrap().username(), "demo");
 }
 
+/// A push of the fixture to this repository with this tag, where the box has `VERSION` from the Secret.
+fn placed_with(policy: SecretsInImage, repository: &str, tag: &str) -> Result<Push, PushError> {
+    let mut run = run();
+    let push = run.spec.steps[1].docker_push.as_mut().unwrap();
+    (push.repository, push.tag, push.tags) = (repository.into(), Some(tag.into()), Default::default());
+    push.secrets_in_image = policy;
+    prepared_for(run, &REQUEST.replace("1.4", "supersecret99"), &[("secret-0/api", "supersecret99")])
+}
+
+#[rstest]
+#[case("registry.example.com/team/app", "v-$VERSION", "a tag")]
+#[case("registry.example.com/$VERSION/app", "1", "the repository")]
+fn where_an_image_goes_tells_no_secret(#[case] repository: &str, #[case] tag: &str, #[case] place: &str) {
+    let error = placed_with(SecretsInImage::Deny, repository, tag).err().unwrap();
+    let said = format!("the value of variable API_KEY is in {place}; take it out, or set secretsInImage to Allow");
+    assert_eq!((error.reason, error.message), (reason::SECRET_IN_LAYER, said));
+    let push = placed_with(SecretsInImage::Warn, repository, tag).ok().unwrap();
+    assert_eq!(push.warnings, [format!("the value of variable API_KEY is in {place}")]);
+    assert!(placed_with(SecretsInImage::Allow, repository, tag).is_ok_and(|push| push.warnings.is_empty()));
+}
+
+/// Registries give each user a place of that name.
+#[test]
+fn the_user_who_pushes_may_be_in_the_repository() {
+    let mut run = run();
+    let push = run.spec.steps[1].docker_push.as_mut().unwrap();
+    push.repository = "registry.example.com/$VERSION/app".into();
+    push.tags = Some(vec!["1".into()]);
+    let request = REQUEST.replace("1.4", "windlass");
+    let keys = [("secret-0/api", "windlass"), ("push-0/username", "windlass")];
+    assert!(prepared_for(run, &request, &keys).is_ok());
+}
+
 #[rstest]
 #[case::no_request("", reason::INVALID_PROPERTY)]
 #[case::rubbish("{\"version\":\"hunter2", reason::INVALID_PROPERTY)]

@@ -18,9 +18,7 @@ impl Push {
     /// A secret's value is in the image: an error or a warning, as the step says.
     pub(super) fn leak(&self, text: String) -> Result<(), PushError> {
         if self.deny {
-            let or = if self.artifact { "" } else { ", or set secretsInImage to Allow" };
-            let text = format!("{text}; take it out{or}");
-            return Err(PushError::new(reason::SECRET_IN_LAYER, text));
+            return Err(PushError::secret_in_image(&text, self.artifact));
         }
         self.warn(text);
         Ok(())

@@ -6,6 +6,7 @@ mod engine;
 mod handed;
 mod killed;
 mod people;
+mod unsaid;
 
 pub(super) use corpus::{Case, in_cluster, object_of, project_files};
 
