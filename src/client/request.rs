@@ -108,7 +108,10 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, objects: Objects, chosen: 
 }
 
 /// The directory that is the source. The engine mounts it under its whole path.
-fn as_source(path: &Path, asked: &Asked<'_>) -> Result<Directory, Stop> {
+///
+/// # Errors
+/// `UnreadableFile`.
+pub(super) fn as_source(path: &Path, asked: &Asked<'_>) -> Result<Directory, Stop> {
     let path = path.canonicalize().map_err(|error| {
         let message = format!("--source {}: {error}", path.display());
         Fault::new(reason::UNREADABLE_FILE, Exit::Usage, message).note("nothing was started")

@@ -6,7 +6,8 @@
 //! given as a secret is in a Secret from there on.
 
 mod engine;
-mod kept;
+mod files;
+mod outputs;
 mod ports;
 
 pub(super) use engine::not_committed;
@@ -21,13 +22,13 @@ use super::{
     findings::Report,
     here::play,
     project,
-    request::{Asked, request},
+    request::{Asked, as_source, request},
     style::Mode,
 };
 use crate::{
     api::{Pipeline as Resource, condition::reason as run_reason, env::EnvVar, pipeline::ImagePullPolicy},
     engine::docker::containers::Bind,
-    local::{self, Objects, Request},
+    local::{self, Kept, Objects, Request},
     prepare::Directory,
     wercker::{
         convert::{
@@ -35,7 +36,7 @@ use crate::{
             here::{Beside, TEXTS},
         },
         document::{Document, Pipeline, Step, Text},
-        environment::{self, Environment},
+        environment::Environment,
         read_all,
     },
     wire,
@@ -54,6 +55,8 @@ const IGNORE_FILE: &str = ".werckerignore";
 const OWN_FILES: &str = "/.wercker/";
 /// The engine's socket in a box with `docker: true`.
 const SOCKET: &str = "/var/run/docker.sock";
+/// The pipeline whose output `deploy` begins with.
+const BUILD: &str = "build";
 /// Where the output of the last build and deploy is kept.
 const LATEST: &str = ".wercker/latest/output";
 const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
@@ -62,6 +65,9 @@ const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
 
 /// A `wercker.yml` that was read.
 pub(super) struct Yml {
+    /// The project, by its true path.
+    directory: PathBuf,
+    /// The file, likewise.
     path: PathBuf,
     input: Input,
     document: Document,
@@ -76,7 +82,9 @@ struct Turn<'a> {
     /// What an earlier run kept, in place of the project.
     source: Option<PathBuf>,
     /// Where its output goes.
-    keep_in: Option<PathBuf>,
+    keep_in: Option<Kept>,
+    /// Files of variables, which are in no source: an image is made of it.
+    apart: Vec<PathBuf>,
 }
 
 /// Runs a pipeline of the file.
@@ -86,19 +94,34 @@ struct Turn<'a> {
 pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Path) -> Result<Exit, Stop> {
     let Some(yml) = Yml::read(session, file)? else { return Ok(Exit::Usage) };
     let mut turn = yml.turn(asked, session.name)?;
-    let environment = yml.environment(&asked.here.wercker, None)?;
-    let latest = yml.directory().join(LATEST);
-    if asked.deploys && asked.here.source.is_none() && latest.is_dir() {
-        session.screen.message(&format!("the source is what the last build kept: {}", latest.display()))?;
-        turn.source = Some(latest.clone());
+    let mut files = yml.files(&asked.here.wercker)?;
+    let environment = files.environment(None)?;
+    turn.apart = files.read;
+    let latest = Kept::new(&yml.directory, LATEST);
+    if asked.deploys && asked.here.source.is_none() {
+        turn.source = latest.find().map_err(|error| not_kept(&error).hint("or name the source: --source DIR"))?;
+        if turn.source.is_some() {
+            session.screen.message(&format!("the source is what the last build kept: {LATEST}"))?;
+        }
     }
+    let kept = if asked.deploys { Kept::new(&yml.directory, LATEST_DEPLOY) } else { latest };
     if asked.here.wercker.artifacts {
-        turn.keep_in = Some(if asked.deploys { yml.directory().join(LATEST_DEPLOY) } else { latest });
+        kept.make().map_err(|error| not_kept(&error))?;
+        turn.keep_in = Some(kept.clone());
     }
+    let is_build = !asked.deploys && turn.pipeline.name.value == BUILD;
     match yml.request(session, asked, &turn, &environment)? {
-        Some(request) => play(session, asked, request).await,
+        Some(mut request) => {
+            // `deploy` begins with what the last build kept, not with what one before it did.
+            request.beside.outdated = (is_build || asked.here.wercker.artifacts).then_some(kept);
+            play(session, asked, request).await
+        }
         None => Ok(Exit::Usage),
     }
+}
+
+fn not_kept(error: &std::io::Error) -> Fault {
+    Fault::new(reason::UNREADABLE_FILE, Exit::Usage, error.to_string()).note("nothing was started")
 }
 
 /// Runs the pipelines of a workflow, one after the other, up to the first that fails.
@@ -118,14 +141,18 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
         }
         .into());
     };
-    let kept = kept::Kept::make()?;
-    for node in &workflow.nodes {
-        // `read` let no workflow through that names a pipeline which is not there.
-        let Some(pipeline) = yml.document.pipeline(&node.pipeline.value) else { continue };
+    // Whatever pipeline reads them, none of them is in the source of another.
+    let mut files = yml.files(&asked.here.wercker)?;
+    let environments = workflow.nodes.iter().map(|node| files.environment(node.env_file.as_ref()));
+    let environments = environments.collect::<Result<Vec<_>, _>>()?;
+    let outputs = outputs::Outputs::make()?;
+    for (node, environment) in workflow.nodes.iter().zip(environments) {
+        let pipeline = yml.document.pipeline(&node.pipeline.value);
+        let pipeline = pipeline.ok_or_else(|| no_pipeline(&yml.input.name, &node.pipeline.value, &[], session.name))?;
         let mut turn = yml.target(pipeline, asked.here.wercker.deploy_target.as_deref())?;
-        turn.source = kept.source(workflow, node)?;
-        turn.keep_in = Some(kept.output(workflow, node));
-        let environment = yml.environment(&asked.here.wercker, node.env_file.as_ref())?;
+        turn.source = outputs.source(workflow, node)?;
+        turn.keep_in = Some(outputs.of(workflow, &node.name.value)?);
+        turn.apart.clone_from(&files.read);
         let Some(request) = yml.request(session, asked, &turn, &environment)? else { return Ok(Exit::Usage) };
         session.screen.message(&format!("pipeline {} of workflow {name}", node.name.value))?;
         let exit = play(session, asked, request).await?;
@@ -142,7 +169,11 @@ impl Yml {
         let mut input = Input::read(file)?;
         input.name = input.name.strip_prefix("./").unwrap_or(&input.name).to_owned();
         let (document, findings) = read_all(&input.text);
-        let yml = Self { path: file.to_owned(), input, document };
+        // The file itself may be a link; what is beside the link is meant.
+        let beside = file.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let directory = whole(beside.unwrap_or(Path::new(".")))?;
+        let path = file.file_name().map_or_else(|| file.to_owned(), |name| directory.join(name));
+        let yml = Self { directory, path, input, document };
         Ok(yml.tell(session, &findings)?.then_some(yml))
     }
 
@@ -160,10 +191,6 @@ impl Yml {
             report.end(session, Exit::Usage)?;
         }
         Ok(!failed)
-    }
-
-    fn directory(&self) -> &Path {
-        self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     /// Which pipeline is meant.
@@ -204,23 +231,14 @@ impl Yml {
             }
             Some(_) | None => {
                 let target_name = wanted.map(str::to_owned);
-                Ok(Turn { pipeline, target, target_name, source: None, keep_in: None })
+                Ok(Turn { pipeline, target, target_name, source: None, keep_in: None, apart: Vec::new() })
             }
         }
     }
 
-    /// The variables of the run: the caller's, and those of a file.
-    fn environment(&self, args: &WerckerArgs, own: Option<&Text>) -> Result<Environment, Stop> {
-        let beside = self.directory().join(environment::FILE);
-        let path = args.environment.clone().or_else(|| Some(beside).filter(|path| path.is_file()));
-        let text = path.map_or(Ok(String::new()), |path| super::manifest::read(&path))?;
-        let mut lines = environment::lines(&text);
-        if let Some(own) = own {
-            lines.extend(environment::lines(&super::manifest::read(&self.directory().join(&own.value))?));
-        }
-        let machine =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Ok(Environment::new(machine, lines))
+    /// The files of variables that a run reads.
+    fn files(&self, args: &WerckerArgs) -> Result<files::Files<'_>, Stop> {
+        files::Files::read(&self.directory, args.environment.as_deref())
     }
 
     /// Makes the request of a run. `None`: it is told what is wrong.
@@ -269,42 +287,37 @@ impl Yml {
         engine::exchange(&mut resource.spec, &made, args, turn.keep_in.is_some())?;
         let objects = objects(environment, &made);
         let mut request = request(asked, &self.path, objects, project::of_pipeline(&resource))?;
-        self.variables(&mut request, turn, asked.deploys)?;
+        self.variables(&mut request, turn, asked.deploys);
         if args.docker_local {
             never_pull(&mut request);
         }
         request.publish.extend(ports);
         // The source is never the file's to say.
-        let directory = request
-            .directory
-            .take()
-            .unwrap_or_else(|| Directory { path: self.directory().to_owned(), ..Directory::default() });
-        request.directory = Some(self.source(directory, turn.source.as_deref()));
+        let directory = match request.directory.take() {
+            Some(directory) => directory,
+            None => as_source(&self.directory, asked)?,
+        };
+        request.directory = Some(self.source(directory, turn));
         request.beside = self.beside(&made, args, &request.name)?;
         request.beside.keep_in.clone_from(&turn.keep_in);
         Ok(Some(request))
     }
 
-    fn source(&self, directory: Directory, kept: Option<&Path>) -> Directory {
-        if let Some(kept) = kept {
-            let of = Some(self.directory().to_owned());
-            return Directory { path: kept.to_owned(), of, ..Directory::default() };
+    fn source(&self, directory: Directory, turn: &Turn<'_>) -> Directory {
+        if let Some(kept) = &turn.source {
+            let of = Some(self.directory.clone());
+            return Directory { path: kept.clone(), of, ..Directory::default() };
         }
         let ignore_file = self.document.ignore_file.as_ref().map_or(IGNORE_FILE, |file| file.value.as_str()).to_owned();
-        // It may hold secrets, and an image is made of the source.
-        let variables = self.directory().join(environment::FILE);
-        let apart = directory.apart.iter().cloned().chain([variables]).collect();
+        let apart = directory.apart.iter().chain(&turn.apart).cloned().collect();
         Directory { ignore_file, ignore: vec![OWN_FILES.to_owned()], apart, ..directory }
     }
 
     /// Variables that Wercker made of the application and the run. There is no page of either, so their addresses are
     /// empty.
-    fn variables(&self, request: &mut Request, turn: &Turn<'_>, deploys: bool) -> Result<(), Stop> {
-        let whole = self.directory().canonicalize().map_err(|error| {
-            Fault::new(reason::UNREADABLE_FILE, Exit::Usage, format!("{}: {error}", self.directory().display()))
-        })?;
-        let application =
-            whole.file_name().map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned());
+    fn variables(&self, request: &mut Request, turn: &Turn<'_>, deploys: bool) {
+        let name = self.directory.file_name();
+        let application = name.map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned());
         let owner = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "local".into());
         let kind = if deploys || turn.pipeline.name.value == "deploy" { "DEPLOY" } else { "BUILD" };
         let mut list = vec![
@@ -326,7 +339,6 @@ impl Yml {
         let set = |(name, value): (String, String)| EnvVar { name, value: Some(value), ..EnvVar::default() };
         let given: Vec<String> = request.spec.env.iter().map(|var| var.name.clone()).collect();
         request.spec.env.extend(list.into_iter().filter(|(name, _)| !given.contains(name)).map(set));
-        Ok(())
     }
 
     /// What the run has beside its pipeline.
@@ -355,12 +367,13 @@ impl Yml {
             of_services.insert(name.clone(), volumes(beside)?);
         }
         let logins = made.logins.clone();
-        Ok(local::Beside { binds, of_services, privileged: made.docker, logins, keep: args.no_remove, keep_in: None })
+        let (privileged, keep) = (made.docker, args.no_remove);
+        Ok(local::Beside { binds, of_services, privileged, logins, keep, ..local::Beside::default() })
     }
 
     /// A volume; a directory that is missing is made, as Docker did it for Wercker.
     fn volume(&self, from: &str, to: &str) -> Result<Bind, Stop> {
-        let path = self.directory().join(from);
+        let path = self.directory.join(from);
         let unusable = |error: std::io::Error| {
             Fault::new(reason::UNREADABLE_FILE, Exit::Usage, format!("volumes: {}: {error}", path.display()))
         };
@@ -373,7 +386,7 @@ impl Yml {
     /// Where the cache of this project is: the box's user, whoever that is, may write there; other users of this machine
     /// cannot get in.
     fn cache(&self) -> Result<PathBuf, Stop> {
-        let project = whole(self.directory())?;
+        let project = &self.directory;
         let of_user = std::env::var_os(CACHE_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let base = of_user
             .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))

@@ -15,6 +15,7 @@
 
 mod containers;
 mod directory;
+mod kept;
 mod login;
 mod node;
 mod objects;
@@ -26,6 +27,7 @@ mod words;
 mod workshop;
 
 pub use containers::box_name;
+pub use kept::Kept;
 pub use objects::{Keys, Objects, ObjectsError, env_file};
 
 use crate::{
@@ -102,7 +104,9 @@ pub struct Beside {
     /// Whether containers and network stay.
     pub keep: bool,
     /// Where a step that keeps files puts them.
-    pub keep_in: Option<PathBuf>,
+    pub keep_in: Option<Kept>,
+    /// What an earlier run kept, and nobody may use once this one has begun.
+    pub outdated: Option<Kept>,
 }
 
 /// A directory of this process beside those of its runs. It goes when this is dropped, or with the next sweep.
@@ -235,6 +239,13 @@ pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, St
     trust::as_the_engine(&mut request.trust, &resolved.spec).await;
     let registry = RegistryClient::new(request.trust.clone())
         .map_err(|error| StartError::Machine(format!("registries: {error}")))?;
+    if let Some(outdated) = request.beside.outdated.clone() {
+        let path = outdated.path();
+        let cleared = tokio::task::spawn_blocking(move || outdated.clear()).await.map_err(std::io::Error::other);
+        cleared
+            .flatten()
+            .map_err(|error| StartError::Machine(format!("{} of an earlier run: {error}", path.display())))?;
+    }
     let box_made = Arc::new(Notify::new());
     let (made, sweep) = (Arc::clone(&box_made), owner::sweep(engine.clone(), base.clone(), owner.clone()));
     let sweep = tokio::spawn(async move {

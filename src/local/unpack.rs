@@ -1,24 +1,26 @@
 //! Unpacks what the runner packed into a directory of this machine.
 //!
-//! `workshop` calls it for what is kept of a run, which the next run of a workflow may begin with.
+//! `kept` calls it for what is kept of a run, which the next run of a workflow may begin with.
 //!
-//! **Invariant:** each entry is judged by the rules of `archive::Tree` first: nothing is written outside the directory, and
-//! through no link. Owners, and bits that give rights, are not taken over.
+//! **Invariant:** each entry is judged by the rules of `archive::Tree` first, and made beneath the directory that is open:
+//! nothing is written outside of it, and through no link, whoever else writes there. Owners, and bits that give rights, are
+//! not taken over.
 
 use crate::{
     api::condition::reason,
     archive::{Entry, Kind, ReadError, Reader, Tree, short},
     registry::PushError,
 };
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, linkat, mkdirat, openat2, symlinkat};
 use std::{
     ffi::OsStr,
-    fs::{self, File, FileTimes, OpenOptions, Permissions},
+    fs::{File, FileTimes, Permissions},
     io::{self, Read, Write as _},
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     },
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -29,50 +31,68 @@ const RIGHTS: u32 = 0o777;
 const OWN_DIRECTORY: u32 = 0o700;
 const OWN_FILE: u32 = 0o600;
 
-/// Unpacks into `to`, which is made anew. Gives how many files there are.
+/// Unpacks into the open directory `to`, which is empty. Gives how many files there are.
 ///
 /// # Errors
-/// `UnsafeFile`, or whatever keeps it from being read or written.
-pub(super) fn unpack(archive: impl Read, to: &Path) -> Result<u64, PushError> {
-    let unwritten = |error: io::Error| PushError::new(reason::COMMIT_FAILED, format!("{}: {error}", to.display()));
-    match fs::remove_dir_all(to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritten(error)),
-        Ok(()) | Err(_) => fs::create_dir_all(to).map_err(unwritten)?,
-    }
+/// What is wrong with the archive, or with writing it.
+pub(super) fn unpack(archive: impl Read, to: &OwnedFd) -> Result<u64, Lost> {
     let mut reader = Reader::new(io::BufReader::with_capacity(CONTENT_BYTES, archive));
     let mut tree = Tree::default();
-    let mut directories: Vec<(PathBuf, Entry)> = Vec::new();
-    while let Some(entry) = reader.next_entry().map_err(unreadable)? {
-        tree.admit(&entry).map_err(|refusal| unreadable(ReadError::Refused(refusal)))?;
-        let path = to.join(OsStr::from_bytes(&entry.path));
+    let mut directories: Vec<Entry> = Vec::new();
+    while let Some(entry) = reader.next_entry()? {
+        tree.admit(&entry).map_err(ReadError::Refused)?;
+        let path = Path::new(OsStr::from_bytes(&entry.path));
+        let (parent, name) = place(to, path)?;
         match &entry.kind {
             Kind::Directory => {
-                fs::create_dir(&path).map_err(unwritten)?;
-                directories.push((path, entry));
+                mkdirat(&parent, name, Mode::from_raw_mode(OWN_DIRECTORY)).map_err(io::Error::from)?;
+                directories.push(entry);
             }
-            Kind::File { .. } => content(&mut reader, &path, &entry).map_err(|error| error.map_or_else(unwritten))?,
-            Kind::Symlink { target } => symlink(OsStr::from_bytes(target), &path).map_err(unwritten)?,
+            Kind::File { .. } => content(&mut reader, &parent, name, &entry)?,
+            Kind::Symlink { target } => {
+                symlinkat(OsStr::from_bytes(target), &parent, name).map_err(io::Error::from)?;
+            }
             Kind::HardLink { target } => {
-                fs::hard_link(to.join(OsStr::from_bytes(target)), &path).map_err(unwritten)?;
+                let (other, first) = place(to, Path::new(OsStr::from_bytes(target)))?;
+                linkat(&other, first, &parent, name, AtFlags::empty()).map_err(io::Error::from)?;
             }
         }
     }
     // What is written into a directory changes it.
-    for (path, entry) in directories.iter().rev() {
-        let rights = Permissions::from_mode(entry.mode & RIGHTS | OWN_DIRECTORY);
-        fs::set_permissions(path, rights).and_then(|()| keep_time(&File::open(path)?, entry)).map_err(unwritten)?;
+    for entry in directories.iter().rev() {
+        let path = Path::new(OsStr::from_bytes(&entry.path));
+        let directory = File::from(open(to, path, OFlags::RDONLY | OFlags::DIRECTORY, 0)?);
+        directory.set_permissions(Permissions::from_mode(entry.mode & RIGHTS | OWN_DIRECTORY))?;
+        keep_time(&directory, entry)?;
     }
     Ok(tree.files())
 }
 
-/// Why the content of a file was not taken over.
-enum Lost {
+/// Opens what is beneath the directory, without any link on the way.
+fn open(to: &OwnedFd, path: &Path, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    Ok(openat2(to, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode), beneath)?)
+}
+
+/// The open directory of a path, and its name there.
+fn place<'a>(to: &OwnedFd, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let directory = open(to, parent, OFlags::PATH | OFlags::DIRECTORY, 0)?;
+    Ok((directory, path.file_name().unwrap_or_default()))
+}
+
+/// Why an archive was not taken over.
+pub(super) enum Lost {
+    /// The archive's fault.
     Unreadable(PushError),
+    /// This machine's.
     Unwritten(io::Error),
 }
 
 impl Lost {
-    fn map_or_else(self, unwritten: impl Fn(io::Error) -> PushError) -> PushError {
+    /// As the failure of a step.
+    pub(super) fn error(self, unwritten: impl Fn(io::Error) -> PushError) -> PushError {
         match self {
             Self::Unreadable(error) => error,
             Self::Unwritten(error) => unwritten(error),
@@ -86,11 +106,22 @@ impl From<io::Error> for Lost {
     }
 }
 
-fn content(reader: &mut Reader<impl Read>, path: &Path, entry: &Entry) -> Result<(), Lost> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(OWN_FILE).open(path)?;
+impl From<ReadError> for Lost {
+    fn from(error: ReadError) -> Self {
+        let why = match &error {
+            ReadError::Refused(_) => reason::UNSAFE_FILE,
+            ReadError::Io(_) | ReadError::Malformed(..) => reason::COMMIT_FAILED,
+        };
+        Self::Unreadable(PushError::new(why, short(&error.to_string())))
+    }
+}
+
+fn content(reader: &mut Reader<impl Read>, parent: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<(), Lost> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let mut file = File::from(open(parent, Path::new(name), flags, OWN_FILE)?);
     let mut buffer = vec![0; CONTENT_BYTES];
     loop {
-        let length = reader.content(&mut buffer).map_err(|error| Lost::Unreadable(unreadable(error)))?;
+        let length = reader.content(&mut buffer)?;
         if length == 0 {
             break;
         }
@@ -106,19 +137,11 @@ fn keep_time(file: &File, entry: &Entry) -> io::Result<()> {
     file.set_times(FileTimes::new().set_modified(time))
 }
 
-fn unreadable(error: ReadError) -> PushError {
-    let why = match &error {
-        ReadError::Refused(_) => reason::UNSAFE_FILE,
-        ReadError::Io(_) | ReadError::Malformed(..) => reason::COMMIT_FAILED,
-    };
-    PushError::new(why, short(&error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::archive::Writer;
-    use std::os::unix::fs::MetadataExt as _;
+    use std::{fs, os::unix::fs::MetadataExt as _};
 
     fn entry(path: &str, kind: Kind, mode: u32) -> Entry {
         Entry { path: path.into(), kind, mode, uid: 0, gid: 0, mtime: 1_700_000_000 }
@@ -142,15 +165,47 @@ mod tests {
             (entry("link", Kind::Symlink { target: b"d/run".to_vec() }, 0o777), b""),
         ]);
         let place = tempfile::tempdir().unwrap();
-        let to = place.path().join("output");
-        fs::create_dir(&to).unwrap();
-        fs::write(to.join("old"), "x").unwrap();
-        assert_eq!(unpack(bytes.as_slice(), &to).ok(), Some(2));
+        let to = place.path();
+        assert_eq!(unpack(bytes.as_slice(), &opened(to)).ok(), Some(2));
         assert_eq!(fs::read(to.join("link")).unwrap(), b"hi");
         let meta = fs::metadata(to.join("d/run")).unwrap();
         assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o755, 1_700_000_000));
-        assert!(!to.join("old").exists());
-        fs::remove_dir_all(&to).unwrap();
+    }
+
+    fn opened(path: &Path) -> OwnedFd {
+        File::open(path).unwrap().into()
+    }
+
+    #[test]
+    fn somebody_else_s_link_is_not_written_through() {
+        let (place, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let content = &[7; 3 * CONTENT_BYTES][..];
+        let size = content.len() as u64;
+        let bytes = packed(&[
+            (entry("d", Kind::Directory, 0o755), b""),
+            (entry("d/a", Kind::File { size, linked: false }, 0o644), content),
+            (entry("d/b", Kind::File { size, linked: false }, 0o644), content),
+        ]);
+        // When half of it was read, somebody puts a link in place of the directory.
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let (from, to) = (place.path().to_owned(), outside.path().to_owned());
+        let swap = Swap(move || {
+            fs::rename(from.join("d"), from.join("other")).unwrap();
+            std::os::unix::fs::symlink(&to, from.join("d")).unwrap();
+        });
+        let lost = unpack(first.chain(swap).chain(second), &opened(place.path())).err().unwrap();
+        assert!(matches!(lost, Lost::Unwritten(_)));
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    /// Holds nothing, and does something when it is read.
+    struct Swap<F>(F);
+
+    impl<F: Fn()> Read for Swap<F> {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.0();
+            Ok(0)
+        }
     }
 
     #[test]
@@ -161,8 +216,9 @@ mod tests {
             (entry("a", Kind::Symlink { target: b"..".to_vec() }, 0o777), b""),
             (entry("a/out", file(), 0o644), b"x"),
         ]);
-        let error = unpack(through_a_link.as_slice(), &place.path().join("to")).err().unwrap();
-        assert_eq!(error.reason, reason::UNSAFE_FILE, "{error}");
+        fs::create_dir(place.path().join("to")).unwrap();
+        let lost = unpack(through_a_link.as_slice(), &opened(&place.path().join("to"))).err().unwrap();
+        assert!(matches!(&lost, Lost::Unreadable(error) if error.reason == reason::UNSAFE_FILE));
         assert!(!place.path().join("out").exists());
     }
 }

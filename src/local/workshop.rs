@@ -13,7 +13,6 @@ use super::{
     login,
     owner::Owner,
     setup::Made,
-    unpack::unpack,
 };
 use crate::{
     agent::{
@@ -41,10 +40,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use std::{
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Pieces of a build's context that wait for the engine.
@@ -228,14 +224,15 @@ impl Workshop {
 
     /// Keeps the files that were packed. That there are none is no failure.
     async fn keep(&self, work: &HereWork) -> Result<Option<String>, PushError> {
-        let (Some(files), Some(to)) = (&work.files, &self.request.beside.keep_in) else {
+        // What was kept before is gone since the run began.
+        let (Some(files), Some(kept)) = (&work.files, &self.request.beside.keep_in) else {
             return Ok(Some("no artifacts found".into()));
         };
-        let (archive, place): (_, PathBuf) = (files.open()?, to.clone());
-        let unpacked = tokio::task::spawn_blocking(move || unpack(archive, &place)).await;
+        let (archive, place) = (files.open()?, kept.clone());
+        let unpacked = tokio::task::spawn_blocking(move || place.fill(archive)).await;
         let files = unpacked.map_err(|_| PushError::new(reason::COMMIT_FAILED, "unpacking broke off"))??;
         let s = if files == 1 { "" } else { "s" };
-        Ok(Some(format!("{files} file{s} kept in {}", to.display())))
+        Ok(Some(format!("{files} file{s} kept in {}", kept.path().display())))
     }
 }
 

@@ -22,8 +22,8 @@ use crate::{
 use gix_ignore::{Search, glob::pattern::Case, search::Ignore};
 use std::{
     collections::BTreeSet,
-    fs::{self, File, FileTimes, Permissions},
-    io,
+    fs::{self, File, FileTimes, OpenOptions, Permissions},
+    io::{self, Write as _},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{MetadataExt as _, PermissionsExt as _},
@@ -73,8 +73,10 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
     let walk = Walk { from: &from.path, ignored, patterns, apart, processes };
     walk.directory(Path::new(""), to)?;
     let own = to.join(".git");
-    if own.is_dir() {
-        fs::write(own.join("config"), GIT_CONFIG).map_err(not_written)?;
+    // A link came along as one, and leads wherever the project, or a box before, wants it to.
+    if fs::symlink_metadata(&own).is_ok_and(|meta| meta.is_dir()) {
+        let config = OpenOptions::new().write(true).create_new(true).open(own.join("config"));
+        config.and_then(|mut file| file.write_all(GIT_CONFIG.as_bytes())).map_err(not_written)?;
     }
     Ok(fetched)
 }
@@ -84,9 +86,12 @@ pub(super) fn copy(from: &Directory, to: &Path, layout: &Layout, processes: &Pro
 /// # Errors
 /// `SourceFailed` if it is none.
 pub(super) fn mounted(from: &Directory, layout: &Layout, processes: &Processes) -> Result<Fetched, Failure> {
-    if let Some(apart) = from.apart.iter().find(|apart| apart.starts_with(&from.path)) {
+    // As the engine mounts it: by its true path, however it was written.
+    let inside = |apart: &PathBuf| apart.canonicalize().is_ok_and(|apart| apart.starts_with(&from.path));
+    if let Some(apart) = from.apart.iter().find(|apart| inside(apart)) {
         let what = format!("{} holds {}, which no box may see", from.path.display(), apart.display());
-        let message = format!("{what}; set TMPDIR, or work on a copy: --direct-mount=false");
+        let way = if apart.is_dir() { "set TMPDIR" } else { "move it elsewhere" };
+        let message = format!("{what}; {way}, or work on a copy: --direct-mount=false");
         return Err(failure(reason::SOURCE_FAILED, message));
     }
     Ok(git(from, layout, processes)?.map(|git| facts(&git, &from.path)).unwrap_or_default())
@@ -364,15 +369,41 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_that_is_a_link_is_copied_as_one_and_nothing_is_written_through_it() {
+        let (outside, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("config"), "of somebody").unwrap();
+        std::os::unix::fs::symlink(outside.path(), kept.path().join(".git")).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        for directory in ["tmp", "to"] {
+            fs::create_dir(root.path().join(directory)).unwrap();
+        }
+        // As of what a box left: git is asked about the project.
+        let project = tempfile::tempdir().unwrap();
+        let of = Some(project.path().to_owned());
+        let from = Directory { path: kept.path().to_owned(), of, ..Directory::default() };
+        let layout = Layout::new(Some(root.path().to_owned()));
+        copy(&from, &root.path().join("to"), &layout, &Processes::default()).unwrap();
+        assert_eq!(fs::read(outside.path().join("config")).unwrap(), b"of somebody");
+        assert_eq!(fs::read_link(root.path().join("to/.git")).unwrap(), outside.path());
+    }
+
+    #[test]
     fn what_is_mounted_stays_where_it_is_and_holds_nothing_of_runs() {
         let (project, root) = (project(), tempfile::tempdir().unwrap());
         fs::create_dir_all(root.path().join("tmp")).unwrap();
         let layout = Layout::new(Some(root.path().to_owned()));
         let mut from = Directory { path: project.path().to_owned(), mounted: true, ..Directory::default() };
-        from.apart = vec![root.path().to_owned()];
+        from.apart = vec![root.path().to_owned(), project.path().join("not there")];
         mounted(&from, &layout, &Processes::default()).unwrap();
-        from.apart.push(project.path().join("tmp/windlass-0"));
-        let refused = mounted(&from, &layout, &Processes::default()).unwrap_err();
-        assert!(refused.message.contains("which no box may see; set TMPDIR"), "{}", refused.message);
+        let base = project.path().join("tmp/windlass-0");
+        fs::create_dir_all(&base).unwrap();
+        for (apart, words) in [
+            (base, "windlass-0, which no box may see; set TMPDIR, or work on a copy"),
+            (project.path().join("sub/../secret.key"), "secret.key, which no box may see; move it elsewhere, or"),
+        ] {
+            from.apart = vec![apart];
+            let refused = mounted(&from, &layout, &Processes::default()).unwrap_err();
+            assert!(refused.message.contains(words), "{}", refused.message);
+        }
     }
 }

@@ -32,6 +32,7 @@ mod wercker;
 mod workshop;
 mod world;
 mod yml;
+mod yml_kept;
 
 use kube::{
     Client, Config,

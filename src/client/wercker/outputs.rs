@@ -7,7 +7,7 @@ use crate::{
         exit::Exit,
         fault::{Fault, Stop, reason},
     },
-    local::Scratch,
+    local::{Kept, Scratch},
     wercker::document::{Workflow, WorkflowNode},
 };
 use std::{
@@ -17,22 +17,17 @@ use std::{
 };
 
 /// See the module.
-pub(super) struct Kept(Scratch);
+pub(super) struct Outputs(Scratch);
 
-impl Kept {
+impl Outputs {
     /// Makes room.
     pub(super) fn make() -> Result<Self, Stop> {
         Scratch::make().map(Self).map_err(|error| failed(&error))
     }
 
     /// Where the output of a pipeline goes.
-    pub(super) fn output(&self, workflow: &Workflow, node: &WorkflowNode) -> PathBuf {
-        self.of(workflow, &node.name.value)
-    }
-
-    fn of(&self, workflow: &Workflow, name: &str) -> PathBuf {
-        let number = workflow.nodes.iter().position(|node| node.name.value == name).unwrap_or_default();
-        self.0.path().join(format!("output-{number}"))
+    pub(super) fn of(&self, workflow: &Workflow, name: &str) -> Result<Kept, Stop> {
+        Ok(Kept::new(self.0.path(), format!("output-{}", number(workflow, name)?)))
     }
 
     /// What a pipeline begins with: the output of the one before it, or of the one that it names. Those of several come
@@ -45,18 +40,18 @@ impl Kept {
         match before.as_slice() {
             [] => Ok(None),
             [only] => {
-                let path = self.of(workflow, only);
+                let path = self.of(workflow, only)?.path();
+                // It ran, and had nothing to keep.
                 fs::create_dir_all(&path).map_err(|error| failed(&error))?;
                 Ok(Some(path))
             }
             several => {
-                let number = workflow.nodes.iter().position(|other| other.name == node.name).unwrap_or_default();
-                let all = self.0.path().join(format!("source-{number}"));
+                let all = self.0.path().join(format!("source-{}", number(workflow, &node.name.value)?));
                 fs::create_dir(&all).map_err(|error| failed(&error))?;
                 for name in several {
                     // A name is one directory, never a way out of this one.
                     let below = name.replace('/', "_");
-                    let from = self.of(workflow, name);
+                    let from = self.of(workflow, name)?.path();
                     if !matches!(below.as_str(), "" | "." | "..") && from.is_dir() {
                         again(&from, &all.join(below)).map_err(|error| failed(&error))?;
                     }
@@ -65,6 +60,12 @@ impl Kept {
             }
         }
     }
+}
+
+/// The place of a pipeline in its workflow.
+fn number(workflow: &Workflow, name: &str) -> Result<usize, Stop> {
+    let found = workflow.nodes.iter().position(|node| node.name.value == name);
+    found.ok_or_else(|| failed(&io::Error::other(format!("{name} is not in workflow {}", workflow.name.value))))
 }
 
 /// The same tree at another place: its files are the same ones.
@@ -100,13 +101,14 @@ mod tests {
             \x20 - {name: e, pipelineName: b, requires: [b, c], artifactPipeline: a}\n";
         let document = read(text).unwrap();
         let workflow = &document.workflows[0];
-        let kept = Kept::make().ok().unwrap();
+        let kept = Outputs::make().ok().unwrap();
         let node = |name: &str| workflow.nodes.iter().find(|node| node.name.value == name).unwrap();
         let source = |name: &str| kept.source(workflow, node(name)).ok().unwrap();
         assert_eq!(source("a"), None);
-        assert_eq!(source("b"), Some(kept.output(workflow, node("a"))));
+        let output = |name: &str| kept.of(workflow, name).ok().unwrap().path();
+        assert_eq!(source("b"), Some(output("a")));
         for name in ["b", "c"] {
-            let output = kept.output(workflow, node(name));
+            let output = output(name);
             fs::create_dir_all(output.join("dir")).unwrap();
             fs::write(output.join("dir/file"), name).unwrap();
             symlink("dir/file", output.join("link")).unwrap();
@@ -114,7 +116,7 @@ mod tests {
         let both = source("d").unwrap();
         assert_eq!(fs::read(both.join("b/dir/file")).unwrap(), b"b");
         assert_eq!(fs::read(both.join("c/link")).unwrap(), b"c");
-        assert_eq!(source("e"), Some(kept.output(workflow, node("a"))));
+        assert_eq!(source("e"), Some(output("a")));
         let path = kept.0.path().to_owned();
         drop(kept);
         assert!(!path.exists());
