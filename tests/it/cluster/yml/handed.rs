@@ -1,0 +1,66 @@
+//! Files that go from one run to the next, and those that come with a step.
+
+use super::{of_scripts, project, put, run};
+use std::fs;
+
+#[test]
+fn a_pipeline_hands_its_files_on() {
+    let yml = "box: busybox:local\nbuild:\n  - script: {code: 'mkdir -p $WERCKER_OUTPUT_DIR/d; echo made > $WERCKER_OUTPUT_DIR/d/file; ln -s d/file $WERCKER_OUTPUT_DIR/link'}\n\
+        left:\n  - script: {code: 'cat link; echo left > left; rm link'}\nright:\n  - script: {code: 'cat d/file; echo right > $WERCKER_OUTPUT_DIR/right'}\n\
+        both:\n  - script: {code: 'cat left/left right/right; ls left; echo \"$DEPLOY ${CI:-none} $GREETING\"'}\n\
+        workflows:\n  - name: all\n    pipelines:\n      - name: build\n      - {name: left, requires: [build]}\n      - {name: right, requires: [build]}\n\
+        \x20     - {name: both, requires: [left, right], envFile: both.env}\n";
+    let project = project(yml);
+    project.write("both.env", "GREETING=\"hi there\"\n");
+    let said = run(&project, &["workflow", "all"], &[]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(of_scripts(&said), "made\nmade\nleft\nright\nd\nleft\ntrue true hi there\n", "{}", said.all());
+    assert!(!project.path("left").exists() && !project.path(".wercker").exists());
+    // The first failure is the end.
+    project.write("wercker.yml", &yml.replace("'cat d/file;", "'exit 4;"));
+    let said = run(&project, &["workflow", "all", "--exit-code", "step"], &[]);
+    assert_eq!((said.code, of_scripts(&said).as_str()), (Some(4), "made\n"), "{}", said.all());
+}
+
+#[test]
+fn the_cache_stays_and_a_deploy_begins_with_what_the_build_kept() {
+    let project = project(
+        "box: busybox:local\nbuild:\n  - script: {code: 'cat $WERCKER_CACHE_DIR/count || true; echo once >> $WERCKER_CACHE_DIR/count; echo made > made'}\n\
+         deploy:\n  - script: {code: 'ls; echo \"$WERCKER_APPLICATION_NAME $WERCKER_DEPLOY_ID = $WERCKER_RUN_ID\"'}\n",
+    );
+    assert_eq!(run(&project, &["build"], &[]).code, Some(0));
+    let second = run(&project, &["build", "--artifacts"], &[]);
+    assert_eq!((second.code, second.out.lines().next()), (Some(0), Some("once")), "{}", second.all());
+    let deploy = run(&project, &["deploy"], &[]);
+    assert_eq!(deploy.code, Some(0), "{}", deploy.all());
+    let lines: Vec<&str> = deploy.out.lines().collect();
+    assert!(lines.starts_with(&["bin", "made", "wercker.yml"]), "{}", deploy.all());
+    let words: Vec<&str> = lines[3].split(' ').collect();
+    assert!(words[0] == "app" && !words[1].is_empty() && words[1] == words[3], "{}", deploy.all());
+}
+
+#[test]
+fn steps_that_are_files_have_their_files() {
+    let project =
+        project("box: busybox:local\nbuild:\n  - team/greet:\n      who: $NAME\n  - \"greet \\\"file://DIR\\\"\"\n");
+    put(
+        &project,
+        &[
+            (
+                ".wercker/steps/team-greet/run.sh".into(),
+                "false\ncat \"$WERCKER_STEP_ROOT/data\"\necho \"$WERCKER_GREET_WHO $WERCKER_STEP_OWNER\"\n".into(),
+            ),
+            (".wercker/steps/team-greet/data".into(), "its own file\n".into()),
+            ("elsewhere/run.sh".into(), "#!/bin/bash\nfalse\necho \"by address $WERCKER_STEP_OWNER\"\n".into()),
+        ],
+    );
+    let text = fs::read_to_string(project.path("wercker.yml")).unwrap();
+    project.write("wercker.yml", &text.replace("DIR", project.path("elsewhere").to_str().unwrap()));
+    let said = run(&project, &["build"], &[("X_NAME", "you")]);
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (Some(0), "its own file\nyou team\nby address wercker\n"),
+        "{}",
+        said.all()
+    );
+}
