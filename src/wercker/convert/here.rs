@@ -256,7 +256,7 @@ mod tests {
         let text = "box: debian:12\nservices: [{id: a, env: {PW: x$A}}, {id: b, env: {PW: x$B}}]\nbuild:\n  - script: {code: make}\n";
         let made = made(text, &[("A", "1"), ("B", "2")]).ok().unwrap();
         assert_eq!(made.texts.values().collect::<Vec<_>>(), ["x1", "x2"]);
-        assert!(made.texts.keys().all(|key| made.yaml.contains(&format!("key: {key}\n"))), "{}", made.yaml);
+        assert!(made.texts.keys().all(|key| made.yaml.contains(&format!("key: \"{key}\"\n"))), "{}", made.yaml);
     }
 
     const LOGIN: &str = "username: ci, password: $PW";
