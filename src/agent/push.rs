@@ -94,8 +94,8 @@ pub struct Push {
     pub secrets: Vec<NamedSecret>,
     /// What people should know, whatever the push finds.
     pub warnings: Vec<String>,
-    /// When the image is said to be made, in RFC 3339: the same for every try.
-    pub created: String,
+    /// When the step began, and the image is said to be made: the same for every try.
+    pub created: Timestamp,
 }
 
 /// What becomes the image.
@@ -385,9 +385,9 @@ fn prepare_store(volumes: &Volumes, job: &Job, step: &Step, store: &StoreContain
 }
 
 /// When the image is said to be made.
-fn created(job: &Job) -> String {
+fn created(job: &Job) -> Timestamp {
     let began = i64::try_from(job.began_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    began.unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+    began.unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Whether the runner packed the files. What it says is the box's word, and only about its own files.

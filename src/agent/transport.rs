@@ -62,13 +62,16 @@ pub struct Relay {
     turns: Arc<Semaphore>,
     /// Configs of box images by ID, newest last: to read one keeps the engine busy while it should commit.
     bases: Arc<Mutex<VecDeque<(String, BaseImage)>>>,
+    /// Of a step that began before, an agent that was killed may have committed the box already.
+    since: Timestamp,
 }
 
 impl Relay {
     /// A relay between both.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, client: Client) -> Self {
-        Self { engine, client, turns: Arc::new(Semaphore::new(PUSHES)), bases: Arc::default() }
+        let turns = Arc::new(Semaphore::new(PUSHES));
+        Self { engine, client, turns, bases: Arc::default(), since: Timestamp::now() }
     }
 
     /// Removes committed images of runs that are not among these (by UID), once they are an hour old. Gives how
@@ -146,29 +149,16 @@ impl Relay {
         self.bases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn push_image(
-        &self,
-        push: &Push,
-        line: &Line,
-        base: BaseImage,
-        image: &CommittedImage,
-    ) -> Result<Pushed, PushError> {
-        let (progress, shown) = watch::channel(Progress::default());
-        let door = Door::open(self.client.clone(), job(push, line, Some(&base), progress)).await?;
-        self.through(door, image, shown, line).await
-    }
-
-    /// Lets the engine push an image to a door.
+    /// Lets the engine push the image that bears the door's name.
     async fn through(
         &self,
         door: Door,
-        image: &CommittedImage,
+        target: &str,
         shown: watch::Receiver<Progress>,
         line: &Line,
     ) -> Result<Pushed, PushError> {
-        let target = format!("{}:{DOOR_TAG}", door.target());
         let pushed = {
-            let work = self.engine.push(image, &target, &|_| {});
+            let work = self.engine.push(target, &|_| {});
             tokio::select! {
                 pushed = work => pushed,
                 () = line.stopped() => Ok(()),
@@ -187,6 +177,11 @@ impl Relay {
     }
 }
 
+/// The name that an image has for a door.
+fn target(door: &Door) -> String {
+    format!("{}:{DOOR_TAG}", door.target())
+}
+
 impl Relay {
     /// Pushes an image that an earlier step built, as it is; it stays for others.
     async fn push_built(&self, push: &Push, line: &Line, name: &str) -> Result<Pushed, PushError> {
@@ -200,14 +195,14 @@ impl Relay {
         let config = |built: &[u8]| {
             let wrong = |error: serde_json::Error| PushError::new(reason::COMMIT_FAILED, error.to_string());
             let mut config: Value = serde_json::from_slice(built).map_err(wrong)?;
-            if let Some(labels) = config.pointer_mut("/config/Labels").and_then(Value::as_object_mut) {
-                labels.remove(COMMIT_LABEL);
-            }
+            image_config::forget_label(&mut config, COMMIT_LABEL);
             serde_json::to_vec(&config).map_err(wrong)
         };
         let job = DoorJob { config: Box::new(config), layers: None, ..job(push, line, None, progress) };
         let door = Door::open(self.client.clone(), job).await?;
-        self.through(door, &found.image, shown, line).await
+        let target = target(&door);
+        self.engine.name(&found.image, &target).await.map_err(failed)?;
+        self.through(door, &target, shown, line).await
     }
 
     /// Pushes an image from scratch. The engine has no part in it.
@@ -244,22 +239,24 @@ impl Transport for Relay {
                 return Err(PushError::stopped());
             }
             line.progress("committing the box".into());
+            let base = self.base_image(&container).await.map_err(failed)?;
+            let (progress, shown) = watch::channel(Progress::default());
+            let door = Door::open(self.client.clone(), job(push, line, Some(&base), progress)).await?;
+            let target = target(&door);
             let found_in = began.elapsed();
-            let (base, image) = tokio::join!(self.base_image(&container), self.engine.commit(&container, &key));
-            let image = image.map_err(failed)?;
+            // Under the name that it is pushed by: to name it again would take the engine ten milliseconds.
+            let image = self.engine.commit(&container, &key, &target).await.map_err(failed)?;
             let committed_in = began.elapsed() - found_in;
-            let result = match base {
-                Ok(base) => self.push_image(push, line, base, &image).await,
-                Err(error) => Err(failed(error)),
-            };
+            let result = self.through(door, &target, shown, line).await;
             let pushed_in = began.elapsed() - found_in - committed_in;
             tracing::debug!(run.name = push.run.name, ?found_in, ?committed_in, ?pushed_in, "the push took its time");
-            let discarded = discard(Arc::clone(&self.engine), image, push.run.name.clone());
+            let earlier = (push.created <= self.since).then_some(key);
+            let discarded = discard(Arc::clone(&self.engine), image, earlier, push.run.name.clone());
             if result.is_ok() {
                 // The engine may take a second for it, for which nobody needs to wait.
                 tokio::spawn(discarded);
             } else {
-                // The next try commits under the same name.
+                // The next try makes another.
                 discarded.await;
             }
             result
@@ -300,10 +297,17 @@ impl Relay {
     }
 }
 
-/// Removes a committed image; what cannot be removed now is left to the sweep.
-async fn discard(engine: Arc<dyn Engine>, image: CommittedImage, run: String) {
-    if let Err(error) = engine.remove(&image).await {
-        tracing::warn!(run.name = run, "a committed image stays for the sweep: {error}");
+/// Removes a committed image, and what was committed earlier for the same step, if it is given; what cannot be removed now
+/// is left to the sweep.
+async fn discard(engine: Arc<dyn Engine>, image: CommittedImage, earlier: Option<CommitKey>, run: String) {
+    let stays = |error| tracing::warn!(run.name = run, "a committed image stays for the sweep: {error}");
+    let mut images = vec![image];
+    if let Some(key) = earlier {
+        let found = engine.leftovers().await.map_err(stays).unwrap_or_default();
+        images.extend(found.into_iter().filter(|left| left.key == key).map(|left| left.image));
+    }
+    for image in images {
+        engine.remove(&image).await.unwrap_or_else(stays);
     }
 }
 
@@ -311,10 +315,10 @@ async fn discard(engine: Arc<dyn Engine>, image: CommittedImage, run: String) {
 fn provenance(push: &Push) -> Provenance {
     let from = format!("{}/{} {}", push.run.namespace, push.run.name, push.step);
     let (created_by, created) = match &push.content {
-        Content::Box if push.artifact => (format!("windlass storeContainer {from}"), push.created.clone()),
-        Content::Box | Content::Built(_) => (format!("windlass dockerPush {from}"), push.created.clone()),
+        Content::Box if push.artifact => (format!("windlass storeContainer {from}"), push.created.to_string()),
+        Content::Box | Content::Built(_) => (format!("windlass dockerPush {from}"), push.created.to_string()),
         Content::Files(Files { shape: Shape { zero_times: false, .. }, .. }) => {
-            (format!("windlass dockerScratchPush {from}"), push.created.clone())
+            (format!("windlass dockerScratchPush {from}"), push.created.to_string())
         }
         Content::Files(_) => ("windlass dockerScratchPush".to_owned(), Timestamp::UNIX_EPOCH.to_string()),
     };

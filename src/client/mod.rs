@@ -76,6 +76,7 @@ use connect::Cluster;
 use fault::Stop;
 use render::Setting;
 use screen::Screen;
+use std::sync::{Arc, atomic::AtomicU64};
 use style::{Look, Terminal};
 
 pub use completion::{answer_kubectl, answer_the_shell};
@@ -91,6 +92,8 @@ pub(crate) struct Session {
     program: String,
     /// The same without flags.
     name: &'static str,
+    /// How many events programs were given.
+    events: Arc<AtomicU64>,
 }
 
 impl Session {
@@ -134,6 +137,7 @@ impl Session {
             program: self.program.clone(),
             tail: 20,
             interrupt: "Ctrl-C leaves",
+            events: Arc::clone(&self.events),
             ..Setting::default()
         }
     }
@@ -146,7 +150,8 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
     let look = Look::decide(&Terminal::detect(), &global.display);
     let screen = Screen::new(&look, false, true);
     let hints = called(program, &global.place);
-    let mut session = Session { global: global.clone(), look, screen, program: hints, name: program };
+    let mut session =
+        Session { global: global.clone(), look, screen, program: hints, name: program, events: Arc::default() };
     let result = match verb {
         Verb::Check(args) => check::check(&mut session, args),
         Verb::Convert(args) => convert::convert(&mut session, args),

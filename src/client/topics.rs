@@ -36,12 +36,14 @@ Environment variables
 const JSON: &str = "\
 JSON
 
-  --json      events on stdout, one object per line: run, dev, build, deploy, retry, logs, status --wait, check, convert -o
+  --json      events on stdout, one object per line: run, dev, build, deploy, workflow, retry, logs, status --wait, check,
+              convert -o
   -o json     one object, or a list of objects, as kubectl get -o json prints them
 
 Every event has v (1), type, seq (from 1, without gaps) and time (UTC); from run.created on also run and namespace.
 Types: begin, run.created, run.resolved, run.waiting, run.prepared, step.started, log, progress, image,
 step.finished, run.finished, notice, diagnostic, error, end. The last is end, with the exit code.
+A workflow gives those of each of its pipelines, from begin to end, one after the other; seq goes on.
 log has text (base64 if it is not UTF-8), offset, and partial if the line has not ended.
 Fields and types are added, never renamed or removed; readers ignore what they do not know. Messages may change,
 reasons do not.

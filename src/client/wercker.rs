@@ -60,6 +60,8 @@ const BUILD: &str = "build";
 /// Where the output of the last build and deploy is kept.
 const LATEST: &str = ".wercker/latest/output";
 const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
+/// Where Wercker had the cache; scripts name it.
+const CACHE_OF_WERCKER: &str = "/pipeline/cache";
 /// Variable that says where the cache of this user is.
 const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
 
@@ -349,7 +351,10 @@ impl Yml {
             volumes.iter().map(|volume| self.volume(volume)).collect::<Vec<Bind>>()
         };
         let mut binds = volumes(&made.of_box);
-        binds.push(Bind { source: self.cache()?, target: wire::CACHE_DIR.into(), read_only: false });
+        let cache = self.cache()?;
+        for target in [wire::CACHE_DIR, CACHE_OF_WERCKER] {
+            binds.push(Bind { source: cache.clone(), target: target.into(), read_only: false });
+        }
         for (directory, place) in &made.steps {
             binds.push(Bind { source: whole(directory)?, target: place.clone(), read_only: true });
         }

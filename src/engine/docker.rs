@@ -18,7 +18,7 @@ pub mod streams;
 
 use super::{
     BaseImage, BoxContainer, BoxState, COMMIT_LABEL, COMMIT_REPOSITORY, CONTAINER_LABEL, CommitKey, CommittedImage,
-    Engine, EngineError, EngineFuture, EngineInfo, Leftover, ProgressSink, PushProgress,
+    Engine, EngineError, EngineFuture, EngineInfo, Leftover, ProgressSink, PushProgress, is_door,
 };
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -193,8 +193,8 @@ impl DockerEngine {
         };
         let (mut own, foreign): (Vec<_>, Vec<_>) =
             found.repo_tags.unwrap_or_default().into_iter().partition(|name| is_own(name));
-        // The name that the sweep goes by is the last to go.
-        own.sort_by_key(|name| !is_loopback(name));
+        // The names that the sweep goes by are the last to go.
+        own.sort_by_key(|name| is_door(name) || !is_loopback(name));
         for name in &own {
             self.untag(name).await?;
         }
@@ -293,12 +293,16 @@ impl Engine for DockerEngine {
         .boxed()
     }
 
-    fn commit<'a>(&'a self, container: &'a BoxContainer, key: &'a CommitKey) -> EngineFuture<'a, CommittedImage> {
+    fn commit<'a>(
+        &'a self,
+        container: &'a BoxContainer,
+        key: &'a CommitKey,
+        target: &'a str,
+    ) -> EngineFuture<'a, CommittedImage> {
         async move {
-            let name = key.image_name()?;
-            // Committing over a name would leave the earlier image behind, out of the sweep's reach: without a name,
-            // or with that of a push that was cut off.
-            self.discard(&name).await?;
+            let call = "commit the box";
+            key.image_name()?;
+            let (name, tag) = loopback(call, target)?;
             let config = ContainerConfig {
                 labels: Some(HashMap::from([
                     (COMMIT_LABEL.to_owned(), key.to_string()),
@@ -306,36 +310,27 @@ impl Engine for DockerEngine {
                 ])),
                 ..Default::default()
             };
-            let (repository, tag) = name.rsplit_once(':').unwrap_or((&name, "latest"));
-            let options = CommitContainerOptionsBuilder::default()
-                .container(&container.id)
-                .repo(repository)
-                .tag(tag)
-                .pause(true)
-                .build();
+            let options = CommitContainerOptionsBuilder::default();
+            let options = options.container(&container.id).repo(name).tag(tag).pause(true).build();
             let made = self.long_calls.commit_container(options, config).await;
-            Ok(CommittedImage { id: made.map_err(|error| self.error("commit the box", error))?.id })
+            Ok(CommittedImage { id: made.map_err(|error| self.error(call, error))?.id })
         }
         .boxed()
     }
 
-    fn push<'a>(
-        &'a self,
-        image: &'a CommittedImage,
-        target: &'a str,
-        progress: ProgressSink<'a>,
-    ) -> EngineFuture<'a, ()> {
+    fn name<'a>(&'a self, image: &'a CommittedImage, target: &'a str) -> EngineFuture<'a, ()> {
         async move {
-            let call = "push the image";
-            let Some((name, tag)) = target.rsplit_once(':').filter(|_| is_loopback(target)) else {
-                let message = "the target is not a loopback registry".to_owned();
-                return Err(EngineError::Unexpected { call, message });
-            };
+            let call = "name the image";
+            let (name, tag) = loopback(call, target)?;
             let options = TagImageOptionsBuilder::default().repo(name).tag(tag).build();
-            self.calls
-                .tag_image(&image.id, Some(options))
-                .await
-                .map_err(|error| self.error("name the image", error))?;
+            self.calls.tag_image(&image.id, Some(options)).await.map_err(|error| self.error(call, error))
+        }
+        .boxed()
+    }
+
+    fn push<'a>(&'a self, target: &'a str, progress: ProgressSink<'a>) -> EngineFuture<'a, ()> {
+        async move {
+            let (name, tag) = loopback("push the image", target)?;
             self.push_named(name, tag, progress).await
         }
         .boxed()
@@ -353,12 +348,11 @@ impl Engine for DockerEngine {
                 self.calls.list_images(Some(options)).await.map_err(|error| self.error("list images", error))?;
             let mut found = Vec::new();
             for image in images {
-                let keys = image.repo_tags.iter().filter_map(|name| CommitKey::from_image_name(name));
-                for key in keys.filter(|key| image.labels.get(COMMIT_LABEL) == Some(&key.to_string())) {
-                    let container_id = image.labels.get(CONTAINER_LABEL).cloned().unwrap_or_default();
-                    let committed = CommittedImage { id: image.id.clone() };
-                    found.push(Leftover { key, image: committed, created_s: image.created, container_id });
-                }
+                let label = image.labels.get(COMMIT_LABEL).map(String::as_str).unwrap_or_default();
+                let Some(key) = CommitKey::of_image(label, &image.repo_tags) else { continue };
+                let container_id = image.labels.get(CONTAINER_LABEL).cloned().unwrap_or_default();
+                let committed = CommittedImage { id: image.id };
+                found.push(Leftover { key, image: committed, created_s: image.created, container_id });
             }
             Ok(found)
         }
@@ -404,7 +398,7 @@ fn live_box(id: String, image_id: String, state: &ContainerState) -> Option<BoxC
     Some(BoxContainer { id, image_id, started_at: state.started_at.clone().unwrap_or_default(), state: state_now })
 }
 
-/// Whether a name is one that this module gave: that of a commit, or of a push to a loopback registry.
+/// Whether a name is one that this module gave: that of a build, or of a push to a loopback registry.
 fn is_own(name: &str) -> bool {
     name.strip_prefix(COMMIT_REPOSITORY).is_some_and(|rest| rest.starts_with('/')) || is_loopback(name)
 }
@@ -414,6 +408,12 @@ fn is_loopback(name: &str) -> bool {
     let Some((host, path)) = name.split_once('/') else { return false };
     let Some(port) = host.strip_prefix("127.0.0.1:") else { return false };
     port.parse::<u16>().is_ok_and(|port| port > 0) && path.contains(':')
+}
+
+/// The repository and tag of a name on loopback.
+fn loopback<'a>(call: &'static str, target: &'a str) -> Result<(&'a str, &'a str), EngineError> {
+    let parts = target.rsplit_once(':').filter(|_| is_loopback(target));
+    parts.ok_or_else(|| EngineError::Unexpected { call, message: "the target is not a loopback registry".to_owned() })
 }
 
 fn absent_as_none<T>(error: EngineError) -> Result<Option<T>, EngineError> {

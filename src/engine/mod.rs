@@ -3,9 +3,9 @@
 //! The agent holds an `Arc<dyn Engine>`; so does a local run. [`docker`] is the implementation for
 //! Docker Engine, which does more for local runs and for people.
 //!
-//! **Invariant:** an engine never sees a credential or a name that a user chose. What it commits is named
-//! under [`COMMIT_REPOSITORY`], a host that cannot exist, so that no image of the node is ever re-pointed
-//! and no pulled image can pass for a commit of ours.
+//! **Invariant:** an engine never sees a credential or a name that a user chose. What it commits bears the name of the push
+//! door that it goes to, whose nonce is used once, and what it builds one under [`COMMIT_REPOSITORY`], a host that cannot
+//! exist: so no image of the node is ever re-pointed.
 
 pub mod docker;
 
@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::fmt;
 
-/// Host and path under which commits are named on the node. `.invalid` never resolves (RFC 2606), so an
+/// Host and path under which images that are built are named on the node. `.invalid` never resolves (RFC 2606), so an
 /// image of this name was made here and not pulled.
 pub const COMMIT_REPOSITORY: &str = "windlass.invalid/commit";
 /// Label of a committed image: `<run uid>/<step>`. It never reaches a registry.
@@ -135,7 +135,7 @@ impl BaseImage {
     }
 }
 
-/// Which commit this is. It names the image on the node, so that a restarted agent finds it.
+/// Which commit this is. The image bears it as a label, so that a restarted agent knows whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CommitKey {
     /// UID of the run.
@@ -164,14 +164,26 @@ impl CommitKey {
         Ok(format!("{COMMIT_REPOSITORY}/{}:{}", self.run_uid, self.step))
     }
 
-    /// Reads an image's name back; `None` for a name that is not ours.
+    /// Reads [`COMMIT_LABEL`] of an image back. An image whose name nobody but us gives is of this commit; any other is a
+    /// forgery, as everybody can build an image with our label and have a pod pull it.
     #[must_use]
-    pub fn from_image_name(name: &str) -> Option<Self> {
-        let rest = name.strip_prefix(COMMIT_REPOSITORY)?.strip_prefix('/')?;
-        let (run_uid, step) = rest.split_once(':')?;
+    pub fn of_image(label: &str, names: &[String]) -> Option<Self> {
+        let (run_uid, step) = label.split_once('/')?;
         let key = Self { run_uid: run_uid.to_owned(), step: step.to_owned() };
-        key.image_name().is_ok_and(|own| own == name).then_some(key)
+        let own = key.image_name().ok()?;
+        names.iter().any(|name| *name == own || is_door(name)).then_some(key)
     }
+}
+
+/// Whether a name is that of a push door, `127.0.0.1:PORT/NONCE/x:x`.
+///
+/// Who runs a registry on the node's loopback can give a pulled image such a name. With our label it is swept like a commit
+/// of ours, which does nobody harm: it is not used for anything.
+#[must_use]
+pub fn is_door(name: &str) -> bool {
+    let path = name.strip_prefix("127.0.0.1:").and_then(|rest| rest.split_once('/'));
+    let nonce = path.filter(|(port, _)| port.parse::<u16>().is_ok()).and_then(|(_, path)| path.strip_suffix("/x:x"));
+    nonce.is_some_and(|nonce| nonce.len() == 32 && nonce.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 impl fmt::Display for CommitKey {
@@ -235,18 +247,20 @@ pub trait Engine: Send + Sync {
     /// Reads the config of the image that a box was made from.
     fn base_image<'a>(&'a self, container: &'a BoxContainer) -> EngineFuture<'a, BaseImage>;
 
-    /// Commits a box under a throw-away name, its processes frozen meanwhile. An earlier commit of the same
-    /// key is replaced.
-    fn commit<'a>(&'a self, container: &'a BoxContainer, key: &'a CommitKey) -> EngineFuture<'a, CommittedImage>;
-
-    /// Pushes to a loopback registry, `127.0.0.1:PORT/PATH:TAG`, without credentials. The image has that name until it is
-    /// removed.
-    fn push<'a>(
+    /// Commits a box under the name of the door that it will be pushed to, its processes frozen meanwhile. An earlier commit
+    /// of the same key, whose push was cut off, stays for the sweep.
+    fn commit<'a>(
         &'a self,
-        image: &'a CommittedImage,
+        container: &'a BoxContainer,
+        key: &'a CommitKey,
         target: &'a str,
-        progress: ProgressSink<'a>,
-    ) -> EngineFuture<'a, ()>;
+    ) -> EngineFuture<'a, CommittedImage>;
+
+    /// Gives an image one more name, that of a door.
+    fn name<'a>(&'a self, image: &'a CommittedImage, target: &'a str) -> EngineFuture<'a, ()>;
+
+    /// Pushes the image of this name to a loopback registry, `127.0.0.1:PORT/PATH:TAG`, without credentials.
+    fn push<'a>(&'a self, target: &'a str, progress: ProgressSink<'a>) -> EngineFuture<'a, ()>;
 
     /// Removes a committed image and every name it has. One that is gone already is no error; one that has a
     /// name which is not ours keeps that name.
@@ -270,12 +284,16 @@ mod tests {
         CommitKey { run_uid: run_uid.to_owned(), step: step.to_owned() }
     }
 
+    fn of(label: &str, name: &str) -> Option<CommitKey> {
+        CommitKey::of_image(label, &["busybox:local".to_owned(), name.to_owned()])
+    }
+
     #[test]
-    fn a_commit_is_named_under_a_host_that_cannot_exist() {
+    fn what_is_built_is_named_under_a_host_that_cannot_exist() {
         let key = key("0f3c1c5e-7d6b-4d6c-9a53-6f2a6f5d2b11", "push-2");
         let name = key.image_name().unwrap();
         assert_eq!(name, "windlass.invalid/commit/0f3c1c5e-7d6b-4d6c-9a53-6f2a6f5d2b11:push-2");
-        assert_eq!(CommitKey::from_image_name(&name), Some(key));
+        assert_eq!(of(&key.to_string(), &name), Some(key));
     }
 
     #[rstest]
@@ -293,22 +311,26 @@ mod tests {
     }
 
     #[rstest]
-    #[case("busybox:local")]
-    #[case("windlass.invalid/commit/uid")]
-    #[case("windlass.invalid/commit/a/b:push")]
-    #[case("windlass.invalid/commit:push")]
-    #[case("evil.io/windlass.invalid/commit/uid:push")]
-    #[case("windlass.invalid/commit/uid:push:x")]
-    fn foreign_names_are_no_commits(#[case] name: &str) {
-        assert_eq!(CommitKey::from_image_name(name), None);
+    #[case::door("uid/push", "127.0.0.1:5999/0123456789abcdef0123456789abcdef/x:x", true)]
+    #[case::built("uid/push", "windlass.invalid/commit/uid:push", true)]
+    #[case::of_another("uid/push", "windlass.invalid/commit/uid:pull", false)]
+    #[case::without_label("", "windlass.invalid/commit/uid:push", false)]
+    #[case::no_key("uid/../x", "127.0.0.1:5999/0123456789abcdef0123456789abcdef/x:x", false)]
+    #[case::short_nonce("uid/push", "127.0.0.1:5999/0123456789abcdef/x:x", false)]
+    #[case::a_registrys_own("uid/push", "127.0.0.1:5000/team/app:x", false)]
+    #[case::elsewhere("uid/push", "registry.io:5999/0123456789abcdef0123456789abcdef/x:x", false)]
+    #[case::no_port("uid/push", "127.0.0.1:x/0123456789abcdef0123456789abcdef/x:x", false)]
+    #[case::prefixed("uid/push", "evil.io/windlass.invalid/commit/uid:push", false)]
+    fn an_image_is_ours_by_its_label_and_its_name(#[case] label: &str, #[case] name: &str, #[case] ours: bool) {
+        assert_eq!(of(label, name).is_some(), ours);
     }
 
     proptest! {
         #[test]
-        fn names_lead_back_to_their_key(run_uid in ".{0,8}|[a-z0-9-]{1,40}", step in ".{0,8}|[a-z0-9-]{1,63}") {
+        fn labels_lead_back_to_their_key(run_uid in ".{0,8}|[a-z0-9-]{1,40}", step in ".{0,8}|[a-z0-9-]{1,63}") {
             let key = key(&run_uid, &step);
             if let Ok(name) = key.image_name() {
-                prop_assert_eq!(CommitKey::from_image_name(&name), Some(key));
+                prop_assert_eq!(of(&key.to_string(), &name), Some(key));
             }
         }
     }

@@ -204,6 +204,20 @@ fn history(committed: &Value, layers: usize, base_layers: usize, changes: &Image
     history.into()
 }
 
+/// Takes a label of ours away from a config, and with it the entries of the history that set it: they add no layer.
+pub fn forget_label(config: &mut Value, label: &str) {
+    if let Some(labels) = config.pointer_mut("/config/Labels").and_then(Value::as_object_mut) {
+        labels.remove(label);
+    }
+    if let Some(history) = config.get_mut("history").and_then(Value::as_array_mut) {
+        let sets = |entry: &Value| {
+            let made = entry.get("created_by").and_then(Value::as_str).unwrap_or_default();
+            is_empty_layer(entry) && made.contains("LABEL ") && made.contains(label)
+        };
+        history.retain(|entry| !sets(entry));
+    }
+}
+
 fn is_empty_layer(entry: &Value) -> bool {
     entry.get("empty_layer").and_then(Value::as_bool).unwrap_or_default()
 }

@@ -40,12 +40,15 @@ impl Environment {
     /// and is not empty wins. A name of the file needs no prefix, though Wercker wanted one.
     pub fn new(machine: impl IntoIterator<Item = (String, String)>, file: Vec<(String, String)>) -> Self {
         let mut all = Self::default();
+        let mut file = file;
+        // What hides a name wins over what shows it, in whatever order they stand.
+        file.sort_by_key(|(name, _)| name.starts_with(HIDDEN));
         for (name, value) in file {
             all.put(&name, value, true);
         }
         let mut machine: Vec<(String, String)> = machine.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         // `X_http_proxy` wins over `http_proxy`.
-        machine.sort_by_key(|(name, _)| !AS_CALLED.contains(&name.as_str()));
+        machine.sort_by_key(|(name, _)| (!AS_CALLED.contains(&name.as_str()), name.starts_with(HIDDEN)));
         for (name, value) in machine {
             let as_called = AS_CALLED.contains(&name.as_str());
             all.put(&name, value, as_called);
@@ -53,7 +56,7 @@ impl Environment {
         all
     }
 
-    /// Sets a variable, or hides it.
+    /// Sets a variable, or hides it. One that is hidden stays so, whatever value it gets.
     fn put(&mut self, name: &str, value: String, without_prefix: bool) {
         let (name, hidden) = match (name.strip_prefix(HIDDEN), name.strip_prefix(SEEN)) {
             (Some(name), _) => (name, true),
@@ -67,7 +70,9 @@ impl Environment {
         if hidden {
             self.seen.remove(name);
             self.hidden.insert(name.to_owned(), value);
-        } else if !self.hidden.contains_key(name) {
+        } else if let Some(hidden) = self.hidden.get_mut(name) {
+            *hidden = value;
+        } else {
             self.seen.insert(name.to_owned(), value);
         }
     }
@@ -147,5 +152,20 @@ mod tests {
         assert!(all.seen == pairs(&seen).into_iter().collect(), "{:?}", all.seen.keys());
         assert!(all.hidden == pairs(&[("TOKEN", "file"), ("C", "hidden")]).into_iter().collect());
         assert_eq!((all.get("C"), all.get("HOME")), (Some("hidden"), None));
+    }
+
+    #[rstest]
+    #[case::hidden_by_the_file(&[("XXX_A", "file")], &[("X_A", "machine")], "machine")]
+    #[case::hidden_by_the_machine(&[("A", "file")], &[("XXX_A", "machine")], "machine")]
+    #[case::hidden_wins_among_equals(&[], &[("XXX_A", "hidden"), ("X_A", "seen")], "hidden")]
+    #[case::in_either_order(&[("X_A", "seen"), ("XXX_A", "hidden")], &[], "hidden")]
+    #[case::the_later_line(&[("XXX_A", "one"), ("XXX_A", "two")], &[], "two")]
+    fn what_was_hidden_once_stays_hidden_and_the_machine_wins(
+        #[case] file: &[(&str, &str)],
+        #[case] machine: &[(&str, &str)],
+        #[case] value: &str,
+    ) {
+        let all = Environment::new(pairs(machine), pairs(file));
+        assert!(all.seen.is_empty() && all.hidden == pairs(&[("A", value)]).into_iter().collect());
     }
 }

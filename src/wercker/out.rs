@@ -58,6 +58,18 @@ impl Map {
         }
     }
 
+    /// The same with another text at a key.
+    pub(super) fn with(mut self, key: &str, change: impl FnOnce(String) -> String) -> Self {
+        let text = self.entries.iter_mut().find_map(|(_, found, value)| match value {
+            Out::Text(text) if found == key => Some(text),
+            _ => None,
+        });
+        if let Some(text) = text {
+            *text = change(std::mem::take(text));
+        }
+        self
+    }
+
     /// A comment above the next entry; at the end of the map if none follows.
     pub(super) fn note(&mut self, comment: impl Into<String>) {
         self.pending.push(comment.into());

@@ -105,7 +105,7 @@ fn a_push_is_made_of_the_spec_and_the_environment() {
     let push = prepared(REQUEST).ok().unwrap();
     assert_eq!(push.plan.tags, ["1.4", "latest"]);
     assert_eq!(push.repository.to_string(), "registry.example.com/team/app");
-    assert_eq!(push.created, "1970-01-01T00:00:01Z");
+    assert_eq!(push.created.to_string(), "1970-01-01T00:00:01Z");
     assert_eq!(push.credentials.unwrap().username(), "demo");
 }
 

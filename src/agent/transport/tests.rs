@@ -36,11 +36,15 @@ impl Engine for Starting {
         async { Ok(BaseImage { author: container.image_id.clone(), config, ..Default::default() }) }.boxed()
     }
 
-    fn commit<'a>(&'a self, _: &'a BoxContainer, _: &'a CommitKey) -> EngineFuture<'a, CommittedImage> {
+    fn commit<'a>(&'a self, _: &'a BoxContainer, _: &'a CommitKey, _: &'a str) -> EngineFuture<'a, CommittedImage> {
         unimplemented!()
     }
 
-    fn push<'a>(&'a self, _: &'a CommittedImage, _: &'a str, _: ProgressSink<'a>) -> EngineFuture<'a, ()> {
+    fn name<'a>(&'a self, _: &'a CommittedImage, _: &'a str) -> EngineFuture<'a, ()> {
+        unimplemented!()
+    }
+
+    fn push<'a>(&'a self, _: &'a str, _: ProgressSink<'a>) -> EngineFuture<'a, ()> {
         unimplemented!()
     }
 
@@ -80,6 +84,23 @@ async fn only_old_images_of_unknown_runs_are_swept() {
     let relay = Relay::new(engine.clone(), Client::new(Trust::default()).unwrap());
     assert_eq!(relay.sweep(&BTreeSet::from(["live".to_owned()])).await.unwrap(), 1);
     assert_eq!(*engine.removed.lock().unwrap(), ["gone-5000"]);
+}
+
+/// An agent that was killed leaves what it committed; the one that does the step again removes both.
+#[tokio::test]
+async fn what_was_committed_for_the_same_step_goes_too() {
+    let key = |step: &str| CommitKey { run_uid: "run".into(), step: step.into() };
+    let left = |step: &str| Leftover {
+        key: key(step),
+        image: CommittedImage { id: step.into() },
+        created_s: Timestamp::now().as_second(),
+        container_id: "c".into(),
+    };
+    let engine = Arc::new(Starting { left: vec![left("push"), left("other")], ..Default::default() });
+    let image = || CommittedImage { id: "this".into() };
+    discard(engine.clone(), image(), None, "run".into()).await;
+    discard(engine.clone(), image(), Some(key("push")), "run".into()).await;
+    assert_eq!(*engine.removed.lock().unwrap(), ["this", "this", "push"]);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::client::{
 use crate::yaml::Diagnostic;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 /// Most output in one line: an escaped byte can take six.
 const LOG_BYTES: usize = 8 * 1024;
@@ -27,7 +27,6 @@ type Fields = Vec<(&'static str, Value)>;
 #[derive(Debug)]
 pub(in crate::client) struct Json {
     setting: Setting,
-    seq: u64,
     run: Option<(String, String)>,
     /// How many bytes of output were given, by step.
     offsets: BTreeMap<String, u64>,
@@ -36,7 +35,7 @@ pub(in crate::client) struct Json {
 
 impl Json {
     pub(in crate::client) fn new(setting: Setting) -> Self {
-        Self { setting, seq: 0, run: None, offsets: BTreeMap::new(), kept: Vec::new() }
+        Self { setting, run: None, offsets: BTreeMap::new(), kept: Vec::new() }
     }
 
     pub(super) fn begin(&mut self, at: At, context: &str) -> Vec<Text> {
@@ -131,10 +130,9 @@ impl Json {
     }
 
     fn one(&mut self, at: At, kind: &str, fields: Fields) -> Vec<Text> {
-        self.seq += 1;
+        let seq = self.setting.events.fetch_add(1, Ordering::Relaxed) + 1;
         let time = at.wall.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
-        let mut all: Fields =
-            vec![("v", json!(1)), ("type", json!(kind)), ("seq", json!(self.seq)), ("time", json!(time))];
+        let mut all: Fields = vec![("v", json!(1)), ("type", json!(kind)), ("seq", json!(seq)), ("time", json!(time))];
         if let Some((run, namespace)) = &self.run {
             all.push(("run", json!(run)));
             all.push(("namespace", json!(Some(namespace).filter(|namespace| !namespace.is_empty()))));

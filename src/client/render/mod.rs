@@ -18,6 +18,7 @@ use super::{
     fault::Fault,
     style::{Look, Mode},
 };
+use std::sync::{Arc, atomic::AtomicU64};
 
 /// What a renderer wants written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub(super) struct Setting {
     pub zone: Option<jiff::tz::TimeZone>,
     /// Of a run on this machine: the command that runs it again. The cluster's verbs do not know it.
     pub again: Option<String>,
+    /// How many events programs were given: those of all runs of a command count on.
+    pub events: Arc<AtomicU64>,
 }
 
 /// One of the renderers.

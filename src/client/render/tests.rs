@@ -396,6 +396,23 @@ fn control_characters_of_the_cluster_do_not_reach_the_terminal() {
     assert!(text.ends_with("> wait  [0.0s] Queued[2J: a b\n"), "{text:?}");
 }
 
+/// A workflow has several runs, one after the other.
+#[test]
+fn the_numbers_of_events_go_on_in_the_next_run_of_a_command() {
+    let setting = setting(Mode::Json);
+    let first = Renderer::new(setting.clone()).begin(at(0), "prod");
+    let mut second = Renderer::new(setting);
+    let all = [first, second.begin(at(1), "prod"), second.end(at(2), Exit::Success)].concat();
+    let numbers: Vec<serde_json::Value> = all
+        .into_iter()
+        .map(|text| match text {
+            Text::Data(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).expect("JSON")["seq"].clone(),
+            Text::Message(line) => panic!("a message in JSON: {line}"),
+        })
+        .collect();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
 #[test]
 fn json_events_are_one_object_per_line_in_sequence() {
     let mut renderer = Renderer::new(setting(Mode::Json));

@@ -152,6 +152,21 @@ fn histories(#[case] history: Value, #[case] layers: &[&str], #[case] expected: 
     assert_eq!(built["history"].as_array().unwrap().iter().map(short).collect::<Vec<_>>(), expected);
 }
 
+/// What Docker's own builder writes for labels that it is given: an entry each, last.
+#[test]
+fn a_label_of_ours_leaves_no_trace() {
+    let layer = json!({"created_by": "/bin/sh -c echo LABEL windlass.dev/commit=x > /v"});
+    let theirs = json!({"created_by": "/bin/sh -c #(nop)  LABEL by=1.4", "empty_layer": true});
+    let ours = json!({"created_by": "/bin/sh -c #(nop)  LABEL windlass.dev/commit=uid/built-1", "empty_layer": true});
+    let labels = json!({"by": "1.4", "windlass.dev/commit": "uid/built-1"});
+    let mut config = json!({"config": {"Labels": labels}, "history": [layer, theirs, ours]});
+    forget_label(&mut config, "windlass.dev/commit");
+    assert_eq!(config, json!({"config": {"Labels": {"by": "1.4"}}, "history": [layer, theirs]}));
+    let mut none = json!({"config": {}});
+    forget_label(&mut none, "windlass.dev/commit");
+    assert_eq!(none, json!({"config": {}}));
+}
+
 #[rstest]
 #[case::no_layers("/rootfs/diff_ids", json!([]), "no usable list of layers")]
 #[case::no_digest("/rootfs/diff_ids", json!(["sha256:short"]), "no usable list of layers")]

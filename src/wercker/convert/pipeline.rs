@@ -78,7 +78,8 @@ pub(super) fn spec(converter: &mut Converter<'_>, pipeline: &Pipeline, target: O
     }
     let (before, after): (Vec<Made>, Vec<Made>) = made.into_iter().partition(|made| !made.after);
     if before.is_empty() && !converter.findings.has_errors() {
-        let said = format!("pipeline {} has no step that a cluster can run", pipeline.name.value);
+        let who = if converter.is_here() { "can be run" } else { "a cluster can run" };
+        let said = format!("pipeline {} has no step that {who}", pipeline.name.value);
         converter.refuse(reason::NOT_IN_CLUSTER, pipeline.name.at, &said, "give it a script step, or take it out");
     }
     let mut list = Vec::new();

@@ -139,29 +139,30 @@ fn one(
             let one_line = lines.is_empty() && code.trim_end().lines().count() == 1;
             Out::Text(if one_line { code.trim_end().to_owned() } else { lines + &code })
         }
+        Out::Map(watch) if kind == "watch" && converter.is_here() => {
+            let own = own_files(&body.code, &name, &step.owner);
+            Out::Map(watch.with("code", |code| own + &code))
+        }
         other => other,
     };
     out.put(kind, value);
     (Made { out, after, at: step.at, title, code: body.code, texts: body.texts, logins: body.logins }, name)
 }
 
-/// What Wercker told a step of its own files, if it asks: places below the run's reports.
+/// What Wercker told a step, and the programs that it calls, of its own files: places below the run's reports. A box
+/// without `mkdir` goes on without them.
 fn own_files(code: &str, name: &str, owner: &str) -> String {
-    let mut lines = String::new();
-    if code.contains("WERCKER_REPORT_") {
-        let place = format!("$WERCKER_REPORT_DIR/{name}");
-        lines.push_str(&format!(
-            "export WERCKER_REPORT_ARTIFACTS_DIR=\"{place}/artifacts\" WERCKER_REPORT_MESSAGE_FILE=\"{place}/message.txt\" \
-             WERCKER_REPORT_NUMBERS_FILE=\"{place}/numbers.ini\"\nmkdir -p \"{place}/artifacts\"\n"
-        ));
-    }
+    let place = format!("$WERCKER_REPORT_DIR/{name}");
+    let mut lines = format!(
+        "export WERCKER_REPORT_ARTIFACTS_DIR=\"{place}/artifacts\" WERCKER_REPORT_MESSAGE_FILE=\"{place}/message.txt\" \
+         WERCKER_REPORT_NUMBERS_FILE=\"{place}/numbers.ini\"\n"
+    );
     // Steps that are there as files have their own.
-    if code.contains("$WERCKER_STEP_") && !code.contains("export WERCKER_STEP_ROOT=") {
+    if !code.starts_with("export WERCKER_STEP_ROOT=") {
         let owner = double_quoted(owner);
-        lines.push_str(&format!(
-            "export WERCKER_STEP_OWNER={owner} WERCKER_STEP_ROOT=\"$WERCKER_REPORT_DIR/{name}\"\nmkdir -p \"$WERCKER_STEP_ROOT\"\n"
-        ));
+        lines.push_str(&format!("export WERCKER_STEP_OWNER={owner} WERCKER_STEP_ROOT=\"{place}\"\n"));
     }
+    lines.push_str(&format!("mkdir -p \"{place}/artifacts\" || :\n"));
     lines
 }
 
@@ -265,5 +266,45 @@ pub(super) fn words(out: &mut Map, key: &str, node: &Node) {
             out.put(key, Out::Words(words));
         }
         None => out.maybe(key, node.text().filter(|text| !text.is_empty()).map(str::to_owned)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Options, here, here::Here};
+    use crate::wercker::read;
+    use serde_json::Value;
+    use std::process::Command;
+
+    /// The first step of a run of `build` on this machine.
+    fn first_step(yml: &str) -> Value {
+        let document = read(yml).unwrap();
+        let options = Options { here: Some(Here::default()), ..Options::default() };
+        let pipeline = document.pipeline("build").unwrap();
+        let made = here(&document, &options, pipeline, None).unwrap();
+        let object: Value = serde_yaml::from_str(&made.yaml).unwrap();
+        object["spec"]["steps"][0].clone()
+    }
+
+    /// In Wercker all programs of a step had them, not only its own lines.
+    #[test]
+    fn what_a_step_is_told_of_its_files_reaches_the_scripts_it_calls() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["STEP_ROOT", "STEP_OWNER", "REPORT_ARTIFACTS_DIR", "REPORT_MESSAGE_FILE", "REPORT_NUMBERS_FILE"];
+        let asks: String = names.iter().map(|name| format!("echo \"${{WERCKER_{name}-unset}}\"\n")).collect();
+        std::fs::write(dir.path().join("ci.sh"), asks + "cd \"$WERCKER_STEP_ROOT\" && ls\n").unwrap();
+        let step = first_step("box: a\nbuild:\n  - script: {code: sh ci.sh}\n");
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", step["script"].as_str().unwrap()]).current_dir(dir.path());
+        let out = shell.env("WERCKER_REPORT_DIR", "report").output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+        assert_eq!(
+            said,
+            "report/script\nwercker\nreport/script/artifacts\nreport/script/message.txt\nreport/script/numbers.ini\nartifacts\n"
+        );
+        // A watched step too.
+        let step = first_step("box: a\nbuild:\n  - internal/watch: {code: sh ci.sh}\n");
+        let code = step["watch"]["code"].as_str().unwrap();
+        assert!(code.starts_with("export WERCKER_REPORT_ARTIFACTS_DIR=") && code.ends_with("\nsh ci.sh"), "{code}");
     }
 }

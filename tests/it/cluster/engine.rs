@@ -109,6 +109,16 @@ async fn found(engine: &DockerEngine, pod_uid: &str) -> Option<BoxContainer> {
     engine.find_box(pod_uid, "team", "hello-1").await.unwrap()
 }
 
+/// A name that a push door could have.
+fn door(port: u16) -> String {
+    format!("127.0.0.1:{port}/{:032x}/x:x", rand::random::<u128>())
+}
+
+/// The repository of such a name.
+fn path(door: &str) -> String {
+    door.split_once('/').unwrap().1.strip_suffix(":x").unwrap().to_owned()
+}
+
 /// Waits until the box's script has written its file.
 async fn settled(docker: &Docker, id: &str) {
     for _ in 0..100 {
@@ -177,22 +187,22 @@ async fn a_box_is_committed_pushed_and_swept(#[values(Which::Clusters, Which::De
     assert_eq!(base.diff_ids.len(), 1);
 
     let key = CommitKey { run_uid: run.clone(), step: "push".to_owned() };
-    let image = engine.commit(&seen, &key).await.unwrap();
+    let registry = Registry::start().await;
+    let target = door(registry.port);
+    let image = engine.commit(&seen, &key, &target).await.unwrap();
     assert_eq!(found(&engine, &pod).await.unwrap().state, BoxState::Running, "thawed after the commit");
     let left: Vec<_> = engine.leftovers().await.unwrap().into_iter().filter(|left| left.key == key).collect();
     assert_eq!(left.len(), 1);
     assert_eq!((&left[0].image, left[0].container_id.as_str()), (&image, container.id.as_str()));
 
-    let registry = Registry::start().await;
-    let target = format!("127.0.0.1:{}/nonce123/x:t", registry.port);
     let seen_progress = Mutex::new(Vec::new());
-    engine.push(&image, &target, &|progress| seen_progress.lock().unwrap().push(progress)).await.unwrap();
+    engine.push(&target, &|progress| seen_progress.lock().unwrap().push(progress)).await.unwrap();
     assert!(!seen_progress.lock().unwrap().is_empty());
     let names = container.docker.inspect_image(&image.id).await.unwrap().repo_tags.unwrap();
-    assert_eq!(BTreeSet::from_iter(names), BTreeSet::from([key.image_name().unwrap(), target.clone()]));
+    assert_eq!(BTreeSet::from_iter(names), BTreeSet::from([target.clone()]));
     assert_eq!(registry.authorizations(), Vec::<String>::new(), "no credentials");
 
-    let pushed = registry.config("nonce123/x", "t");
+    let pushed = registry.config(&path(&target), "x");
     assert!(pushed.to_string().contains("hunter2"), "the engine's own config holds what must not leave");
     check_rebuilt(&base.document(), &pushed);
 
@@ -233,20 +243,25 @@ fn check_rebuilt(base: &Value, engine_config: &Value) {
 
 #[rstest]
 #[tokio::test]
-async fn a_second_commit_replaces_the_first(#[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which) {
+async fn each_commit_of_a_key_is_found_until_it_is_removed(
+    #[values(Which::Clusters, Which::Debians, Which::GraphDriver)] of: Which,
+) {
     let (engine, pod, run) = (engine(of), uid("pod"), uid("run"));
     let container = Container::start(of, &pod, &[], "echo made > /made; sleep 600").await;
     settled(&container.docker, &container.id).await;
     let seen = found(&engine, &pod).await.unwrap();
     let key = CommitKey { run_uid: run, step: "push".to_owned() };
-    let first = engine.commit(&seen, &key).await.unwrap();
-    let second = engine.commit(&seen, &key).await.unwrap();
+    // As after an agent that was killed in the middle of a push.
+    let first = engine.commit(&seen, &key, &door(5999)).await.unwrap();
+    let second = engine.commit(&seen, &key, &door(5999)).await.unwrap();
     let left: Vec<_> = engine.leftovers().await.unwrap().into_iter().filter(|left| left.key == key).collect();
-    assert_eq!(left.iter().map(|left| &left.image).collect::<Vec<_>>(), [&second]);
-    if first != second {
-        assert!(container.docker.inspect_image(&first.id).await.is_err(), "the first is gone");
+    let images = |of: &[_]| BTreeSet::from_iter(of.iter().map(|image: &CommittedImage| image.id.clone()));
+    let found: Vec<_> = left.into_iter().map(|left| left.image).collect();
+    assert_eq!(images(&found), images(&[first.clone(), second.clone()]));
+    for image in [first, second] {
+        engine.remove(&image).await.unwrap();
+        assert!(container.docker.inspect_image(&image.id).await.is_err());
     }
-    engine.remove(&second).await.unwrap();
     container.remove().await;
 }
 
@@ -270,7 +285,7 @@ async fn a_label_alone_makes_no_leftover(#[values(Which::Clusters, Which::Debian
     // A commit of that box carries our label all the same.
     let key = CommitKey { run_uid: uid("run"), step: "push".to_owned() };
     let seen = found(&engine, &pod).await.unwrap();
-    let own = engine.commit(&seen, &key).await.unwrap();
+    let own = engine.commit(&seen, &key, &door(5999)).await.unwrap();
     assert!(engine.leftovers().await.unwrap().iter().any(|left| left.key == key && left.image == own));
     engine.remove(&own).await.unwrap();
     // Even when told to remove it, the engine leaves names that are not ours.
@@ -332,13 +347,13 @@ async fn a_refused_push_is_an_error_with_the_registrys_words(
     settled(&container.docker, &container.id).await;
     let seen = found(&engine, &pod).await.unwrap();
     let key = CommitKey { run_uid: run, step: "push".to_owned() };
-    let image = engine.commit(&seen, &key).await.unwrap();
     let registry = Registry::refusing("the layer holds a secret").await;
-    let target = format!("127.0.0.1:{}/nonce/x:t", registry.port);
-    let error = engine.push(&image, &target, &|_| {}).await.unwrap_err();
+    let target = door(registry.port);
+    let image = engine.commit(&seen, &key, &target).await.unwrap();
+    let error = engine.push(&target, &|_| {}).await.unwrap_err();
     assert!(matches!(error, EngineError::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains("the layer holds a secret"), "{error}");
-    let elsewhere = engine.push(&image, "registry.example.com/team/app:t", &|_| {}).await.unwrap_err();
+    let elsewhere = engine.push("registry.example.com/team/app:t", &|_| {}).await.unwrap_err();
     assert!(matches!(elsewhere, EngineError::Unexpected { .. }), "only loopback: {elsewhere:?}");
     engine.remove(&image).await.unwrap();
     assert!(container.docker.inspect_image(&target).await.is_err(), "no name stays behind");
@@ -354,9 +369,9 @@ async fn a_name_that_a_cut_off_push_left_goes_with_the_image(
     let container = Container::start(of, &pod, &[], "echo made > /made; sleep 600").await;
     settled(&container.docker, &container.id).await;
     let seen = found(&engine, &pod).await.unwrap();
-    let image = engine.commit(&seen, &CommitKey { run_uid: run, step: "push".to_owned() }).await.unwrap();
-    let options = bollard::query_parameters::TagImageOptionsBuilder::default().repo("127.0.0.1:9/nonce/x").tag("t");
-    container.docker.tag_image(&image.id, Some(options.build())).await.unwrap();
+    let key = CommitKey { run_uid: run, step: "push".to_owned() };
+    let image = engine.commit(&seen, &key, &door(5999)).await.unwrap();
+    engine.name(&image, &door(9)).await.unwrap();
     engine.remove(&image).await.unwrap();
     assert!(container.docker.inspect_image(&image.id).await.is_err());
     container.remove().await;
@@ -390,10 +405,10 @@ async fn a_box_that_ended_is_not_found(#[values(Which::Clusters, Which::Debians,
     let seen = found(&engine, &pod).await.unwrap();
     container.remove().await;
     let key = CommitKey { run_uid: uid("run"), step: "push".to_owned() };
-    let error = engine.commit(&seen, &key).await.unwrap_err();
+    let error = engine.commit(&seen, &key, &door(5999)).await.unwrap_err();
     assert!(matches!(error, EngineError::NotFound { .. }) && !error.is_transient(), "{error:?}");
     let key = CommitKey { run_uid: "a/b".to_owned(), step: "push".to_owned() };
-    assert!(matches!(engine.commit(&seen, &key).await, Err(EngineError::BadKey(_))));
+    assert!(matches!(engine.commit(&seen, &key, &door(5999)).await, Err(EngineError::BadKey(_))));
 }
 
 #[tokio::test]
@@ -427,13 +442,15 @@ async fn the_kubelets_own_container_is_found_and_leaves_no_trace() {
     assert_eq!(id.container_id.unwrap(), format!("docker://{}", seen.id));
     settled(&docker(Which::Clusters), &seen.id).await;
     let base = engine.base_image(&seen).await.unwrap();
-    let image = engine.commit(&seen, &CommitKey { run_uid: pod_uid, step: "push".to_owned() }).await.unwrap();
     let registry = Registry::start().await;
-    engine.push(&image, &format!("127.0.0.1:{}/nonce/x:t", registry.port), &|_| {}).await.unwrap();
+    let target = door(registry.port);
+    let key = CommitKey { run_uid: pod_uid, step: "push".to_owned() };
+    let image = engine.commit(&seen, &key, &target).await.unwrap();
+    engine.push(&target, &|_| {}).await.unwrap();
     engine.remove(&image).await.unwrap();
     pods.delete(&name, &DeleteParams::default()).await.unwrap();
 
-    let pushed = registry.config("nonce/x", "t");
+    let pushed = registry.config(&path(&target), "x");
     for trace in ["KUBERNETES_SERVICE_HOST", "hunter2", "annotation.io.kubernetes", "io.kubernetes.pod.uid"] {
         assert!(pushed.to_string().contains(trace), "the engine's own config holds {trace}: {pushed}");
     }

@@ -4,6 +4,8 @@
 mod corpus;
 mod engine;
 mod handed;
+mod killed;
+mod people;
 
 pub(super) use corpus::{Case, in_cluster, object_of, project_files};
 
@@ -96,6 +98,21 @@ fn of_scripts(said: &Said) -> String {
 
 fn config_of(image: &str) -> Result<String, String> {
     tool("docker", &["image", "inspect", "--format", "{{json .Config}}", image], "").map_err(|_| format!("no {image}"))
+}
+
+/// Images of a run, by name and by label. One that has no name counts as well, so all are looked at.
+fn images_of(uid: &str) -> Vec<String> {
+    let by_name = format!("reference=windlass.invalid/commit/{uid}:*");
+    let mut found = tool("docker", &["images", "-q", "--filter", &by_name], "").unwrap();
+    let labelled = ["images", "-aq", "--filter", "label=windlass.dev/commit"];
+    for id in tool("docker", &labelled, "").unwrap().lines() {
+        // Another test may have removed it since.
+        let config = tool("docker", &["inspect", "--format", "{{json .Config.Labels}}", id], "").unwrap_or_default();
+        if config.contains(uid) {
+            found.push_str(id);
+        }
+    }
+    found.lines().map(str::to_owned).collect()
 }
 
 #[test]

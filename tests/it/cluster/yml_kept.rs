@@ -5,7 +5,7 @@ use super::{
     local::{Project, Said, finish},
     world::tool,
 };
-use std::{fs, io::BufReader, os::unix::fs::symlink, path::Path};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 fn project(yml: &str) -> Project {
     let project = Project::empty();

@@ -73,27 +73,19 @@ fn stream(lines: &str, whole: bool) -> String {
 }
 
 const TARGET: &str = "127.0.0.1:5999/nonce/x:t";
-const TAGGED: (&str, &str) =
-    ("POST /images/sha256:1/tag", "HTTP/1.1 201 Created\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-
-fn image() -> CommittedImage {
-    CommittedImage { id: "sha256:1".to_owned() }
-}
-
 #[tokio::test]
 async fn a_push_sends_no_login() {
     let progress = r#"{"status":"Pushing","progressDetail":{"current":5,"total":9}}"#;
-    let fake = FakeEngine::start(&[TAGGED, ("POST /images/127.0.0.1", &stream(&format!("{progress}\n"), true))]);
+    let fake = FakeEngine::start(&[("POST /images/127.0.0.1", &stream(&format!("{progress}\n"), true))]);
     let seen = Mutex::new(Vec::new());
-    fake.client().push(&image(), TARGET, &|progress| seen.lock().unwrap().push(progress)).await.unwrap();
+    fake.client().push(TARGET, &|progress| seen.lock().unwrap().push(progress)).await.unwrap();
     let seen = seen.into_inner().unwrap();
     assert_eq!((seen[0].status.as_str(), seen[0].current_bytes, seen[0].total_bytes), ("Pushing", 5, 9));
 
     let requests = fake.requests();
     let firsts: Vec<&str> = requests.iter().filter_map(|head| head.lines().next()).collect();
-    assert!(firsts[0].starts_with("POST /images/sha256:1/tag?repo=127.0.0.1%3A5999%2Fnonce%2Fx&tag=t"), "{firsts:?}");
-    assert!(firsts[1].starts_with("POST /images/127.0.0.1:5999/nonce/x/push?tag=t"), "{firsts:?}");
-    let auth = requests[1].lines().find_map(|line| {
+    assert!(firsts[0].starts_with("POST /images/127.0.0.1:5999/nonce/x/push?tag=t"), "{firsts:?}");
+    let auth = requests[0].lines().find_map(|line| {
         line.to_ascii_lowercase().starts_with("x-registry-auth:").then(|| line[16..].trim().to_owned())
     });
     let auth: Value = serde_json::from_slice(&general_purpose::STANDARD.decode(auth.unwrap()).unwrap()).unwrap();
@@ -115,8 +107,8 @@ async fn a_push_sends_no_login() {
 #[case::refused(json(500, r#"{"message":"no space left on device"}"#), "no space left on device")]
 #[tokio::test]
 async fn a_push_that_does_not_end_well_is_an_error(#[case] answer: String, #[case] words: &str) {
-    let fake = FakeEngine::start(&[TAGGED, ("POST /images/127.0.0.1", &answer)]);
-    let error = fake.client().push(&image(), TARGET, &|_| {}).await.unwrap_err();
+    let fake = FakeEngine::start(&[("POST /images/127.0.0.1", &answer)]);
+    let error = fake.client().push(TARGET, &|_| {}).await.unwrap_err();
     assert!(error.to_string().contains(words), "{error}");
 }
 
@@ -157,7 +149,7 @@ async fn the_filter_of_the_engine_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn a_commit_freezes_the_box_and_names_it_out_of_reach() {
+async fn a_commit_freezes_the_box_and_has_the_name_that_it_is_pushed_by() {
     let fake = FakeEngine::start(&[("POST /commit", &json(201, r#"{"Id":"sha256:2"}"#))]);
     let container = BoxContainer {
         id: "c1".to_owned(),
@@ -166,34 +158,25 @@ async fn a_commit_freezes_the_box_and_names_it_out_of_reach() {
         state: BoxState::Running,
     };
     let key = CommitKey { run_uid: "u1".to_owned(), step: "push".to_owned() };
-    assert_eq!(fake.client().commit(&container, &key).await.unwrap().id, "sha256:2");
+    assert_eq!(fake.client().commit(&container, &key, TARGET).await.unwrap().id, "sha256:2");
     let requests = fake.requests();
     let firsts: Vec<&str> = requests.iter().filter_map(|head| head.lines().next()).collect();
-    assert!(firsts[0].starts_with("GET /images/windlass.invalid/commit/u1:push/json"), "{firsts:?}");
-    for part in ["container=c1", "repo=windlass.invalid%2Fcommit%2Fu1", "tag=push", "pause=true"] {
-        assert!(firsts[1].contains(part), "{part} in {firsts:?}");
+    for part in ["container=c1", "repo=127.0.0.1%3A5999%2Fnonce%2Fx", "tag=t", "pause=true"] {
+        assert!(firsts.len() == 1 && firsts[0].contains(part), "{part} in {firsts:?}");
     }
+    let elsewhere = fake.client().commit(&container, &key, "registry.io/team/app:1").await;
+    assert!(elsewhere.is_err() && fake.requests().len() == 1, "{elsewhere:?}");
 }
 
 #[tokio::test]
-async fn a_commit_takes_the_place_of_one_whose_push_was_cut_off() {
-    let earlier = r#"{"Id":"sha256:1","RepoTags":["windlass.invalid/commit/u1:push","127.0.0.1:5999/nonce/x:t"]}"#;
-    let fake = FakeEngine::start(&[
-        ("GET /images/windlass.invalid/commit/u1:push/json", &json(200, earlier)),
-        ("DELETE /images/", &json(200, "[]")),
-        ("POST /commit", &json(201, r#"{"Id":"sha256:2"}"#)),
-    ]);
-    let container = BoxContainer {
-        id: "c1".to_owned(),
-        image_id: "sha256:0".to_owned(),
-        started_at: String::new(),
-        state: BoxState::Running,
-    };
-    let key = CommitKey { run_uid: "u1".to_owned(), step: "push".to_owned() };
-    assert_eq!(fake.client().commit(&container, &key).await.unwrap().id, "sha256:2");
+async fn the_name_that_the_sweep_goes_by_is_the_last_to_go() {
+    let door = "127.0.0.1:5999/0123456789abcdef0123456789abcdef/x:x";
+    let found = format!(r#"{{"Id":"sha256:1","RepoTags":["{door}","127.0.0.1:5999/other/x:t"]}}"#);
+    let fake =
+        FakeEngine::start(&[("GET /images/sha256:1/json", &json(200, &found)), ("DELETE /images/", &json(200, "[]"))]);
+    fake.client().remove(&CommittedImage { id: "sha256:1".to_owned() }).await.unwrap();
     let requests = fake.requests();
     let deleted: Vec<&str> =
         requests.iter().filter_map(|head| head.strip_prefix("DELETE /images/")?.split('?').next()).collect();
-    // The name that the sweep goes by is the last to go.
-    assert_eq!(deleted, ["127.0.0.1:5999/nonce/x:t", "windlass.invalid/commit/u1:push"]);
+    assert_eq!(deleted, ["127.0.0.1:5999/other/x:t", door]);
 }

@@ -25,7 +25,7 @@ fn a_pipeline_hands_its_files_on() {
 #[test]
 fn the_cache_stays_and_a_deploy_begins_with_what_the_build_kept() {
     let project = project(
-        "box: busybox:local\nbuild:\n  - script: {code: 'cat $WERCKER_CACHE_DIR/count || true; echo once >> $WERCKER_CACHE_DIR/count; echo made > made'}\n\
+        "box: busybox:local\nbuild:\n  - script: {code: 'cat $WERCKER_CACHE_DIR/count || true; echo once >> /pipeline/cache/count; echo made > made'}\n\
          deploy:\n  - script: {code: 'ls; echo \"$WERCKER_APPLICATION_NAME $WERCKER_DEPLOY_ID = $WERCKER_RUN_ID\"'}\n",
     );
     assert_eq!(run(&project, &["build"], &[]).code, Some(0));
@@ -63,4 +63,40 @@ fn steps_that_are_files_have_their_files() {
         "{}",
         said.all()
     );
+}
+
+#[test]
+fn a_deploy_keeps_its_output_apart_from_that_of_a_build() {
+    let project = project(
+        "box: busybox:local\nbuild:\n  - script: {code: 'echo made > $WERCKER_OUTPUT_DIR/made'}\n\
+         deploy:\n  - script: {code: 'ls; echo done > $WERCKER_OUTPUT_DIR/done'}\n",
+    );
+    for begins_with in ["bin\nwercker.yml\n", "bin\nwercker.yml\n"] {
+        let deploy = run(&project, &["deploy", "--artifacts"], &[]);
+        assert_eq!((deploy.code, of_scripts(&deploy).as_str()), (Some(0), begins_with), "{}", deploy.all());
+        assert_eq!(fs::read_to_string(project.path(".wercker/latest_deploy/output/done")).unwrap(), "done\n");
+        assert!(!project.path(".wercker/latest").exists());
+    }
+    assert_eq!(run(&project, &["build", "--artifacts"], &[]).code, Some(0));
+    let deploy = run(&project, &["deploy"], &[]);
+    assert_eq!((deploy.code, of_scripts(&deploy).as_str()), (Some(0), "made\n"), "{}", deploy.all());
+}
+
+#[test]
+fn files_that_werckerignore_names_do_not_come_along() {
+    let project = project("box: busybox:local\nbuild:\n  - script: {code: ls -A; ls sub}\n");
+    for (name, text) in [(".werckerignore", "*.log\n/own\n!keep.log\n"), ("a.log", ""), ("keep.log", ""), ("own", "")] {
+        project.write(name, text);
+    }
+    put(&project, &[("sub/own".into(), String::new()), ("sub/b.log".into(), String::new())]);
+    let said = run(&project, &["build"], &[]);
+    let expected = ".werckerignore\nbin\nkeep.log\nsub\nwercker.yml\nown\n";
+    assert_eq!((said.code, said.out.as_str()), (Some(0), expected), "{}", said.all());
+    // A file that the wercker.yml names counts in its place.
+    project.write("other", "own\n");
+    let text = fs::read_to_string(project.path("wercker.yml")).unwrap();
+    project.write("wercker.yml", &format!("ignore-file: other\n{text}"));
+    let said = run(&project, &["build"], &[]);
+    let expected = ".werckerignore\na.log\nbin\nkeep.log\nother\nsub\nwercker.yml\nb.log\n";
+    assert_eq!((said.code, said.out.as_str()), (Some(0), expected), "{}", said.all());
 }

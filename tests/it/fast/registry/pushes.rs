@@ -17,6 +17,7 @@ use tokio::{
 };
 use windlass::{
     api::push::SecretsInImage,
+    engine::is_door,
     registry::{Door, DoorJob, NamedSecret, PushError, Secret, digest::Digest},
 };
 
@@ -112,6 +113,7 @@ async fn a_layer_may_be_an_uncompressed_tar() {
 async fn the_door_is_closed_to_others() {
     let registry = Registry::start(Auth::Open).await;
     let door = Door::open(client(&registry), job(&registry.host, &Told::default())).await.unwrap();
+    assert!(is_door(&format!("{}:x", door.target())), "what was committed for it is swept by its name");
     let (address, _) = door.target().split_once('/').unwrap();
     let mut stranger = Engine::new(&format!("{address}/00000000000000000000000000000000/x"), Store::Classic);
     let error = stranger.blob(&Bytes::from_static(b"x")).await.unwrap_err();

@@ -1,0 +1,97 @@
+//! Runs that use the engine, killed in the midst of it or beside each other.
+
+use super::{images_of, project, run};
+use crate::cluster::{
+    installation::until,
+    local::{Project, finish, read, sees, unique},
+    world::tool,
+};
+use std::{
+    fs,
+    io::BufReader,
+    process::{Child, ChildStdout},
+    time::Duration,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A run of `build`, and what comes of its output.
+struct Begun {
+    child: Child,
+    name: String,
+    uid: String,
+    out: BufReader<ChildStdout>,
+}
+
+impl Begun {
+    /// Starts it; its first step says `uid` and the run's.
+    fn start(project: &Project) -> Self {
+        let mut child = project.command(&["build"]).spawn().unwrap();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        let head = sees(&mut err, "> run ");
+        let name = head.split_whitespace().nth(2).unwrap_or_else(|| panic!("{head}")).to_owned();
+        read(err);
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let uid = sees(&mut out, "uid ").trim_start_matches("uid ").trim().to_owned();
+        Self { child, name, uid, out }
+    }
+
+    /// Kills it once it has said this; then another run of the project goes by.
+    fn killed_at(mut self, project: &Project, words: &str) -> (String, String) {
+        sees(&mut self.out, words);
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        assert!(!project.left(&self.name).is_empty(), "a kill leaves something");
+        let next = run(project, &["run", "quick"], &[]);
+        assert_eq!(next.code, Some(0), "{}", next.all());
+        (self.name, self.uid)
+    }
+}
+
+const QUICK: &str = "quick:\n  - script: {code: 'true'}\n";
+
+#[test]
+fn what_a_run_with_containers_and_images_left_is_swept() {
+    let project = project(&format!(
+        "box: busybox:local\nbuild:\n  - script: {{code: 'echo \"uid $WERCKER_RUN_ID\"; mkdir c; printf \"FROM busybox:local\\nRUN echo {} > /v\\n\" > c/Dockerfile'}}\n\
+         \x20 - internal/docker-build: {{image-name: app, context: c}}\n\
+         \x20 - internal/docker-run: {{name: web, image: app, cmd: sleep 600}}\n\
+         \x20 - script: {{code: 'echo all there; sleep 600'}}\n{QUICK}",
+        unique("swept"),
+    ));
+    let (name, uid) = Begun::start(&project).killed_at(&project, "all there");
+    assert_eq!(project.left(&name), Vec::<String>::new());
+    assert_eq!(images_of(&uid), Vec::<String>::new());
+}
+
+#[test]
+fn a_build_ends_with_the_process_that_asked_for_it() {
+    let mark = unique("mark");
+    let project = project(&format!(
+        "box: busybox:local\nbuild:\n  - script: {{code: 'echo \"uid $WERCKER_RUN_ID\"; mkdir c; printf \"FROM busybox:local\\nRUN : {mark}; echo \\$((40 + 2)) begun; sleep 600\\n\" > c/Dockerfile'}}\n\
+         \x20 - internal/docker-build: {{image-name: app, context: c}}\n{QUICK}"
+    ));
+    let (name, uid) = Begun::start(&project).killed_at(&project, "42 begun");
+    assert_eq!(project.left(&name), Vec::<String>::new());
+    assert_eq!(images_of(&uid), Vec::<String>::new());
+    // The engine sees for itself that nobody listens.
+    let builds = || tool("docker", &["ps", "-a", "--no-trunc", "--format", "{{.Command}}"], "").unwrap();
+    until("the build is over", PATIENCE, || (!builds().contains(&mark)).then_some(())).unwrap();
+}
+
+#[test]
+fn two_runs_at_once_have_containers_of_the_same_name_each() {
+    let project = project(
+        "box: {id: busybox:local, volumes: 'meet:/meet'}\nbuild:\n\
+         \x20 - internal/docker-run: {name: web, image: busybox:local, cmd: 'sh -c \"mkdir /w; echo $WERCKER_RUN_ID > /w/index.html; exec httpd -f -p 8000 -h /w\"'}\n\
+         \x20 - script:\n      code: |\n        touch \"/meet/$WERCKER_RUN_ID\"\n        until test $(ls /meet | wc -l) = 2; do sleep 0.1; done\n\
+         \x20       until found=$(wget -qO- http://web:8000/); do sleep 0.2; done\n        test \"$found\" = \"$WERCKER_RUN_ID\" && echo its own\n",
+    );
+    fs::create_dir(project.path("meet")).unwrap();
+    let both = [(); 2].map(|()| project.command(&["build", "--enable-volumes"]).spawn().unwrap());
+    for said in both.map(|child| std::thread::spawn(|| finish(child))).map(|thread| thread.join().unwrap()) {
+        assert_eq!((said.code, said.out.as_str()), (Some(0), "its own\n"), "{}", said.all());
+        let name = said.err.split_whitespace().nth(2).unwrap();
+        assert_eq!(project.left(name), Vec::<String>::new());
+    }
+}
