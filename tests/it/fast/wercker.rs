@@ -302,7 +302,9 @@ fn init_writes_a_first_pipeline_once() {
     let place = Place::with(&[("go.mod", "module x\n"), ("Dockerfile", "FROM scratch\n")]);
     let (code, out, err) = place.say(&["init"]);
     assert!(code == 0 && out.is_empty() && err.contains("(Go: go.mod)"), "{err}");
-    assert!(place.read("windlass.yaml").contains("go test ./..."));
+    let made = place.read("windlass.yaml");
+    assert!(made.contains("go test ./...") && made.contains("\n  name: build\n"), "{made}");
+    assert!(err.contains("hint: on Docker: windlass build; "), "{err}");
     assert_eq!(place.say(&["check"]).0, 0);
     let before = place.read("windlass.yaml");
     let (code, _, err) = place.say(&["init"]);
