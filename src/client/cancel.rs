@@ -52,8 +52,8 @@ pub(super) async fn cancel(session: &mut Session, args: &CancelArgs) -> Result<E
         for run in &waiting {
             let options = Options { timeout: args.timeout, with_output: false, ..Options::watching() };
             let setting = session.setting();
-            let signals = Signals::catch()?;
-            let followed = follow::follow(&cluster, run, &mut session.screen, setting, options, signals).await?;
+            let mut signals = Signals::catch()?;
+            let followed = follow::follow(&cluster, run, &mut session.screen, setting, options, &mut signals).await?;
             if matches!(followed.exit, Exit::Interrupted | Exit::Terminated) {
                 return Ok(followed.exit);
             }

@@ -74,7 +74,7 @@ struct Follow<'a, F: Feed> {
     reports: Option<mpsc::Receiver<Event>>,
     failed: Option<mpsc::Receiver<Stop>>,
     told: Option<watch::Sender<RunView>>,
-    signals: Signals,
+    signals: &'a mut Signals,
     over: watch::Sender<Over>,
     cancelled: bool,
     /// The last `shell` step that was given our terminal.
@@ -107,7 +107,7 @@ pub(super) async fn follow(
     screen: &mut Screen,
     setting: Setting,
     options: Options,
-    signals: Signals,
+    signals: &mut Signals,
 ) -> Result<Followed, Stop> {
     let view = RunView::read(run);
     // The screen has a footer from here on.
@@ -126,7 +126,7 @@ pub(super) async fn follow_feed(
     screen: &mut Screen,
     setting: Setting,
     mut options: Options,
-    signals: Signals,
+    signals: &mut Signals,
 ) -> Result<Followed, Stop> {
     let began_at = cluster_time(Timestamp::now(), view.created.zip(options.made));
     let origin = view.created.unwrap_or(began_at);

@@ -28,14 +28,22 @@ use super::{
     tty, wercker,
 };
 use crate::{
-    engine::docker::DockerEngine,
+    engine::docker::{
+        DockerEngine,
+        containers::{Protocol, Publish as Published},
+    },
     local::{self, Request, StartError, Started},
 };
 use std::{
+    io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::signal::unix::SignalKind;
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    signal::unix::SignalKind,
+};
 
 /// Where the run is, for people.
 const PLACE: &str = "local Docker";
@@ -176,7 +184,7 @@ async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop
     let project = Project::read(&file)?;
     let chosen = project.choose(asked.pipeline, session.name)?;
     let request = request(&asked, &file, project.objects, chosen)?;
-    play(session, &asked, request).await
+    play(session, &asked, request, &mut Signals::catch()?).await
 }
 
 /// The file that is meant.
@@ -198,19 +206,25 @@ fn is_wercker(file: &Path) -> Result<bool, Stop> {
     Ok(file != Path::new("-") && check::is_wercker(file, &manifest::read(file)?))
 }
 
-/// Runs it to its end.
+/// Runs it to its end. A signal that comes while it is cleaned up is left to the caller.
 ///
 /// # Errors
 /// What keeps the run from starting.
-pub(super) async fn play(session: &mut Session, asked: &Asked<'_>, request: Request) -> Result<Exit, Stop> {
+pub(super) async fn play(
+    session: &mut Session,
+    asked: &Asked<'_>,
+    request: Request,
+    signals: &mut Signals,
+) -> Result<Exit, Stop> {
     let engine = DockerEngine::of_local_runs(&engine_address()?).map_err(|error| unreachable(&error.to_string()))?;
-    if !asked.here.publish.is_empty() {
+    if !request.publish.is_empty() {
         // A run that was killed may still hold the port; the engine tells of one only once the box is made.
         local::sweep(&engine).await.map_err(refused)?;
         drop(take(&asked.here.publish).await?);
+        free(&request.publish).await?;
     }
     let shown = Shown::of(&request);
-    let (mut signals, mut hangup) = (Signals::catch()?, handler(SignalKind::hangup())?);
+    let mut hangup = handler(SignalKind::hangup())?;
     let started = tokio::select! {
         started = local::start(request, engine) => started.map_err(refused)?,
         // Nothing is made before.
@@ -256,7 +270,7 @@ async fn follow_here(
     session: &mut Session,
     asked: &Asked<'_>,
     started: &mut Started,
-    signals: Signals,
+    signals: &mut Signals,
     shown: Shown,
 ) -> Result<Followed, Stop> {
     let view = view(&started.changes.borrow_and_update());
@@ -282,6 +296,22 @@ async fn follow_here(
     let mut screen = Screen::new(&session.look, asked.manner.output.is_some(), false);
     let feed = OfHere { started, place: shown.place, program: session.name };
     follow::follow_feed(feed, view, &mut screen, setting, options, signals).await
+}
+
+/// Whether nobody has the ports; those below 1024 may be the engine's to take, though not ours.
+async fn free(ports: &[Published]) -> Result<(), Stop> {
+    for port in ports {
+        let at = SocketAddr::new(port.ip, port.host);
+        let taken = match port.protocol {
+            Protocol::Tcp => TcpListener::bind(at).await.map(drop),
+            Protocol::Udp => UdpSocket::bind(at).await.map(drop),
+        };
+        if let Some(error) = taken.err().filter(|error| error.kind() == io::ErrorKind::AddrInUse) {
+            let said = format!("port {} of this machine, for port {} of the run: {error}", port.host, port.port);
+            return Err(Fault::usage(said).note("nothing was started").into());
+        }
+    }
+    Ok(())
 }
 
 fn unreachable(message: &str) -> Stop {

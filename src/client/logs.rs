@@ -69,7 +69,7 @@ pub(super) async fn logs(session: &mut Session, args: &LogsArgs) -> Result<Exit,
     let tail = args.tail.map(|lines| Tail::of(lines, setting.only_step.clone()));
     let options = Options { since: args.since, tail, ..Options::watching() };
     let mut screen = Screen::new(&session.look, false, args.raw);
-    Ok(follow::follow(&cluster, &object, &mut screen, setting, options, Signals::catch()?).await?.exit)
+    Ok(follow::follow(&cluster, &object, &mut screen, setting, options, &mut Signals::catch()?).await?.exit)
 }
 
 /// A service ends with its run; then the run's result is the answer.

@@ -7,6 +7,7 @@ use super::{
     exit::Exit,
     fault::{Fault, Stop, reason},
 };
+use futures::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Ctrl-C, TERM and Ctrl-Z.
@@ -56,6 +57,30 @@ impl Signals {
                 Asked::Suspend => suspend(),
             }
         }
+    }
+}
+
+/// What ends a sequence of runs between two of them.
+#[derive(Debug)]
+pub(super) struct Between {
+    /// What each run listens to meanwhile: what it did not answer is answered here.
+    pub signals: Signals,
+    hangup: Signal,
+}
+
+impl Between {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub(super) fn catch() -> Result<Self, Stop> {
+        Ok(Self { signals: Signals::catch()?, hangup: handler(SignalKind::hangup())? })
+    }
+
+    /// Whether the next one may not begin: somebody asked us to end, or the terminal was closed at any time.
+    pub(super) fn ends(&mut self) -> Option<Exit> {
+        let closed = self.hangup.recv().now_or_never().flatten().map(|()| Exit::Terminated);
+        closed.or_else(|| self.signals.asked_to_end().now_or_never())
     }
 }
 

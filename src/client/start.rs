@@ -112,7 +112,7 @@ pub(super) async fn start(
     }
     // With -o stdout is for what was asked; step output is shown beside it.
     let mut screen = Screen::new(&session.look, shown.output.is_some(), false);
-    let followed = follow::follow(&cluster, &created, &mut screen, setting, options, interrupts.signals).await?;
+    let followed = follow::follow(&cluster, &created, &mut screen, setting, options, &mut interrupts.signals).await?;
     at_the_end(session, &cluster, &followed.view, shown.output).await?;
     Ok(followed.exit)
 }

@@ -55,7 +55,9 @@ pub(super) async fn status(session: &mut Session, args: &StatusArgs) -> Result<E
         if args.output.is_some() {
             setting.look.quiet = setting.look.quiet.max(1);
         }
-        exit = follow::follow(&cluster, &object, &mut session.screen, setting, options, Signals::catch()?).await?.exit;
+        exit = follow::follow(&cluster, &object, &mut session.screen, setting, options, &mut Signals::catch()?)
+            .await?
+            .exit;
         object = cluster.find_run(Some(&name)).await?;
     } else if args.exit_status {
         exit = follow::result_of(&RunView::read(&object), ExitCodeOf::Windlass);

@@ -5,6 +5,7 @@
 //! **Invariant:** what cannot be run is told at its place in the file, and then nothing was started. A value that was
 //! given as a secret is in a Secret from there on.
 
+mod cache;
 mod engine;
 mod files;
 mod outputs;
@@ -23,6 +24,7 @@ use super::{
     here::play,
     project,
     request::{Asked, as_source, request},
+    signals::{Between, Signals},
     style::Mode,
 };
 use crate::{
@@ -45,8 +47,6 @@ use crate::{
 };
 use std::{
     fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -63,8 +63,6 @@ const LATEST: &str = ".wercker/latest/output";
 const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
 /// Where Wercker had the cache; scripts name it.
 const CACHE_OF_WERCKER: &str = "/pipeline/cache";
-/// Variable that says where the cache of this user is.
-const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
 
 /// A `wercker.yml` that was read.
 pub(super) struct Yml {
@@ -118,7 +116,7 @@ pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Pa
         Some(mut request) => {
             // `deploy` begins with what the last build kept, not with what one before it did.
             request.beside.outdated = (is_build || asked.here.wercker.artifacts).then_some(kept);
-            play(session, asked, request).await
+            play(session, asked, request, &mut Signals::catch()?).await
         }
         None => Ok(Exit::Usage),
     }
@@ -156,6 +154,7 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
     let environments = environments.collect::<Result<Vec<_>, _>>()?;
     tell_odd(session, &files)?;
     let outputs = outputs::Outputs::make()?;
+    let mut between = Between::catch()?;
     for (node, environment) in workflow.nodes.iter().zip(environments) {
         let pipeline = yml.document.pipeline(&node.pipeline.value);
         let pipeline = pipeline.ok_or_else(|| no_pipeline(&yml.input.name, &node.pipeline.value, &[], session.name))?;
@@ -164,8 +163,13 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
         turn.keep_in = Some(outputs.of(workflow, &node.name.value)?);
         turn.apart.clone_from(&files.read);
         let Some(request) = yml.request(session, asked, &turn, &environment)? else { return Ok(Exit::Usage) };
+        // What came while the run before was cleaned up; it says nothing of it itself.
+        if let Some(exit) = between.ends() {
+            session.screen.message(&format!("workflow {name} ends before pipeline {}", node.name.value))?;
+            return Ok(exit);
+        }
         session.screen.message(&format!("pipeline {} of workflow {name}", node.name.value))?;
-        let exit = play(session, asked, request).await?;
+        let exit = play(session, asked, request, &mut between.signals).await?;
         if exit != Exit::Success {
             return Ok(exit);
         }
@@ -323,6 +327,9 @@ impl Yml {
         };
         request.directory = Some(self.source(directory, turn));
         request.beside = self.beside(&made, args, &request.name)?;
+        if let Some(said) = cache::too_large(&request.beside.binds) {
+            session.screen.message(&said)?;
+        }
         request.beside.keep_in.clone_from(&turn.keep_in);
         Ok((Some(request), findings))
     }
@@ -373,7 +380,7 @@ impl Yml {
             volumes.iter().map(|(from, to)| self.volume(from, to)).collect::<Result<Vec<Bind>, Stop>>()
         };
         let mut binds = volumes(&made.of_box)?;
-        let cache = self.cache()?;
+        let cache = cache::of(&self.directory)?;
         for target in [wire::CACHE_DIR, CACHE_OF_WERCKER] {
             binds.push(Bind { source: cache.clone(), target: target.into(), read_only: false });
         }
@@ -408,36 +415,6 @@ impl Yml {
             fs::create_dir_all(&path).map_err(unusable)?;
         }
         Ok(Bind { source: whole(&path)?, target: to.to_owned(), read_only: false })
-    }
-
-    /// Where the cache of this project is: the box's user, whoever that is, may write there; other users of this machine
-    /// cannot get in.
-    fn cache(&self) -> Result<PathBuf, Stop> {
-        let project = &self.directory;
-        let of_user = std::env::var_os(CACHE_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        let base = of_user
-            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-            .unwrap_or_else(std::env::temp_dir)
-            .join("windlass");
-        let mut hasher = DefaultHasher::new();
-        project.hash(&mut hasher);
-        let name = project.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let own = base.join(format!("{name}-{:016x}", hasher.finish()));
-        let cache = own.join("cache");
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&own).and_then(|()| {
-            fs::DirBuilder::new().recursive(true).create(&cache)?;
-            // Once it is the box's it may belong to another user.
-            if fs::metadata(&cache)?.permissions().mode() & 0o777 == 0o777 {
-                return Ok(());
-            }
-            fs::set_permissions(&cache, fs::Permissions::from_mode(0o777))
-        });
-        made.map_err(|error| {
-            let said = format!("the cache {}: {error}", cache.display());
-            Fault::new(reason::UNREADABLE_FILE, Exit::World, said)
-                .hint(format!("set {CACHE_VARIABLE} to another place"))
-        })?;
-        whole(&cache)
     }
 }
 

@@ -5,13 +5,13 @@
 use crate::{
     api::{
         PipelineRunSpec, PipelineSpec, StepKind, duration,
-        pipeline::{EnvFrom, EnvVar, Source, Submodules},
+        pipeline::{EnvFrom, EnvVar, Service, Source, Submodules},
         step::OnFailure,
     },
     steps::{self, logins},
     wire::{
         self, Breakpoints, EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, RunInfo,
-        ServiceCheck, ShellWork, SourceOrder, StepWork, WatchWork,
+        ServiceCheck, ServiceLink, ShellWork, SourceOrder, StepWork, WatchWork,
     },
 };
 use std::collections::BTreeSet;
@@ -34,6 +34,7 @@ pub fn order(spec: &PipelineSpec, run: RunInfo, deadline_ms: u64, breakpoints: B
         env: given(&spec.box_.env).into_iter().chain(from).chain(given(&spec.env)).collect(),
         source: source(spec.source.as_ref()),
         services: spec.services.iter().filter_map(service_check).collect(),
+        links: spec.services.iter().filter(|service| !service.ports.is_empty()).map(service_link).collect(),
         push_secrets: push_secrets(spec),
         login_keys: login_keys(spec),
         steps: spec.all_steps().map(|(after, step)| order_step(spec, after, step, &withheld)).collect(),
@@ -102,7 +103,7 @@ fn source(source: Option<&Source>) -> SourceOrder {
     files.map_or(SourceOrder::None, SourceOrder::Inline)
 }
 
-fn service_check(service: &crate::api::pipeline::Service) -> Option<ServiceCheck> {
+fn service_check(service: &Service) -> Option<ServiceCheck> {
     let readiness = service.readiness.as_ref()?;
     let (port, http_path) = match (&readiness.tcp, &readiness.http) {
         (Some(port), _) => (*port, None),
@@ -112,6 +113,15 @@ fn service_check(service: &crate::api::pipeline::Service) -> Option<ServiceCheck
     };
     let within_s = seconds(&readiness.within);
     Some(ServiceCheck { name: service.name.clone(), port, http_path, within_s })
+}
+
+fn service_link(service: &Service) -> ServiceLink {
+    let written = |var: &EnvVar| Some((var.name.clone(), var.value.clone()?));
+    ServiceLink {
+        name: service.name.clone(),
+        ports: service.ports.clone(),
+        env: service.env.iter().filter_map(written).collect(),
+    }
 }
 
 /// Whole Secrets that steps log in with; each with the first step that does.

@@ -52,7 +52,7 @@ const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When it cannot be made, or belongs to somebody else.
-pub(super) fn base() -> io::Result<PathBuf> {
+pub fn base() -> io::Result<PathBuf> {
     let user = nix::unistd::geteuid();
     // Links on the way are resolved: the engine is given the true path.
     let temporary = std::env::temp_dir();

@@ -28,6 +28,7 @@ mod words;
 mod workshop;
 
 pub use containers::box_name;
+pub use directory::base;
 pub use kept::Kept;
 pub use objects::{Keys, Objects, ObjectsError, env_file};
 

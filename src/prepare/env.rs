@@ -7,7 +7,10 @@
 use super::failure::failure;
 use crate::{
     api::{condition::reason, env::can_be_set},
-    steps::logins::{self, no_key},
+    steps::{
+        links,
+        logins::{self, no_key},
+    },
     wire::{EnvFromSource, EnvItem, EnvValue, Failure, LoginKey, Order, Variable},
 };
 use std::collections::BTreeMap;
@@ -52,7 +55,11 @@ pub(crate) struct Environment {
 /// What is missing, is not text or is too large.
 pub(crate) fn resolve(order: &Order, mounted: &Mounted) -> Result<Environment, Failure> {
     let mut skipped = Vec::new();
-    let mut run = variables(order, &order.env, None, mounted, &mut skipped)?;
+    let linked = order.links.iter().flat_map(links::variables);
+    let linked = linked.map(|(name, value)| EnvItem::One { name, value: EnvValue::Text(value) });
+    // What the pipeline says of a variable wins.
+    let items: Vec<EnvItem> = linked.chain(order.env.iter().cloned()).collect();
+    let mut run = variables(order, &items, None, mounted, &mut skipped)?;
     run.retain(|variable| !variable.secret || !order.withheld.contains(&variable.name));
     let mut steps = Vec::with_capacity(order.steps.len());
     for step in &order.steps {

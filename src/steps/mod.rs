@@ -12,6 +12,7 @@ pub mod expand;
 pub mod grammar;
 pub mod here;
 pub mod image_config;
+pub mod links;
 pub mod logins;
 pub mod params;
 pub mod pipeline;

@@ -17,7 +17,9 @@ mod plan;
 mod record;
 mod summary;
 
-pub use order::{EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, ServiceCheck, SourceOrder};
+pub use order::{
+    EnvFromSource, EnvItem, EnvValue, GitOrder, LoginKey, Order, OrderStep, ServiceCheck, ServiceLink, SourceOrder,
+};
 pub use plan::{Breakpoints, Plan, PlanStep, RunInfo, ShellWork, StepOf, StepWork, Variable, WatchWork};
 pub use record::{Answer, EndReason, Failure, Note, PackFault, Packed, Record, Request, Wait};
 pub use summary::{StepEnd, Summary};

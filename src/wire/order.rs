@@ -28,6 +28,9 @@ pub struct Order {
     pub source: SourceOrder,
     /// Services to wait for.
     pub services: Vec<ServiceCheck>,
+    /// Services that steps find by variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<ServiceLink>,
     /// Push credentials that must be there: name of the step, name of the Secret.
     pub push_secrets: Vec<(String, String)>,
     /// Keys of push credentials that must be there.
@@ -145,6 +148,18 @@ pub struct GitOrder {
     pub sparse: Vec<String>,
     /// Directory of the repository that is the source.
     pub directory: Option<String>,
+}
+
+/// A service that names its ports.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ServiceLink {
+    /// Name of the service.
+    pub name: String,
+    /// Ports it listens on, TCP.
+    pub ports: Vec<u16>,
+    /// Its variables that are written out in the pipeline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<(String, String)>,
 }
 
 /// How to tell that a service is ready. Exec checks are the kubelet's.

@@ -1,7 +1,7 @@
 //! The variables of a run of a `wercker.yml`: the caller's, those of the project's file, those of a workflow's pipeline.
 //!
 //! **Invariant:** what the project names is read inside of the project only; where the person who started the run says,
-//! anywhere. All that was read is known, as it is kept out of the source.
+//! anywhere. All that was read, and the project's own file, is known, as it is kept out of the source.
 
 use crate::{
     client::{
@@ -21,7 +21,7 @@ pub(super) struct Files<'a> {
     project: &'a Path,
     /// What the file of the whole project says.
     lines: Vec<(String, String)>,
-    /// The files that were read, by their true paths.
+    /// Files of variables that were found, by their true paths.
     pub(super) read: Vec<PathBuf>,
     /// What is odd about them, for people.
     pub(super) odd: Vec<String>,
@@ -38,6 +38,8 @@ impl<'a> Files<'a> {
     pub(super) fn read(project: &'a Path, given: Option<&Path>) -> Result<Self, Stop> {
         let mut files = Self { project, lines: Vec::new(), read: Vec::new(), odd: Vec::new() };
         let own = project.join(environment::FILE);
+        // Secrets may be in it, whether it is read or not.
+        files.read.extend(own.canonicalize());
         files.lines = match given {
             Some(given) => files.lines_of(given)?,
             None if own.is_file() => {
@@ -116,10 +118,10 @@ mod tests {
         let mut files = Files::read(&project, None).ok().unwrap();
         assert_eq!(files.environment(None).ok().unwrap().get("A"), Some("own"));
         assert_eq!(files.environment(Some(&text("b.env"))).ok().unwrap().get("B"), Some("b"));
-        assert_eq!(files.read, [project.join("ENVIRONMENT"), project.join("b.env")]);
+        assert_eq!(files.read, ["ENVIRONMENT", "ENVIRONMENT", "b.env"].map(|name| project.join(name)));
         let mut files = Files::read(&project, Some(&elsewhere.join("given"))).ok().unwrap();
         assert_eq!(files.environment(None).ok().unwrap().get("A"), Some("given"));
-        assert_eq!(files.read, [elsewhere.join("given")]);
+        assert_eq!(files.read, [project.join("ENVIRONMENT"), elsewhere.join("given")]);
     }
 
     #[test]
@@ -138,6 +140,6 @@ mod tests {
         let stop = Files::read(&project, None).err().unwrap();
         assert!(said(&stop).contains("ENVIRONMENT: is ") && said(&stop).contains("outside"), "{}", said(&stop));
         let given = Files::read(&project, Some(&project.join("ENVIRONMENT"))).ok().unwrap();
-        assert_eq!(given.read, [elsewhere.path().join("credentials").canonicalize().unwrap()]);
+        assert!(given.read.contains(&elsewhere.path().join("credentials").canonicalize().unwrap()));
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::{OrderStep, RunInfo};
+use crate::wire::{OrderStep, RunInfo, ServiceLink};
 
 fn text(name: &str, value: &str) -> EnvItem {
     EnvItem::One { name: name.into(), value: EnvValue::Text(value.into()) }
@@ -42,6 +42,16 @@ fn mounted() -> Mounted {
 
 fn order(env: Vec<EnvItem>) -> Order {
     Order { env, run: RunInfo { namespace: "team".into(), ..RunInfo::default() }, ..Order::default() }
+}
+
+#[test]
+fn services_are_found_by_variables_and_the_pipeline_wins() {
+    let own = EnvItem::One { name: "DB_PORT".into(), value: EnvValue::Text("mine".into()) };
+    let link = ServiceLink { name: "db".into(), ports: vec![5432], env: Vec::new() };
+    let environment = resolve(&Order { links: vec![link], ..order(vec![own]) }, &mounted()).unwrap();
+    let shown = show(&environment.run);
+    assert!(shown.contains(&"DB_PORT=mine".into()) && shown.contains(&"DB_PORT_5432_TCP_ADDR=127.0.0.1".into()));
+    assert_eq!(shown.iter().filter(|shown| shown.starts_with("DB_PORT=")).count(), 1, "{shown:?}");
 }
 
 fn show(variables: &[Variable]) -> Vec<String> {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     registry::reference::image_on,
-    steps::{expand, grammar},
+    steps::{expand, grammar, links},
     yaml::{Span, reason, sounds_secret},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -253,8 +253,10 @@ fn one(
     let slug = if ["localhost", "box", "prepare"].contains(&slug.as_str()) { format!("{slug}-service") } else { slug };
     let name = unique(&slug, MOST_STEP_NAME, names);
     if name != alias {
-        let said =
-            format!("Service {alias} is called {name} here, and its link variables begin with {}_.", link(&name));
+        let said = format!(
+            "Service {alias} is called {name} here, and its link variables begin with {}_.",
+            links::prefix(&name)
+        );
         let note = converter.lost(service.at, &said);
         out.note(note);
     }
@@ -295,7 +297,10 @@ fn ports(
     let written = written.flat_map(grammar::ports).filter_map(Result::ok).flatten();
     let mut ports: Vec<u16> = written.filter_map(|port| port.split('/').next()?.parse().ok()).collect();
     if ports.is_empty() && !known.is_empty() {
-        out.note(format!("for the link variables ({}_PORT_…): Wercker read the ports from the image", link(name)));
+        out.note(format!(
+            "for the link variables ({}_PORT_…): Wercker read the ports from the image",
+            links::prefix(name)
+        ));
         ports = known;
     }
     ports.sort_unstable();
@@ -321,11 +326,6 @@ pub(super) fn alias(service: &Container) -> String {
     let last = service.id.value.rsplit('/').next().unwrap_or_default();
     let alias = last.split([':', '@']).next().unwrap_or_default();
     service.name.as_ref().map_or_else(|| alias.to_owned(), |name| name.value.clone())
-}
-
-/// How link variables of a service begin.
-pub(super) fn link(name: &str) -> String {
-    name.to_ascii_uppercase().replace('-', "_")
 }
 
 /// The note of the Secret for variables that log in.

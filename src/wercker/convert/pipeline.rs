@@ -12,7 +12,10 @@ use super::{
     scripts::{self, Made},
     steps,
 };
-use crate::{steps::expand, yaml::reason};
+use crate::{
+    steps::{expand, links},
+    yaml::reason,
+};
 use std::collections::BTreeSet;
 
 /// Minutes of Wercker that are also ours.
@@ -181,7 +184,7 @@ fn variables(converter: &mut Converter<'_>, pipeline: &Pipeline, services: Vec<S
             shell::used(&made.code).into_iter().chain(made.texts.iter().flat_map(|text| expand::variables(text)));
         for name in used.filter(|name| !set.contains(*name) && !shell::is_known(name)) {
             // Names in small letters are a script's own, as a rule, and link variables come from services.
-            let linked = services.iter().any(|alias| name.starts_with(&format!("{}_", containers::link(alias))));
+            let linked = services.iter().any(|alias| name.starts_with(&format!("{}_", links::prefix(alias))));
             if !linked && !name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
                 outside.insert(name.to_owned());
             }

@@ -197,8 +197,9 @@ fn ours(converter: &mut Converter<'_>, step: &Step, shipped: &Shipped) -> Body {
         } else if let Some(text) = property.value.text() {
             // All names of a step read the same variables.
             let id = shipped.names.first().copied().unwrap_or_default();
-            code.push_str(&assignment(id, name, text));
-            code.push('\n');
+            // What it calls had them in Wercker; in a Pipeline of the user's own they need not stand out.
+            let export = if converter.is_here() { "export " } else { "" };
+            code.push_str(&format!("{export}{}\n", assignment(id, name, text)));
         } else if !property.value.is_null() {
             let message = format!("step {}: {name} is {}", step.full_id(), property.value.kind());
             converter

@@ -1,7 +1,7 @@
 //! Workflows: pipelines in an order.
 //!
-//! **Invariant:** what is returned can run: one beginning, no cycle, every pipeline exists. Its nodes stand in such an
-//! order.
+//! **Invariant:** what is returned can run: one beginning, no cycle, every pipeline exists, and what one begins with was
+//! made before it. Its nodes stand in such an order.
 
 use super::{
     super::document::{Document, Text, Workflow, WorkflowNode},
@@ -12,7 +12,10 @@ use crate::{
     api::condition::reason::PIPELINE_NOT_FOUND,
     yaml::{Node, nearest, reason},
 };
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path},
+};
 
 const WORKFLOW: [&str; 2] = ["name", "pipelines"];
 const NODE: [&str; 5] = ["name", "pipelineName", "requires", "artifactPipeline", "envFile"];
@@ -116,6 +119,7 @@ fn judge(finder: &mut Finder, what: &str, nodes: &[WorkflowNode], document: &Doc
             let hint = Some("give the second a name of its own and say pipelineName".to_owned());
             finder.error(reason::INVALID_WORKFLOW, node.name.at, &said, "the second", hint);
         }
+        beginning(finder, what, node, nodes);
         for required in node.requires.iter().chain(&node.artifact) {
             if !names.contains(&required.value.as_str()) {
                 let said =
@@ -126,6 +130,44 @@ fn judge(finder: &mut Finder, what: &str, nodes: &[WorkflowNode], document: &Doc
             }
         }
     }
+}
+
+/// Judges what a pipeline begins with: files of the project, and of a pipeline that ran.
+fn beginning(finder: &mut Finder, what: &str, node: &WorkflowNode, nodes: &[WorkflowNode]) {
+    let name = &node.name.value;
+    if let Some(file) = &node.env_file {
+        let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if !Path::new(&file.value).components().all(inside) {
+            let said = format!("{what}: envFile {:?} of {name} is outside of the project", file.value);
+            let hint = "windlass workflow NAME --environment FILE reads a file from anywhere".to_owned();
+            finder.error(reason::INVALID_WORKFLOW, file.at, &said, "expected a path below this file", Some(hint));
+        }
+    }
+    let Some(artifact) = &node.artifact else { return };
+    let is_there = nodes.iter().any(|other| other.name.value == artifact.value);
+    if is_there && !before(node, nodes).contains(artifact.value.as_str()) {
+        let said = format!("{what}: {name} begins with what {} leaves, which need not have run", artifact.value);
+        let required: Vec<&str> = node.requires.iter().map(|required| required.value.as_str()).collect();
+        let hint = match artifact.value == *name {
+            true => "name one that it requires".to_owned(),
+            false => format!("requires: [{}]", [&required[..], &[&artifact.value]].concat().join(", ")),
+        };
+        finder.error(reason::INVALID_WORKFLOW, artifact.at, &said, "not among what it requires", Some(hint));
+    }
+}
+
+/// All that a pipeline requires, and what those require.
+fn before<'a>(node: &'a WorkflowNode, nodes: &'a [WorkflowNode]) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut open: Vec<&WorkflowNode> = vec![node];
+    while let Some(next) = open.pop() {
+        for required in &next.requires {
+            if found.insert(required.value.as_str()) {
+                open.extend(nodes.iter().filter(|other| other.name.value == required.value));
+            }
+        }
+    }
+    found
 }
 
 /// The nodes in an order in which each comes after what it requires.

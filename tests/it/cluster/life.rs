@@ -175,6 +175,7 @@ async fn services_are_ready_under_their_names() {
       env: [{{name: PAGE, secretKeyRef: {{name: db, key: page}}}}]
       command: [sh, -c, 'sleep 2; mkdir /www; echo \"$PAGE\" > /www/up; exec httpd -f -p 8080 -h /www']
       readiness: {{http: {{port: 8080, path: /up}}}}
+      ports: [8080]
     - name: file
       image: 'busybox:local'
       command: [sh, -c, 'sleep 2; nc -ll -p 7000 -e cat /etc/passwd & touch /ready; wait']
@@ -184,13 +185,15 @@ async fn services_are_ready_under_their_names() {
       script: |
         test \"$(nc port 6379 </dev/null)\" = hello
         wget -qO- http://web:8080/up | tr a-z A-Z
+        wget -qO- http://$WEB_PORT_8080_TCP_ADDR:$WEB_PORT_8080_TCP_PORT/up | tr a-z A-Z
+        test -z \"$FILE_NAME$WEB_ENV_PAGE\"
         nc file 7000 </dev/null | grep -q root"
             ),
         )
         .await;
     let log = world.log("r").await;
     assert_eq!(verdict(&status).0, "Succeeded", "{:?}\n{log}", verdict(&status));
-    assert!(log.contains("THE-PAGE-OF-THE-SECRET\n"), "{log}");
+    assert_eq!(log.matches("THE-PAGE-OF-THE-SECRET\n").count(), 2, "{log}");
 }
 
 #[tokio::test]

@@ -224,13 +224,13 @@ fn services_are_at_their_names_and_at_localhost() {
     let service = "sleep 1; mkdir -p /w; echo served >/w/index.html; exec httpd -f -p 8088 -h /w";
     let project = Project::new(&format!(
         "  box: {{image: 'busybox:local'}}\n  services:\n  - name: web\n    image: 'busybox:local'\n    command: [sh, -c, '{service}']\n\
-         \x20   readiness: {{http: {{port: 8088, path: /index.html}}}}\n\
+         \x20   ports: [8088]\n    readiness: {{http: {{port: 8088, path: /index.html}}}}\n\
          \x20 - name: file\n    image: 'busybox:local'\n    command: [sh, -c, 'sleep 1; touch /ready; exec sleep 600']\n\
          \x20   readiness: {{exec: {{command: [test, -e, /ready]}}}}\n\
-         \x20 steps: [{{name: get, script: 'wget -qO- http://web:8088/; wget -qO- http://localhost:8088/'}}]"
+         \x20 steps: [{{name: get, script: 'wget -qO- http://web:8088/; wget -qO- http://localhost:8088/; wget -qO- ${{WEB_PORT/tcp/http}}'}}]"
     ));
     let said = project.say(&["build"]);
-    assert_eq!((said.code, said.out.as_str()), (Some(0), "served\nserved\n"), "{}", said.all());
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "served\nserved\nserved\n"), "{}", said.all());
     let run = said.err.split_whitespace().nth(2).unwrap();
     assert_eq!(project.left(run), Vec::<String>::new());
 }

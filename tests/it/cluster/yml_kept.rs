@@ -2,10 +2,16 @@
 //! Whatever a project or a box links to stays as it is.
 
 use super::{
-    local::{Project, Said, finish},
+    local::{Project, Said, finish, read, sees, signal, wait},
     world::tool,
 };
-use std::{fs, io::BufReader, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    os::unix::fs::symlink,
+    path::Path,
+};
 
 fn project(yml: &str) -> Project {
     let project = Project::empty();
@@ -130,7 +136,7 @@ fn files_of_variables_are_read_and_are_in_no_source() {
     }
     assert_eq!(prints(&project, &["build"]), ["ci.env", "later.env", "wercker.yml", "own  "]);
     let given = prints(&project, &["build", "--environment", "ci.env"]);
-    assert_eq!(given, ["ENVIRONMENT", "later.env", "wercker.yml", " given "]);
+    assert_eq!(given, ["later.env", "wercker.yml", " given "]);
     let all = prints(&project, &["workflow", "all"]);
     assert_eq!(all, ["ci.env", "wercker.yml", "own  ", "ci.env", "wercker.yml", "own  later"]);
     // Whole, the project would show them.
@@ -145,4 +151,44 @@ fn files_of_variables_are_read_and_are_in_no_source() {
     for file in ["wercker.yml", path.to_str().unwrap()] {
         prints(&project, &["build", "--direct-mount", "-f", file]);
     }
+}
+
+#[test]
+fn ctrl_c_between_two_pipelines_is_the_end_of_the_workflow() {
+    let project = project(
+        "box: busybox:local\nbuild:\n  - script: {code: 'echo first'}\ndeploy:\n  - script: {code: 'sleep 3; echo second'}\n\
+         workflows:\n- {name: all, pipelines: [build, {name: deploy, requires: [build]}]}\n",
+    );
+    let mut child = project.command(&["workflow", "all"]).spawn().unwrap();
+    let (out, mut err) = (read(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
+    // The last word on the first run; its box is removed then.
+    sees(&mut err, " succeeded in ");
+    signal(&child, "-INT");
+    let err = read(err);
+    let said = Said { code: wait(&mut child), out: out.join().unwrap(), err: err.join().unwrap() };
+    assert!(matches!(said.code, Some(3 | 130)) && !said.out.contains("second"), "{}", said.all());
+    assert_eq!(project.left("deploy"), Vec::<String>::new());
+}
+
+#[test]
+fn a_port_that_a_killed_run_holds_is_had_by_the_next() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let project = project(&format!(
+        "box:\n  id: busybox:local\n  ports: '{port}:8080'\nbuild:\n  - script: {{code: 'echo begun; sleep $LONG'}}\n"
+    ));
+    let arguments = ["build", "--expose-ports"];
+    let mut child = project.command(&arguments).env("X_LONG", "300").spawn().unwrap();
+    let (mut out, err) = (BufReader::new(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(line, "begun\n", "{}", err.join().unwrap());
+    let said = with(&project, &arguments, &[("X_LONG", "0")]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    // Somebody else keeps his.
+    let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let said = with(&project, &arguments, &[("X_LONG", "0")]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(said.err.contains(&format!("port {port} of this machine, for port 8080 of the run")), "{}", said.all());
 }

@@ -1,6 +1,7 @@
 //! Files that go from one run to the next, and those that come with a step.
 
 use super::{of_scripts, project, put, run};
+use serde_json::Value;
 use std::fs;
 
 #[test]
@@ -20,6 +21,22 @@ fn a_pipeline_hands_its_files_on() {
     project.write("wercker.yml", &yml.replace("'cat d/file;", "'exit 4;"));
     let said = run(&project, &["workflow", "all", "--exit-code", "step"], &[]);
     assert_eq!((said.code, of_scripts(&said).as_str()), (Some(4), "made\n"), "{}", said.all());
+}
+
+#[test]
+fn the_events_of_a_workflow_are_one_sequence() {
+    let project = project(
+        "box: busybox:local\none:\n  - script: {code: 'true'}\ntwo:\n  - script: {code: exit 3}\n\
+         workflows:\n  - name: all\n    pipelines:\n      - name: one\n      - {name: two, requires: [one]}\n",
+    );
+    let said = run(&project, &["workflow", "all", "--json"], &[]);
+    assert_eq!(said.code, Some(1), "{}", said.all());
+    let events: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let numbers: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    let ends = |kind: &str| events.iter().filter(|event| event["type"] == kind).count();
+    assert_eq!((ends("begin"), ends("run.created"), ends("end")), (2, 2, 2), "{}", said.all());
+    assert_eq!(events.last().unwrap()["exit"], 1);
 }
 
 #[test]
