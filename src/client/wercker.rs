@@ -267,7 +267,11 @@ impl Yml {
         match self.made(asked, turn, environment) {
             Ok((request, findings)) => {
                 let fits = self.tell(session, &findings.masked(&mask))?;
-                Ok(request.filter(|_| fits))
+                let request = request.filter(|_| fits);
+                if let Some(said) = request.as_ref().and_then(|request| cache::too_large(&request.beside.binds)) {
+                    session.screen.message(&said)?;
+                }
+                Ok(request)
             }
             Err(stop) => Err(stop.masked(&mask)),
         }
@@ -327,9 +331,6 @@ impl Yml {
         };
         request.directory = Some(self.source(directory, turn));
         request.beside = self.beside(&made, args, &request.name)?;
-        if let Some(said) = cache::too_large(&request.beside.binds) {
-            session.screen.message(&said)?;
-        }
         request.beside.keep_in.clone_from(&turn.keep_in);
         Ok((Some(request), findings))
     }
