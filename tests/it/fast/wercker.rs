@@ -193,6 +193,20 @@ fn check_says_what_is_right_and_what_is_wrong() {
     assert!(code == 2 && err.contains("hint: windlass init "), "{err}");
 }
 
+/// What `build` refuses before it starts, `check` refuses: a variable that is not set is no fault of the file.
+#[test]
+fn check_refuses_a_password_that_is_written_out() {
+    let push = |password: &str| {
+        format!(
+            "box: debian:12\nbuild:\n  - internal/docker-push: {{repository: $WHERE/app, tag: a, username: $U, password: {password}}}\n"
+        )
+    };
+    let (code, _, err) = Place::with(&[("wercker.yml", &push("hunter22"))]).say(&["check"]);
+    assert!(code == 1 && err.contains("error[InvalidProperty]: internal/docker-push: password must be"), "{err}");
+    let (code, _, err) = Place::with(&[("wercker.yml", &push("$PW"))]).say(&["check"]);
+    assert!(code == 0, "{err}");
+}
+
 #[test]
 fn check_gives_events() {
     let place = Place::with(&[("wercker.yml", "box: debian:12\nbuild:\n  - scirpt: {code: x}\n")]);
