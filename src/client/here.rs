@@ -243,7 +243,7 @@ pub(super) async fn play(
     // However following ended: the run ends with us.
     started.abandon();
     let last = started.changes.borrow().clone();
-    started.cleaned().await;
+    let stayed = started.cleaned().await;
     let followed = followed?;
     match asked.manner.output {
         Some(RunOutput::Digest) => {
@@ -256,6 +256,9 @@ pub(super) async fn play(
             session.screen.data(&format!("{object:#}\n"))?;
         }
         Some(RunOutput::Name) | None => {}
+    }
+    if let Some(stays) = stayed.as_ref().and_then(shown::stays) {
+        session.screen.message(&stays)?;
     }
     match wercker::not_committed(&asked.here.wercker, &last) {
         Some(why) if followed.exit == Exit::Success => {

@@ -13,11 +13,7 @@ use super::{
     signals::Ends,
     tty,
 };
-use crate::engine::docker::{
-    DockerEngine,
-    containers::{ContainerSpec, Publish},
-    streams::Process,
-};
+use crate::engine::docker::{DockerEngine, containers::ContainerSpec, streams::Process};
 
 /// A shell where the steps ran, the better one if the image has it.
 const SHELL: &str = "cd /pipeline/source 2>/dev/null || cd /; \
@@ -87,32 +83,9 @@ async fn run(docker: &DockerEngine, id: &str, terminal: bool, ends: &mut Ends) -
     }
 }
 
-/// A value of `--publish`: `PORT`, `HOST:PORT` or `IP:HOST:PORT`, with `/udp` behind it if it is no TCP.
-pub(super) fn publish(text: &str) -> Result<Publish, String> {
-    text.parse()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::docker::containers::Protocol;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("80", Some(("127.0.0.1", 80, 80, Protocol::Tcp)))]
-    #[case("8080:80", Some(("127.0.0.1", 8080, 80, Protocol::Tcp)))]
-    #[case("0.0.0.0:53:5353/udp", Some(("0.0.0.0", 53, 5353, Protocol::Udp)))]
-    #[case("[::1]:8080:80", Some(("::1", 8080, 80, Protocol::Tcp)))]
-    #[case("", None)]
-    #[case("0:80", None)]
-    #[case("8080:x", None)]
-    #[case("host:8080:80", None)]
-    #[case("80/sctp", None)]
-    fn ports(#[case] text: &str, #[case] expected: Option<(&str, u16, u16, Protocol)>) {
-        let expected =
-            expected.map(|(ip, host, port, protocol)| Publish { ip: ip.parse().unwrap(), host, port, protocol });
-        assert_eq!(publish(text).ok(), expected);
-    }
 
     #[test]
     fn what_is_started() {

@@ -36,7 +36,7 @@ use crate::{
     wercker::{
         convert::{
             CONFIG_MAP, Here, MadeHere, Options, SECRET,
-            here::{Beside, TEXTS},
+            here::{Beside, TEXTS, Volume},
         },
         document::{Document, Pipeline, Step, Text},
         environment::Environment,
@@ -378,9 +378,9 @@ impl Yml {
         let volumes = |beside: &Beside| {
             let enabled = args.enable_volumes || made.docker;
             let volumes = if enabled { beside.volumes.as_slice() } else { &[] };
-            volumes.iter().map(|(from, to)| self.volume(from, to)).collect::<Result<Vec<Bind>, Stop>>()
+            volumes.iter().map(|volume| self.volume(volume)).collect::<Vec<Bind>>()
         };
-        let mut binds = volumes(&made.of_box)?;
+        let mut binds = volumes(&made.of_box);
         let cache = cache::of(&self.directory)?;
         for target in [wire::CACHE_DIR, CACHE_OF_WERCKER] {
             binds.push(Bind { source: cache.clone(), target: target.into(), read_only: false });
@@ -399,23 +399,19 @@ impl Yml {
         }
         let mut of_services = std::collections::BTreeMap::new();
         for (name, beside) in &made.of_services {
-            of_services.insert(name.clone(), volumes(beside)?);
+            of_services.insert(name.clone(), volumes(beside));
         }
         let logins = made.logins.clone();
         let (privileged, keep) = (made.docker, args.no_remove);
-        Ok(local::Beside { binds, of_services, privileged, logins, keep, ..local::Beside::default() })
+        let stays = args.docker_local;
+        Ok(local::Beside { binds, of_services, privileged, logins, keep, stays, ..local::Beside::default() })
     }
 
-    /// A volume; a directory that is missing is made, as Docker did it for Wercker.
-    fn volume(&self, from: &str, to: &str) -> Result<Bind, Stop> {
-        let path = self.directory.join(from);
-        let unusable = |error: std::io::Error| {
-            Fault::new(reason::UNREADABLE_FILE, Exit::Usage, format!("volumes: {}: {error}", path.display()))
-        };
-        if !path.exists() {
-            fs::create_dir_all(&path).map_err(unusable)?;
-        }
-        Ok(Bind { source: whole(&path)?, target: to.to_owned(), read_only: false })
+    /// A volume. A directory that is missing is made once the run starts, as Docker did it for Wercker.
+    fn volume(&self, volume: &Volume) -> Bind {
+        let path = self.directory.join(&volume.here);
+        let source = path.canonicalize().unwrap_or(path);
+        Bind { source, target: volume.there.clone(), read_only: volume.read_only }
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod containers;
 pub mod images;
+pub mod pulls;
 pub mod streams;
 
 use super::{

@@ -16,7 +16,8 @@ use crate::{
     controller::{pod, resolve::Refusal},
     engine::docker::{
         DockerEngine,
-        containers::{Bind, ContainerSpec, LocalImage, Network},
+        containers::{Bind, ContainerSpec, Network},
+        pulls::LocalImage,
     },
     local::{NAMESPACE, objects, owner},
     steps::{self, logins},

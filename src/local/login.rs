@@ -13,7 +13,7 @@ use crate::{
         push::{HereWork, Push, Transport},
     },
     api::{PipelineSpec, condition::reason, push::SecretsInImage},
-    engine::docker::containers::PullLogin,
+    engine::docker::pulls::PullLogin,
     registry::{
         PushError, Pushed, Repository,
         docker_config::{DockerLogins, HUB_KEY},

@@ -34,7 +34,7 @@ pub use objects::{Keys, Objects, ObjectsError, env_file};
 
 use crate::{
     agent::run::Wish,
-    api::{PipelineRun, PipelineRunSpec},
+    api::{PipelineRun, PipelineRunSpec, condition::reason},
     controller::resolve::{self, Refusal},
     engine::{
         EngineError,
@@ -107,10 +107,26 @@ pub struct Beside {
     pub logins: BTreeMap<String, (String, String)>,
     /// Whether containers and network stay.
     pub keep: bool,
+    /// Whether steps use images of this machine only.
+    pub stays: bool,
     /// Where a step that keeps files puts them.
     pub keep_in: Option<Kept>,
     /// What an earlier run kept, and nobody may use once this one has begun.
     pub outdated: Option<Kept>,
+}
+
+impl Beside {
+    /// Makes the directories of this machine that containers are to have and that are missing.
+    fn make_sources(&self) -> Result<(), Refusal> {
+        let binds = self.binds.iter().chain(self.of_services.values().flatten());
+        for source in binds.map(|bind| &bind.source).filter(|source| !source.exists()) {
+            std::fs::create_dir_all(source).map_err(|error| {
+                let message = format!("the directory {} cannot be made: {error}", source.display());
+                Refusal { reason: reason::INVALID_PIPELINE, message }
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// A directory of this process beside those of its runs. It goes when this is dropped, or with the next sweep.
@@ -169,8 +185,17 @@ pub struct Started {
     /// What the box prints, from its beginning.
     pub output: mpsc::Receiver<Bytes>,
     wish: Arc<watch::Sender<Wish>>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Option<Stayed>>,
     sweep: JoinHandle<()>,
+}
+
+/// What stays of a run because that was asked for; no later run removes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stayed {
+    /// Names of containers, none of which runs.
+    pub containers: Vec<String>,
+    /// Name of its network.
+    pub network: Option<String>,
 }
 
 impl Started {
@@ -192,12 +217,13 @@ impl Started {
         }
     }
 
-    /// Waits until the run has ended and nothing is left of it.
-    pub async fn cleaned(self) {
+    /// Waits until the run has ended and nothing is left of it but what is to stay.
+    pub async fn cleaned(self) -> Option<Stayed> {
         // A panic in there has been told.
-        let _ = self.task.await;
+        let stayed = self.task.await.ok().flatten();
         // What it is at is ours too, while it is at it.
         let _ = tokio::time::timeout(SWEEP_GRACE, self.sweep).await;
+        stayed
     }
 }
 
@@ -257,6 +283,7 @@ async fn begin(request: Request, engine: DockerEngine) -> Result<Started, StartE
     trust::as_the_engine(&mut request.trust, &resolved.spec).await;
     let registry = RegistryClient::new(request.trust.clone())
         .map_err(|error| StartError::Machine(format!("registries: {error}")))?;
+    request.beside.make_sources().map_err(StartError::Refused)?;
     if let Some(outdated) = request.beside.outdated.clone() {
         let path = outdated.path();
         let cleared = tokio::task::spawn_blocking(move || outdated.clear()).await.map_err(std::io::Error::other);

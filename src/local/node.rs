@@ -7,7 +7,7 @@
 //! left but what could not be removed, which the next run's sweep finds.
 
 use super::{
-    NAMESPACE, Request,
+    NAMESPACE, Request, Stayed,
     containers::needs_network,
     directory,
     login::WithLogins,
@@ -192,13 +192,13 @@ impl Node {
         (node, seen)
     }
 
-    /// Carries the run out and removes what it made.
+    /// Carries the run out and removes what it made; what is to stay is given.
     pub(super) async fn carry_out(
         mut self,
         mut wished: watch::Receiver<Wish>,
         output: mpsc::Sender<Bytes>,
         box_made: Arc<Notify>,
-    ) {
+    ) -> Option<Stayed> {
         self.transport.workshop.print_to(&output);
         let (news_sender, mut news) = mpsc::unbounded_channel();
         let (stopper, stopped) = Stopper::new();
@@ -231,7 +231,7 @@ impl Node {
         if tokio::time::timeout(SETUP_GRACE, &mut setting_up).await.is_err() {
             setting_up.abort();
         }
-        self.clean(agent).await;
+        self.clean(agent).await
     }
 
     fn setup(&self, news: mpsc::UnboundedSender<News>, output: mpsc::Sender<Bytes>, stop: CancellationToken) -> Setup {
@@ -460,8 +460,8 @@ impl Node {
         }
     }
 
-    /// Removes all that the run made.
-    async fn clean(self, agent: Agent) {
+    /// Removes all that the run made but what is to stay.
+    async fn clean(self, agent: Agent) -> Option<Stayed> {
         let Agent { leave, task, .. } = agent;
         let path = self.base.join(&self.uid);
         let keep = self.request.beside.keep;
@@ -477,9 +477,17 @@ impl Node {
         // What a step was just making when the box was ended is there now.
         let (containers, network) = self.made.take();
         if self.spec.all_steps().any(|(_, step)| matches!(step.here, Some(HereStep::DockerRun(_)))) {
-            self.end(containers).await;
+            self.end(containers.clone()).await;
         }
-        if let Some(network) = network.filter(|_| !keep) {
+        let mut stayed = keep.then(Stayed::default);
+        if let Some(stayed) = &mut stayed {
+            for name in containers {
+                if self.engine.has_container(&name).await {
+                    stayed.containers.push(name);
+                }
+            }
+            stayed.network = network;
+        } else if let Some(network) = network {
             // It is in use until the engine has let go of the last container.
             for _ in 0..NETWORK_TRIES {
                 match self.engine.remove_network(&network).await {
@@ -493,5 +501,6 @@ impl Node {
             let _ = self.engine.remove_made(|uid| uid == self.uid).await;
         }
         directory::remove(&self.engine, &path, &self.spec.box_.image, &self.owner).await;
+        stayed
     }
 }

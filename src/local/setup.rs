@@ -24,7 +24,8 @@ use crate::{
         EngineError,
         docker::{
             DockerEngine,
-            containers::{Bind, ContainerEnd, LocalImage, PullProgress},
+            containers::{Bind, ContainerEnd},
+            pulls::{LocalImage, PullProgress},
         },
     },
     prepare::{self, Here},

@@ -134,6 +134,10 @@ impl Workshop {
         let own = self.built(&plan.image_name).image_name().map_err(failed)?;
         let image = if self.engine.image(&own).await.map_err(failed)?.is_some() { own } else { plan.image };
         if self.engine.image(&image).await.map_err(failed)?.is_none() {
+            if self.request.beside.stays {
+                let text = format!("image {image} is not on this machine, and --docker-local pulls none");
+                return Err(PushError::new(reason::IMAGE_PULL_FAILED, text));
+            }
             line.progress(self.request.mask(std::iter::empty()).text(&format!("pulling {image}")));
             let login = match &plan.login {
                 Some(own) => login::for_pull(own, &image),

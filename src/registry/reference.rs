@@ -71,12 +71,7 @@ impl Repository {
     /// The repository of an image reference, without its tag and digest; `None` if it is none.
     #[must_use]
     pub fn of_image(image: &str) -> Option<Self> {
-        let name = image.split('@').next().unwrap_or_default();
-        let name = match name.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => name,
-            Some(_) | None => name,
-        };
-        Self::parse(name, None).ok()
+        Self::parse(split_tag(image).0, None).ok()
     }
 
     /// Reads the properties `repository` and `registry`, with variables expanded.
@@ -125,6 +120,16 @@ pub fn parse_tag(tag: &str) -> Result<String, RefError> {
         shortened(tag)
     );
     Err(RefError::Invalid { property: "tags", message })
+}
+
+/// An image's name, and its digest or else its tag, if it has one.
+pub(crate) fn split_tag(image: &str) -> (&str, Option<&str>) {
+    let (named, digest) = image.split_once('@').map_or((image, None), |(named, digest)| (named, Some(digest)));
+    let (name, tag) = match named.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        Some(_) | None => (named, None),
+    };
+    (name, digest.or(tag))
 }
 
 /// An image with the host of a `registry` that is written beside it. One that names a host has it already; a variable in
@@ -247,6 +252,17 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case("debian", ("debian", None))]
+    #[case("debian:12", ("debian", Some("12")))]
+    #[case("127.0.0.1:5000/a/b", ("127.0.0.1:5000/a/b", None))]
+    #[case("127.0.0.1:5000/a/b:1", ("127.0.0.1:5000/a/b", Some("1")))]
+    #[case("a@sha256:0", ("a", Some("sha256:0")))]
+    #[case("h:5000/a:1@sha256:0", ("h:5000/a", Some("sha256:0")))]
+    fn a_tag_is_told_from_a_port(#[case] image: &str, #[case] expected: (&str, Option<&str>)) {
+        assert_eq!(split_tag(image), expected);
+    }
 
     #[rstest]
     #[case("team/app:1", "https://quay.io/v2", Some("quay.io/team/app:1"))]

@@ -4,32 +4,33 @@
 //!
 //! **Invariant:** as of [`super`]: properties come from the frozen spec, of the box only environment and packed files.
 
-use super::{Files, Job, created, packed, request};
+use super::{Files, Job, packed, request};
 use crate::{
-    agent::{files::Volumes, run::Run},
+    agent::files::Volumes,
     api::here::HereStep,
     registry::PushError,
     steps::docker_push::scratch::Shape,
     wire::{PackFault, Packed, Request},
 };
-use jiff::Timestamp;
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// What only a run on one machine does.
 #[derive(Clone)]
 pub struct HereWork {
-    /// The run.
-    pub run: Arc<Run>,
-    /// Name of the step.
-    pub step: String,
     /// What it asks for.
     pub what: HereStep,
     /// The environment of the step.
     pub env: BTreeMap<String, String>,
     /// What the runner packed for it, if that was asked for.
     pub files: Option<Files>,
-    /// When it began, in RFC 3339.
-    pub created: Timestamp,
+}
+
+/// A fault of the files, with what they are for: the rules are those of images.
+fn of_files(what: &HereStep, fault: &str) -> String {
+    match what {
+        HereStep::Keep => format!("the files to keep: {fault}"),
+        _ => format!("the context of the build: {fault}"),
+    }
 }
 
 fn is_empty(request: &Request) -> bool {
@@ -42,23 +43,20 @@ fn is_empty(request: &Request) -> bool {
 /// What the box left cannot be read.
 pub(super) fn work(volumes: &Volumes, job: &Job) -> Result<Option<HereWork>, PushError> {
     let step = job.run.spec.all_steps().nth(job.step).map(|(_, step)| step);
-    let Some((step, what)) = step.and_then(|step| Some((step, step.here.as_ref()?))) else { return Ok(None) };
+    let Some(what) = step.and_then(|step| step.here.as_ref()) else { return Ok(None) };
     let request = request(volumes, job.step)?;
     let files = match what.packs() {
         // That there is nothing to keep is no failure.
         Some(_) if *what == HereStep::Keep && is_empty(&request) => None,
         Some(_) => {
-            packed(&request)?;
+            packed(&request).map_err(|error| PushError::new(error.reason, of_files(what, &error.message)))?;
             Some(Files { volumes: volumes.clone(), step: job.step, shape: Shape::default() })
         }
         None => None,
     };
     Ok(Some(HereWork {
-        run: Arc::clone(&job.run),
-        step: step.name.clone(),
         what: what.clone(),
         env: if what.disable_sync() { request.run_env } else { request.env },
         files,
-        created: created(job),
     }))
 }

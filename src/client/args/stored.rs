@@ -2,10 +2,7 @@
 //!
 //! **Invariant:** as that of the others.
 
-use crate::{
-    client::{complete, open},
-    engine::docker::containers::Publish,
-};
+use crate::{client::complete, engine::docker::containers::Publish};
 use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 use std::path::PathBuf;
@@ -40,7 +37,7 @@ pub struct OpenArgs {
     #[arg(long)]
     pub own_cmd: bool,
     /// Publish a port on this machine, as 8080:80 (repeat for more)
-    #[arg(long, value_name = "PORTS", value_parser = open::publish)]
+    #[arg(long, value_name = "PORTS")]
     pub publish: Vec<Publish>,
     /// Which one, if the run stored several
     #[arg(long, value_name = "NAME")]

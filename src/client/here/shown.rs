@@ -6,7 +6,7 @@ use super::PLACE;
 use crate::{
     api::step::Step,
     engine::docker::containers::{Protocol, Publish},
-    local::Request,
+    local::{Request, Stayed},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -66,6 +66,17 @@ fn address(port: &Publish) -> String {
     }
 }
 
+/// What stays of a run, and how it is removed; `None`: nothing.
+pub(super) fn stays(stayed: &Stayed) -> Option<String> {
+    let Stayed { containers, network } = stayed;
+    let removals = [
+        (!containers.is_empty()).then(|| format!("docker rm -fv {}", containers.join(" "))),
+        network.as_ref().map(|network| format!("docker network rm {network}")),
+    ];
+    let commands: Vec<String> = removals.into_iter().flatten().collect();
+    (!commands.is_empty()).then(|| format!("this stays; to remove it: {}", commands.join(" && ")))
+}
+
 /// A whole path as people write it, who are in a directory of theirs.
 fn as_written(path: &Path) -> String {
     let own = std::env::current_dir().ok();
@@ -81,6 +92,15 @@ fn as_written(path: &Path) -> String {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case(&[], None, None)]
+    #[case(&["a", "b"], None, Some("this stays; to remove it: docker rm -fv a b"))]
+    #[case(&["a"], Some("n"), Some("this stays; to remove it: docker rm -fv a && docker network rm n"))]
+    fn what_stays_is_named(#[case] containers: &[&str], #[case] network: Option<&str>, #[case] said: Option<&str>) {
+        let containers = containers.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(stays(&Stayed { containers, network: network.map(str::to_owned) }).as_deref(), said);
+    }
 
     #[rstest]
     #[case("127.0.0.1", Protocol::Tcp, "http://localhost:80")]

@@ -3,7 +3,6 @@
 //! **Invariant:** pure. Without an address only loopback is opened: Wercker opened a port to the whole network.
 
 use crate::{
-    client::open::publish,
     engine::docker::containers::Publish,
     wercker::{convert::MadeHere, document::Text},
     yaml::{Diagnostic, reason},
@@ -37,9 +36,9 @@ pub(super) fn one(port: &str) -> Result<Publish, String> {
     match port.split_once("::") {
         // Any port of this machine; the same one is as good.
         Some((address, there)) if !address.contains(['[', ':']) => {
-            publish(&format!("{address}:{}:{there}", there.split('/').next().unwrap_or_default()))
+            format!("{address}:{}:{there}", there.split('/').next().unwrap_or_default()).parse()
         }
-        Some(_) | None => publish(port),
+        Some(_) | None => port.parse(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Containers, networks and images of local runs: made, watched, removed.
+//! Containers and networks of local runs: made, watched, removed.
 //!
 //! Called by `local`, which has no kubelet to do it, and for `windlass open` and `pull --load`. The agent uses none of
 //! this.
@@ -9,33 +9,28 @@
 use super::{DockerEngine, absent_as_none, clipped};
 use crate::engine::{EngineError, OWNER_LABEL};
 use bollard::{
-    auth::DockerCredentials,
     container::LogOutput,
     errors::Error as DockerError,
     models::{
-        ContainerCreateBody, ContainerState, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
-        ImageInspect, Mount, MountType, NetworkCreateRequest, NetworkingConfig, PortBinding,
+        ContainerCreateBody, ContainerState, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+        MountType, NetworkCreateRequest, NetworkingConfig, PortBinding,
     },
     query_parameters::{
-        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
-        ImportImageOptionsBuilder, InspectContainerOptions, KillContainerOptions, ListContainersOptionsBuilder,
-        ListNetworksOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-        WaitContainerOptionsBuilder,
+        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
+        ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+        StartContainerOptions, WaitContainerOptionsBuilder,
     },
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream::BoxStream};
+use futures::{StreamExt, stream::BoxStream};
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
-/// Longest silence of a pull: a large layer is unpacked without a word.
-const PULL_SILENCE: Duration = Duration::from_secs(15 * 60);
 /// Longest time of a command for readiness.
 const EXEC_MAX: Duration = Duration::from_secs(5);
 /// Most bytes of what a container said last.
@@ -204,41 +199,6 @@ pub struct Owned {
     pub labels: HashMap<String, String>,
 }
 
-/// What is known of an image.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LocalImage {
-    /// ID.
-    pub id: String,
-    /// The user in its config; empty: root.
-    pub user: String,
-}
-
-/// A login for a pull, as the engine takes it.
-#[derive(Clone, Default)]
-pub struct PullLogin {
-    /// User name.
-    pub username: Option<String>,
-    /// Password.
-    pub password: Option<String>,
-    /// A token in place of both.
-    pub identity_token: Option<String>,
-    /// The registry.
-    pub server: String,
-}
-
-/// How far a pull is: bytes that came and bytes in all, of the layers that are known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PullProgress {
-    /// Came.
-    pub done: u64,
-    /// In all.
-    pub total: u64,
-    /// Layers that are there.
-    pub layers_there: usize,
-    /// Layers.
-    pub layers: usize,
-}
-
 impl DockerEngine {
     /// Makes a container and gives its ID.
     ///
@@ -389,6 +349,11 @@ impl DockerEngine {
         Ok(found.id.filter(|_| runs && labels.contains_key(OWNER_LABEL)).map(|id| Owned { id, labels }))
     }
 
+    /// Whether there is a container of this name; an engine that cannot be asked has none.
+    pub async fn has_container(&self, name: &str) -> bool {
+        self.calls.inspect_container(name, None::<InspectContainerOptions>).await.is_ok()
+    }
+
     /// Makes a network of this name.
     ///
     /// # Errors
@@ -423,90 +388,6 @@ impl DockerEngine {
         Ok(found.into_iter().filter_map(|n| Some(Owned { id: n.id?, labels: n.labels.unwrap_or_default() })).collect())
     }
 
-    /// An image that the engine has.
-    ///
-    /// # Errors
-    /// The engine cannot be asked.
-    pub async fn image(&self, name: &str) -> Result<Option<LocalImage>, EngineError> {
-        match self.calls.inspect_image(name).await {
-            Ok(ImageInspect { id, config, .. }) => Ok(Some(LocalImage {
-                id: id.unwrap_or_default(),
-                user: config.and_then(|config| config.user).unwrap_or_default(),
-            })),
-            Err(error) => absent_as_none(self.error("inspect the image", error)),
-        }
-    }
-
-    /// Pulls an image; `tell` hears how far it is.
-    ///
-    /// # Errors
-    /// The registry's words, as the engine repeats them.
-    pub async fn pull(
-        &self,
-        image: &str,
-        login: Option<PullLogin>,
-        tell: &(dyn Fn(PullProgress) + Send + Sync),
-    ) -> Result<(), EngineError> {
-        let call = "pull the image";
-        // Without a tag the engine would pull all tags there are.
-        let (name, tag) = name_and_tag(image);
-        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
-        let login = login.map(|login| DockerCredentials {
-            username: login.username,
-            password: login.password,
-            identitytoken: login.identity_token,
-            serveraddress: Some(login.server),
-            ..Default::default()
-        });
-        let mut answers = std::pin::pin!(self.long_calls.create_image(Some(options), None, login));
-        let mut layers: BTreeMap<String, (u64, u64, bool)> = BTreeMap::new();
-        loop {
-            let answer = tokio::time::timeout(PULL_SILENCE, answers.next()).await;
-            let answer = answer.map_err(|_| EngineError::TimedOut { call })?;
-            // Errors arrive inside the stream, so only its end is success.
-            let Some(answer) = answer else { return Ok(()) };
-            let answer = answer.map_err(|error| self.error(call, error))?;
-            let (Some(id), Some(status)) = (answer.id, answer.status) else { continue };
-            if status.starts_with("Pulling from") {
-                continue;
-            }
-            let layer = layers.entry(id).or_default();
-            let bytes = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default();
-            match (status.as_str(), answer.progress_detail) {
-                ("Downloading", Some(detail)) => (layer.0, layer.1) = (bytes(detail.current), bytes(detail.total)),
-                ("Download complete" | "Extracting", _) => layer.0 = layer.1,
-                ("Pull complete" | "Already exists", _) => (layer.0, layer.2) = (layer.1, true),
-                _ => {}
-            }
-            tell(PullProgress {
-                done: layers.values().map(|layer| layer.0).sum(),
-                total: layers.values().map(|layer| layer.1).sum(),
-                layers_there: layers.values().filter(|layer| layer.2).count(),
-                layers: layers.len(),
-            });
-        }
-    }
-
-    /// Loads an archive of an image.
-    ///
-    /// # Errors
-    /// The engine refuses it, or cannot be reached.
-    pub async fn load<S>(&self, archive: S) -> Result<(), EngineError>
-    where
-        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
-    {
-        let call = "load the image";
-        let options = ImportImageOptionsBuilder::default().quiet(true).build();
-        let mut said = std::pin::pin!(self.long_calls.import_image_stream(options, archive, None));
-        while let Some(line) = said.next().await {
-            let line = line.map_err(|error| self.error(call, error))?;
-            if let Some(message) = line.error_detail.and_then(|detail| detail.message) {
-                return Err(EngineError::Refused { call, status: 0, message: clipped(&message) });
-            }
-        }
-        Ok(())
-    }
-
     /// Registries that the engine's settings let it speak to without TLS, as `host[:port]`.
     ///
     /// # Errors
@@ -516,15 +397,6 @@ impl DockerEngine {
         let known = info.registry_config.and_then(|config| config.index_configs).unwrap_or_default();
         Ok(known.into_iter().filter(|(_, index)| index.secure == Some(false)).map(|(host, _)| host).collect())
     }
-}
-
-/// The name of an image, and its tag or digest; `latest` if it has none.
-pub(super) fn name_and_tag(image: &str) -> (&str, &str) {
-    if let Some((name, digest)) = image.split_once('@') {
-        let name = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name);
-        return (name, digest);
-    }
-    image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((image, "latest"))
 }
 
 /// The names of a container in the run's network.
@@ -619,13 +491,18 @@ mod tests {
     }
 
     #[rstest]
-    #[case("debian", ("debian", "latest"))]
-    #[case("debian:12", ("debian", "12"))]
-    #[case("127.0.0.1:5000/a/b", ("127.0.0.1:5000/a/b", "latest"))]
-    #[case("127.0.0.1:5000/a/b:1", ("127.0.0.1:5000/a/b", "1"))]
-    #[case("a@sha256:0", ("a", "sha256:0"))]
-    #[case("h:5000/a:1@sha256:0", ("h:5000/a", "sha256:0"))]
-    fn a_pull_names_one_image(#[case] image: &str, #[case] expected: (&str, &str)) {
-        assert_eq!(name_and_tag(image), expected);
+    #[case("80", Some(("127.0.0.1", 80, 80, Protocol::Tcp)))]
+    #[case("8080:80", Some(("127.0.0.1", 8080, 80, Protocol::Tcp)))]
+    #[case("0.0.0.0:53:5353/udp", Some(("0.0.0.0", 53, 5353, Protocol::Udp)))]
+    #[case("[::1]:8080:80", Some(("::1", 8080, 80, Protocol::Tcp)))]
+    #[case("", None)]
+    #[case("0:80", None)]
+    #[case("8080:x", None)]
+    #[case("host:8080:80", None)]
+    #[case("80/sctp", None)]
+    fn ports(#[case] text: &str, #[case] expected: Option<(&str, u16, u16, Protocol)>) {
+        let expected =
+            expected.map(|(ip, host, port, protocol)| Publish { ip: ip.parse().unwrap(), host, port, protocol });
+        assert_eq!(text.parse().ok(), expected);
     }
 }

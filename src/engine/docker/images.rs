@@ -167,7 +167,7 @@ impl DockerEngine {
         let config: ContainerConfig = serde_json::from_value(config)
             .map_err(|error| EngineError::Unexpected { call, message: error.to_string() })?;
         let Some((first, others)) = commit.names.split_first() else { return Ok(()) };
-        let (name, tag) = super::containers::name_and_tag(first);
+        let (name, tag) = super::pulls::name_and_tag(first);
         let mut options =
             CommitContainerOptionsBuilder::default().container(&container.id).repo(name).tag(tag).pause(true);
         if let Some(author) = &commit.author {
@@ -179,9 +179,7 @@ impl DockerEngine {
         let made = self.long_calls.commit_container(options.build(), config).await;
         let id = made.map_err(|error| self.error(call, error))?.id;
         for other in others {
-            let (name, tag) = super::containers::name_and_tag(other);
-            let options = TagImageOptionsBuilder::default().repo(name).tag(tag).build();
-            self.calls.tag_image(&id, Some(options)).await.map_err(|error| self.error("name the image", error))?;
+            self.tag(&id, other).await?;
         }
         Ok(())
     }
@@ -211,7 +209,7 @@ impl DockerEngine {
     /// # Errors
     /// The engine cannot.
     pub async fn tag(&self, image: &str, name: &str) -> Result<(), EngineError> {
-        let (name, tag) = super::containers::name_and_tag(name);
+        let (name, tag) = super::pulls::name_and_tag(name);
         let options = TagImageOptionsBuilder::default().repo(name).tag(tag).build();
         self.calls.tag_image(image, Some(options)).await.map_err(|error| self.error("name the image", error))
     }

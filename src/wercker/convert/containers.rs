@@ -13,7 +13,7 @@ use super::{
     slug, unique,
 };
 use crate::{
-    registry::reference::image_on,
+    registry::reference::{image_on, split_tag},
     steps::{expand, grammar, links},
     yaml::{Span, reason, sounds_secret},
 };
@@ -151,10 +151,8 @@ pub(super) fn box_(
     }
     let image = image_of(converter, container, params);
     let checkpoint = converter.options.here.as_ref().and_then(|here| here.checkpoint.as_deref());
-    let image = checkpoint.map_or_else(
-        || image.clone(),
-        |checkpoint| format!("{}:{}", engine::repository(&image), engine::tag(checkpoint)),
-    );
+    let image = checkpoint
+        .map_or_else(|| image.clone(), |checkpoint| format!("{}:{}", split_tag(&image).0, engine::tag(checkpoint)));
     converter.beside.image.clone_from(&image);
     out.text("image", image);
     let pulls = [container].into_iter().chain(services).find(|container| !container.login.is_empty());
@@ -213,7 +211,7 @@ fn env(converter: &mut Converter<'_>, container: &Container, params: &mut Params
         }
         _ if converter.hides(&value.value) => {
             // Not the value itself: what people see of the run has it too.
-            let key = format!("{}.{}", container.at.line, name.value);
+            let key = format!("{}.{}.{}", container.at.line, container.at.column, name.value);
             let expanded = converter.expand_here(&value.value, value.at);
             converter.hide(&key, expanded);
             from_key(&name.value, "secretKeyRef", TEXTS, &key)

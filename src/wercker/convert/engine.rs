@@ -20,6 +20,7 @@ use crate::{
         push::DockerPush,
         text::Words,
     },
+    registry::reference::split_tag,
     steps::{self, expand, grammar},
     yaml::{Node, reason, truth},
 };
@@ -145,7 +146,7 @@ pub(super) fn checkpoint(
     out.text("displayName", title.clone());
     out.text("script", IN_ITS_PLACE);
     let push = DockerPush {
-        repository: repository(&converter.beside.image).to_owned(),
+        repository: split_tag(&converter.beside.image).0.to_owned(),
         tags: Some(vec![tag(&checkpoint.value)]),
         cmd: None::<Words>,
         ..DockerPush::default()
@@ -157,25 +158,4 @@ pub(super) fn checkpoint(
 /// The tag of a checkpoint.
 pub(super) fn tag(name: &str) -> String {
     format!("{CHECKPOINT}{name}")
-}
-
-/// An image's name without tag and digest.
-pub(super) fn repository(image: &str) -> &str {
-    let name = image.split('@').next().unwrap_or_default();
-    name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("debian", "debian")]
-    #[case("debian:12", "debian")]
-    #[case("localhost:5000/a/b", "localhost:5000/a/b")]
-    #[case("localhost:5000/a/b:1@sha256:0", "localhost:5000/a/b")]
-    fn repositories_have_no_tag(#[case] image: &str, #[case] expected: &str) {
-        assert_eq!(repository(image), expected);
-    }
 }

@@ -36,8 +36,6 @@ pub struct Here {
 pub struct MadeHere {
     /// The Pipeline as YAML.
     pub yaml: String,
-    /// Its name.
-    pub name: String,
     /// Warnings.
     pub findings: Findings,
     /// Variables that are keys of the Secret of protected ones, though they were not hidden: they log in, or sound so.
@@ -67,8 +65,32 @@ pub struct MadeHere {
 pub struct Beside {
     /// As written: `N`, `H:C`, `IP:H:C`, each with an optional protocol.
     pub ports: Vec<Text>,
-    /// Here, and in the container.
-    pub volumes: Vec<(String, String)>,
+    /// Directories of this machine.
+    pub volumes: Vec<Volume>,
+}
+
+/// A directory of this machine in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Here: a path, from the project on.
+    pub here: String,
+    /// In the container.
+    pub there: String,
+    /// Whether the container may not write to it.
+    pub read_only: bool,
+}
+
+/// `HERE:THERE`, with `:ro` or `:rw` behind it.
+fn volume(text: &str) -> Option<Volume> {
+    let mut parts = text.split(':');
+    let (here, there) = (parts.next()?, parts.next()?);
+    let read_only = match (parts.next(), parts.next()) {
+        (None | Some("rw"), None) => false,
+        (Some("ro"), None) => true,
+        _ => return None,
+    };
+    let volume = Volume { here: here.to_owned(), there: there.to_owned(), read_only };
+    (!here.is_empty() && there.starts_with('/')).then_some(volume)
 }
 
 /// Name of the Secret that holds [`MadeHere::texts`].
@@ -92,7 +114,7 @@ pub fn here(
     if findings.has_errors() {
         return Err(findings);
     }
-    Ok(MadeHere { yaml: object.yaml(), name, findings, ..converter.beside })
+    Ok(MadeHere { yaml: object.yaml(), findings, ..converter.beside })
 }
 
 impl Converter<'_> {
@@ -149,16 +171,13 @@ impl Converter<'_> {
         for text in &container.volumes {
             let expanded = self.expand_here(&text.value, text.at);
             for volume in expanded.split([' ', ',']).filter(|volume| !volume.is_empty()) {
-                match volume.split_once(':') {
-                    Some((from, to)) if !from.is_empty() && to.starts_with('/') => {
-                        volumes.push((from.to_owned(), to.to_owned()));
-                    }
-                    Some(_) | None => {
-                        let said = format!("volumes: {volume:?} is no directory of this machine in the container");
-                        let found = Diagnostic::error(reason::WRONG_TYPE, said);
-                        self.findings.push(found.at(text.at, "expected HERE:THERE"));
-                    }
+                if let Some(volume) = self::volume(volume) {
+                    volumes.push(volume);
+                    continue;
                 }
+                let said = format!("volumes: {volume:?} is no directory of this machine in the container");
+                let found = Diagnostic::error(reason::WRONG_TYPE, said);
+                self.findings.push(found.at(text.at, "expected HERE:THERE, or HERE:THERE:ro"));
             }
         }
         Beside { ports: container.ports.clone(), volumes }
@@ -209,6 +228,35 @@ mod tests {
         let options = Options { here: Some(Here { environment, ..Here::default() }), ..Options::default() };
         let rendered = |findings: Findings| findings.list().iter().map(|found| found.render("f", text)).collect();
         here(&document, &options, &document.pipelines[0], None).map_err(rendered)
+    }
+
+    #[rstest]
+    #[case("/a:/b", Some(("/a", "/b", false)))]
+    #[case("a/b:/c:ro", Some(("a/b", "/c", true)))]
+    #[case("a:/b:rw", Some(("a", "/b", false)))]
+    #[case("a:/b:z", None)]
+    #[case("a:/b:ro:ro", None)]
+    #[case("a:b", None)]
+    #[case(":/b", None)]
+    #[case("/a", None)]
+    fn volumes_are_read(#[case] text: &str, #[case] expected: Option<(&str, &str, bool)>) {
+        let text = format!("box:\n  id: debian:12\n  volumes: '{text}'\nbuild:\n  - script: {{code: make}}\n");
+        let made = made(&text, &[]);
+        match expected {
+            Some((here, there, read_only)) => {
+                let volume = Volume { here: here.into(), there: there.into(), read_only };
+                assert_eq!(made.ok().unwrap().of_box.volumes, [volume]);
+            }
+            None => assert!(made.err().unwrap().contains("--> f:3:12")),
+        }
+    }
+
+    #[test]
+    fn containers_of_one_line_keep_their_secrets_apart() {
+        let text = "box: debian:12\nservices: [{id: a, env: {PW: x$A}}, {id: b, env: {PW: x$B}}]\nbuild:\n  - script: {code: make}\n";
+        let made = made(text, &[("A", "1"), ("B", "2")]).ok().unwrap();
+        assert_eq!(made.texts.values().collect::<Vec<_>>(), ["x1", "x2"]);
+        assert!(made.texts.keys().all(|key| made.yaml.contains(&format!("key: \"{key}\"\n"))), "{}", made.yaml);
     }
 
     const LOGIN: &str = "username: ci, password: $PW";
@@ -276,6 +324,20 @@ mod tests {
         assert!(said.contains(why), "{said}");
         let said = said.lines().filter(|line| !line.contains(" |")).collect::<String>();
         assert!(!said.contains("hunter2"), "{said}");
+    }
+
+    #[test]
+    fn what_does_not_count_for_a_built_image_is_told() {
+        let made = made(&step("docker-push: {repository: a/b, image-name: app, tag: x, cmd: run, ports: '80'}"), &[]);
+        let made = made.ok().unwrap();
+        let said: Vec<&str> = made.findings.list().iter().map(|found| found.message.as_str()).collect();
+        let does_not = |key: &str| {
+            format!("internal/docker-push: {key} does not count: the image of image-name is pushed as it was built")
+        };
+        assert_eq!(said, [does_not("cmd"), does_not("ports")]);
+        assert_eq!(made.built.values().collect::<Vec<_>>(), ["app"]);
+        let scratch = super::tests::made(&step("docker-scratch-push: {repository: a/b, image-name: app}"), &[]);
+        assert!(scratch.err().unwrap().contains("image-name is for internal/docker-push"));
     }
 
     #[rstest]

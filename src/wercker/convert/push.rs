@@ -51,7 +51,7 @@ const AWS: [(&str, &str); 4] = [
 pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
     let mut body = Body::default();
     if converter.is_here() {
-        body.built = step.text("image-name").map(|image| image.value);
+        body.built = built(converter, step);
     } else if let Some(image) = step.property("image-name") {
         let hint = "push the box itself: leave image-name out";
         let said = format!(
@@ -95,6 +95,31 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
     let kind = if step.id == "docker-push" { "dockerPush" } else { "dockerScratchPush" };
     body.kind = Some((kind, Out::Map(push)));
     body
+}
+
+/// The image that is pushed in place of the box. It is pushed as it was built, as in Wercker: what does not count is told.
+fn built(converter: &mut Converter<'_>, step: &Step) -> Option<String> {
+    let image = step.property("image-name").filter(|image| !image.value.is_null())?;
+    if step.id != "docker-push" {
+        let said = format!("{}: image-name is for internal/docker-push", step.full_id());
+        converter.refuse(
+            INVALID_PROPERTY,
+            image.name.at,
+            &said,
+            "an image from scratch is made of files: leave it out",
+        );
+        return None;
+    }
+    for (theirs, _) in SAME {
+        let counts = matches!(theirs, "repository" | "tag" | "email" | "disable-sync");
+        let Some(property) = step.property(theirs).filter(|property| !counts && !property.value.is_null()) else {
+            continue;
+        };
+        let said =
+            format!("{}: {theirs} does not count: the image of image-name is pushed as it was built", step.full_id());
+        converter.lost(property.name.at, &said);
+    }
+    image.value.text().map(str::to_owned)
 }
 
 /// All texts of a value.

@@ -72,3 +72,45 @@ fn images_of_one_name_go_with_the_run() {
     assert_eq!(said.code, Some(0), "{}", said.all());
     assert_eq!(images(&format!("twice={label}")), "", "{}", said.all());
 }
+
+#[test]
+fn with_docker_local_nothing_is_pulled() {
+    let project = project("", "    - internal/docker-run: {name: it, image: '127.0.0.1:1/not/there:1'}\n");
+    let said = build(&project, &["--docker-local"]);
+    assert_eq!(said.code, Some(1), "{}", said.all());
+    let words = "image 127.0.0.1:1/not/there:1 is not on this machine, and --docker-local pulls none";
+    assert!(said.err.contains(words), "{}", said.all());
+}
+
+#[test]
+fn what_stays_is_named_with_the_commands_that_remove_it() {
+    let project = project("", "    - internal/docker-run: {name: it, image: 'busybox:local', cmd: sleep 60}\n");
+    let said = build(&project, &["--no-remove"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    let name = said.err.split_whitespace().nth(2).unwrap();
+    assert_eq!(project.left(name).len(), 3, "{}", said.all());
+    let commands = said.err.lines().find_map(|line| line.strip_prefix("this stays; to remove it: ")).unwrap();
+    tool("sh", &["-c", commands], "").unwrap();
+    assert_eq!(project.left(name), Vec::<String>::new(), "{commands}");
+}
+
+#[test]
+fn a_volume_can_be_read_only_and_is_made_once_the_run_starts() {
+    let project = Project::empty();
+    let yml = "box: {id: 'busybox:local', volumes: 'made:/made:ro'}\nbuild:\n  - script: {code: '! touch /made/x && ls -d /made'}\n";
+    project.write("wercker.yml", yml);
+    let away = project.command(&["build", "--enable-volumes"]).env("DOCKER_HOST", "unix:///nowhere.sock").output();
+    assert_eq!(away.unwrap().status.code(), Some(6));
+    assert!(!project.path("made").exists());
+    let said = build(&project, &["--enable-volumes"]);
+    assert_eq!((said.code, said.out.lines().last()), (Some(0), Some("/made")), "{}", said.all());
+    assert!(project.path("made").is_dir());
+}
+
+#[test]
+fn a_link_that_leaves_the_context_is_told_as_one() {
+    let steps = "    - script: {code: ln -s ../shared shared}\n    - internal/docker-build: {image-name: app}\n";
+    let said = build(&project("FROM busybox:local\n", steps), &[]);
+    assert_eq!(said.code, Some(1), "{}", said.all());
+    assert!(said.err.contains("the context of the build: /shared is a link to ../shared"), "{}", said.all());
+}
