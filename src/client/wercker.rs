@@ -45,10 +45,7 @@ use crate::{
     wire,
     yaml::{Diagnostic, Findings},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Patterns of files that do not come along, unless the file names another.
 const IGNORE_FILE: &str = ".werckerignore";
