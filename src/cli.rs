@@ -231,8 +231,9 @@ fn fault(error: &clap::Error, program: &str) -> Fault {
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),
         _ => None,
     };
-    let message = match (error.kind(), text(ContextKind::InvalidSubcommand)) {
-        (ErrorKind::InvalidSubcommand, Some(verb)) => format!("no such verb: {verb}"),
+    let verb = text(ContextKind::InvalidSubcommand).filter(|_| error.kind() == ErrorKind::InvalidSubcommand);
+    let message = match &verb {
+        Some(verb) => format!("no such verb: {verb}"),
         _ => {
             // The first paragraph says what is wrong; tips and usage follow it.
             let rendered = error.to_string();
@@ -240,12 +241,27 @@ fn fault(error: &clap::Error, program: &str) -> Fault {
             first.strip_prefix("error: ").unwrap_or(first).trim().to_owned()
         }
     };
+    // The usage names the verb whose flags are wrong.
+    let usage = error.render().to_string();
+    let used = usage.split_once(&format!("Usage: {program} ")).and_then(|(_, rest)| rest.split_whitespace().next());
+    let of_verb = used.filter(|word| Cli::command().find_subcommand(word).is_some());
     let fault = Fault::usage(message);
-    let suggested = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
-    match suggested.into_iter().find_map(text) {
+    let near = match &verb {
+        Some(verb) => near_verb(verb),
+        None => [ContextKind::SuggestedArg, ContextKind::SuggestedValue].into_iter().find_map(text),
+    };
+    match near {
         Some(near) => fault.hint(format!("did you mean '{near}'?")),
-        None => fault.hint(format!("{program} --help")),
+        None => fault.hint(format!("{program}{} --help", of_verb.map(|verb| format!(" {verb}")).unwrap_or_default())),
     }
+}
+
+/// The verb that is meant. Those that nobody is shown, such as `b` for `build`, are no help.
+fn near_verb(written: &str) -> Option<String> {
+    let command = Cli::command();
+    let shown = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let names = shown.flat_map(|verb| std::iter::once(verb.get_name()).chain(verb.get_visible_aliases()));
+    client::nearest(written, names).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -294,6 +310,25 @@ mod tests {
         assert_eq!(said("windlass logs --folow").hint.as_deref(), Some("did you mean '--follow'?"));
         assert_eq!(said("windlass run -o digset").hint.as_deref(), Some("did you mean 'digest'?"));
         assert!(said("windlass cancel").message.contains("<RUN>"));
+    }
+
+    #[test]
+    fn verbs_that_are_hidden_are_not_suggested() {
+        for (typo, meant) in [
+            ("biuld", "build"),
+            ("buil", "build"),
+            ("deplyo", "deploy"),
+            ("wrokflow", "workflow"),
+            ("converrt", "convert"),
+        ] {
+            assert_eq!(near_verb(typo).as_deref(), Some(meant), "{typo}");
+        }
+        assert_eq!(near_verb("bogus"), None);
+        let said = |line: &str| {
+            fault(&command("windlass", false).try_get_matches_from(line.split(' ')).unwrap_err(), "windlass").hint
+        };
+        assert_eq!(said("windlass build --nosuchflag").as_deref(), Some("windlass build --help"));
+        assert_eq!(said("windlass bogus").as_deref(), Some("windlass --help"));
     }
 
     /// The help of the whole, then of each verb.

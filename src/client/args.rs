@@ -131,7 +131,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = TO_RUN)]
     pub local: bool,
     /// On Docker: a pipeline of windlass.yaml or wercker.yml, or of -f --local
-    #[arg(value_name = "PIPELINE", conflicts_with = "from", hide_short_help = true)]
+    #[arg(value_name = "PIPELINE", conflicts_with = "from", hide_short_help = true, add = ArgValueCandidates::new(complete::pipelines_here))]
     pub pipeline: Option<String>,
     /// What only a run on Docker takes.
     #[command(flatten)]
@@ -159,7 +159,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "PATTERN", help_heading = "In a cluster", hide_short_help = true)]
     pub ignore: Vec<String>,
     /// Another pipeline than dev, on Docker
-    #[arg(value_name = "PIPELINE", conflicts_with_all = ["from", "cluster"])]
+    #[arg(value_name = "PIPELINE", conflicts_with_all = ["from", "cluster"], add = ArgValueCandidates::new(complete::pipelines_here))]
     pub pipeline: Option<String>,
     /// What a run on Docker takes; the source and ports are for both.
     #[command(flatten)]

@@ -18,10 +18,18 @@ use super::{
     style::Mode,
 };
 use crate::{
-    wercker::{convert::gone, document::Document, read_all},
-    yaml::{self, Findings},
+    api::condition::reason::INVALID_PROPERTY,
+    wercker::{
+        convert::{Here, LocalStep, Options, gone, here::here},
+        document::Document,
+        read_all,
+    },
+    yaml::{self, Diagnostic, Findings},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Files of our own kinds that are looked for.
 pub(super) const OURS: [&str; 2] = ["windlass.yaml", "windlass.yml"];
@@ -52,7 +60,7 @@ impl Input {
 pub(super) fn check(session: &mut Session, args: &CheckArgs) -> Result<Exit, Stop> {
     let mut paths = args.files.clone();
     if paths.is_empty() {
-        paths = NAMES.iter().chain(&OURS).map(PathBuf::from).filter(|path| path.exists()).collect();
+        paths = NAMES.iter().chain(&OURS).map(PathBuf::from).filter(|path| path.is_file()).collect();
     }
     if paths.is_empty() {
         let fault = Fault::usage(format!("this directory has none of {}", [NAMES, OURS].concat().join(", ")));
@@ -83,8 +91,23 @@ fn judge(path: &Path, input: &Input, args: &CheckArgs) -> (Findings, String) {
     if !findings.has_errors() {
         let local = local_steps(&document, &steps_beside(path, args.steps.as_deref()));
         findings.extend(gone(&document, |key| local.contains_key(key)));
+        findings.extend(wrong_properties(&document, local));
     }
     (findings.sorted(), summary(&document))
+}
+
+/// Properties that a run would refuse before it starts, whatever its variables are.
+fn wrong_properties(document: &Document, local: BTreeMap<String, LocalStep>) -> Vec<Diagnostic> {
+    let options = Options { local, here: Some(Here::default()), ..Options::default() };
+    let mut wrong = Vec::new();
+    for pipeline in &document.pipelines {
+        for target in std::iter::once(None).chain(pipeline.targets.iter().map(Some)) {
+            let Err(found) = here(document, &options, pipeline, target) else { continue };
+            let of_properties = |found: &&Diagnostic| found.reason == INVALID_PROPERTY;
+            wrong.extend(found.list().iter().filter(of_properties).cloned());
+        }
+    }
+    wrong
 }
 
 /// Whether a file is a `wercker.yml`: by its name, or by not being objects of a cluster.

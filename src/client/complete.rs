@@ -6,16 +6,23 @@
 
 use super::{
     args::{Display, Global, PHASES, Place},
+    check::is_wercker,
     connect::{Cluster, newest_first},
-    explain, topics,
+    explain, manifest,
+    project::{self, Project},
+    topics,
     view::RunView,
 };
+use crate::wercker;
 use clap_complete::engine::CompletionCandidate;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, ListParams},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Longest wait for the cluster.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -39,6 +46,32 @@ pub(super) fn runs() -> Vec<CompletionCandidate> {
 /// Names of Pipelines.
 pub(super) fn pipelines() -> Vec<CompletionCandidate> {
     named_pipelines("")
+}
+
+/// Names of pipelines in the file of this directory.
+pub(super) fn pipelines_here() -> Vec<CompletionCandidate> {
+    named(project::find(Path::new(".")).map(|file| names_in(&file).0))
+}
+
+/// Names of workflows in it.
+pub(super) fn workflows_here() -> Vec<CompletionCandidate> {
+    named(project::find(Path::new(".")).map(|file| names_in(&file).1))
+}
+
+fn named(names: Option<Vec<String>>) -> Vec<CompletionCandidate> {
+    names.into_iter().flatten().enumerate().map(|(order, name)| candidate(&name, "", order)).collect()
+}
+
+/// Names of pipelines and of workflows in a file; of one that cannot be read there are none.
+fn names_in(file: &Path) -> (Vec<String>, Vec<String>) {
+    let Ok(text) = manifest::read(file) else { return Default::default() };
+    if is_wercker(file, &text) {
+        let document = wercker::read_all(&text).0;
+        let pipelines = document.pipelines.iter().map(|pipeline| pipeline.name.value.clone()).collect();
+        return (pipelines, document.workflows.iter().map(|workflow| workflow.name.value.clone()).collect());
+    }
+    let names = Project::read(file).map(|project| project.names().into_iter().map(str::to_owned).collect());
+    (names.unwrap_or_default(), Vec::new())
 }
 
 /// `pipeline/NAME`.
@@ -156,6 +189,22 @@ fn place(words: impl Iterator<Item = String>) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_file_of_a_directory_has_names() {
+        let place = tempfile::tempdir().unwrap();
+        let yml = place.path().join("wercker.yml");
+        let text = "box: debian\nbuild:\n  - script: {code: make}\nrelease:\n  - script: {code: make}\n\
+            workflows:\n  - name: all\n    pipelines: [build]\n";
+        std::fs::write(&yml, text).unwrap();
+        assert_eq!(names_in(&yml), (vec!["build".into(), "release".into()], vec!["all".into()]));
+        let ours = place.path().join("windlass.yaml");
+        let text = "apiVersion: windlass.dev/v1alpha1\nkind: Pipeline\nmetadata: {name: mine}\n\
+            spec: {box: {image: debian}, steps: [{name: a, script: 'true'}]}\n";
+        std::fs::write(&ours, text).unwrap();
+        assert_eq!(names_in(&ours), (vec!["mine".into()], Vec::new()));
+        assert_eq!(names_in(&place.path().join("none")), Default::default());
+    }
 
     #[test]
     fn an_unfinished_line_says_where() {

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// The file that is written.
 const FILE: &str = "windlass.yaml";
+/// The Pipeline in it: the one that `build` runs.
+const PIPELINE: &str = "build";
 
 /// A kind of project: a file that only such projects have, what people call it, the image of its box, and the code of
 /// the steps of [`STEPS`]; empty where it needs none.
@@ -70,15 +72,13 @@ pub(super) fn init(session: &mut Session, args: &InitArgs) -> Result<Exit, Stop>
     write_new(&file, &text(project, &name, directory.join("Dockerfile").exists()))?;
     let (sign, kind, ..) = project;
     let found = if sign.is_empty() { String::new() } else { format!(" ({kind}: {sign})") };
-    session.screen.message(&format!("{}: Pipeline {name}{found}", file.display()))?;
+    session.screen.message(&format!("{}: Pipeline {PIPELINE}{found}", file.display()))?;
     let program = session.name;
-    session
-        .screen
-        .message(&format!("hint: {program} check; then give it a source and run it: {program} run -f {FILE}"))?;
+    session.screen.message(&format!("hint: on Docker: {program} build; in a cluster: {program} run -f {FILE}"))?;
     Ok(Exit::Success)
 }
 
-/// A name for the Pipeline: that of the directory, if it can be one.
+/// A name for the project: that of the directory, if it can be one.
 fn name_of(directory: &Path) -> String {
     let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let name = full.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -91,7 +91,7 @@ fn name_of(directory: &Path) -> String {
 fn text((_, _, image, codes): &Project, name: &str, dockerfile: bool) -> String {
     let mut out = format!(
         "# A first pipeline; every field: docs/reference/pipeline.md, or kubectl explain pipeline.spec\n\
-         apiVersion: windlass.dev/v1alpha1\nkind: Pipeline\nmetadata:\n  name: \"{name}\"\nspec:\n\
+         apiVersion: windlass.dev/v1alpha1\nkind: Pipeline\nmetadata:\n  name: {PIPELINE}\nspec:\n\
          \x20 # The container that all steps share.\n  box:\n    image: {image}\n\
          \x20 # Where the source comes from. Without it the steps begin in an empty directory.\n\
          \x20 # source:\n  #   git: {{url: \"https://git.example.com/team/{name}.git\", revision: main}}\n  steps:\n"

@@ -158,7 +158,10 @@ impl Project {
         let fault = Fault::new(run_reason::PIPELINE_NOT_FOUND, Exit::NotFound, message);
         match nearest(name, names) {
             Some(near) => fault.hint(format!("{program} run {near}")),
-            None => fault,
+            None => match self.names().as_slice() {
+                [only] => fault.hint(format!("{program} run {only}")),
+                _ => fault,
+            },
         }
         .into()
     }

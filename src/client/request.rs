@@ -194,7 +194,7 @@ fn trust(here: &HereArgs) -> Result<Trust, Stop> {
 /// The runner: beside this program, or where the environment says.
 fn runner() -> Result<PathBuf, Stop> {
     if let Some(path) = std::env::var_os(RUNNER_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from) {
-        return Ok(path);
+        return if path.is_file() { Ok(path) } else { Err(no_runner(&path.display().to_string())) };
     }
     let own = std::env::current_exe().and_then(|path| path.canonicalize());
     let beside = own.map(|path| path.with_file_name(wire::RUNNER_FILE));
@@ -202,14 +202,15 @@ fn runner() -> Result<PathBuf, Stop> {
         Ok(path) if path.is_file() => Ok(path),
         found => {
             let place = found.map_or_else(|error| error.to_string(), |path| path.display().to_string());
-            let fault = Fault::new(
-                reason::ENGINE_UNREACHABLE,
-                Exit::World,
-                format!("there is no {place}, which runs the steps"),
-            );
-            Err(fault.hint(format!("put {} beside windlass, or set {RUNNER_VARIABLE}", wire::RUNNER_FILE)).into())
+            Err(no_runner(&place))
         }
     }
+}
+
+fn no_runner(place: &str) -> Stop {
+    let message = format!("there is no {place}, which runs the steps");
+    let fault = Fault::new(reason::ENGINE_UNREACHABLE, Exit::World, message);
+    fault.hint(format!("put {} beside windlass, or set {RUNNER_VARIABLE} to it", wire::RUNNER_FILE)).into()
 }
 
 /// The engine that `DOCKER_HOST` names. Its directories must be those of this machine.

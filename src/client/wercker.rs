@@ -94,6 +94,7 @@ pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Pa
     let mut turn = yml.turn(asked, session.name)?;
     let mut files = yml.files(&asked.here.wercker)?;
     let environment = files.environment(None)?;
+    tell_odd(session, &files)?;
     turn.apart = files.read;
     let latest = Kept::new(&yml.directory, LATEST);
     if asked.deploys && asked.here.source.is_none() {
@@ -116,6 +117,11 @@ pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Pa
         }
         None => Ok(Exit::Usage),
     }
+}
+
+/// Tells which lines of files of variables set nothing.
+fn tell_odd(session: &mut Session, files: &files::Files<'_>) -> Result<(), Stop> {
+    files.odd.iter().try_for_each(|odd| session.screen.message(odd)).map_err(Stop::from)
 }
 
 fn not_kept(error: &std::io::Error) -> Fault {
@@ -143,6 +149,7 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
     let mut files = yml.files(&asked.here.wercker)?;
     let environments = workflow.nodes.iter().map(|node| files.environment(node.env_file.as_ref()));
     let environments = environments.collect::<Result<Vec<_>, _>>()?;
+    tell_odd(session, &files)?;
     let outputs = outputs::Outputs::make()?;
     let mut between = Between::catch()?;
     for (node, environment) in workflow.nodes.iter().zip(environments) {

@@ -55,7 +55,10 @@ const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 pub fn base() -> io::Result<PathBuf> {
     let user = nix::unistd::geteuid();
     // Links on the way are resolved: the engine is given the true path.
-    let temporary = std::env::temp_dir().canonicalize()?;
+    let temporary = std::env::temp_dir();
+    let temporary = temporary.canonicalize().map_err(|error| {
+        io::Error::other(format!("the directory for temporary files, {}: {error}; set TMPDIR", temporary.display()))
+    })?;
     let path = temporary.join(format!("windlass-{user}"));
     match DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

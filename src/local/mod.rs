@@ -62,6 +62,8 @@ const SOURCE: &str = "/pipeline/source";
 const SWEEP_LATEST: Duration = Duration::from_secs(1);
 /// How long a sweep may go on after its run.
 const SWEEP_GRACE: Duration = Duration::from_secs(10);
+/// How long the engine may take to say that it is there.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(20);
 /// Pieces of output that wait for a slow reader.
 const OUTPUT_QUEUE: usize = 256;
 
@@ -244,7 +246,7 @@ pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, St
     let mask = request.mask(std::iter::empty());
     begin(request, engine).await.map_err(|error| match error {
         StartError::Refused(refusal) => {
-            StartError::Refused(Refusal { message: mask.text(&refusal.message), ..refusal })
+            StartError::Refused(Refusal { message: mask.text(&words::of_step(&refusal.message)), ..refusal })
         }
         StartError::Machine(message) => StartError::Machine(mask.text(&message)),
         StartError::Engine(_) => error,
@@ -272,7 +274,10 @@ async fn begin(request: Request, engine: DockerEngine) -> Result<Started, StartE
     // Its settings take long to tell, and only a push needs them.
     let pushes = pipeline.all_steps().any(|(_, step)| step.docker_push.is_some() || step.docker_scratch_push.is_some());
     let insecure = async { if pushes { engine.insecure_registries().await } else { Ok(Vec::new()) } };
-    let (info, insecure) = tokio::join!(crate::engine::Engine::ping(&engine), insecure);
+    let answers = async { tokio::join!(crate::engine::Engine::ping(&engine), insecure) };
+    let (info, insecure) = tokio::time::timeout(ENGINE_PATIENCE, answers)
+        .await
+        .map_err(|_| EngineError::TimedOut { call: "ask for the version" })?;
     info?;
     request.trust.insecure_hosts.extend(insecure?);
     trust::as_the_engine(&mut request.trust, &resolved.spec).await;

@@ -14,7 +14,7 @@ use super::{
     masked,
     owner::Owner,
     setup::{Made, News, Setup, set_up},
-    words::locally,
+    words::{locally, of_run, of_step},
     workshop::Workshop,
 };
 use crate::{
@@ -328,6 +328,7 @@ impl Node {
         let status = self.status();
         status.source_revision = said.source_revision;
         status.steps = said.steps;
+        status.steps.iter_mut().filter_map(|step| step.message.as_mut()).for_each(|words| *words = of_step(words));
         status.report = said.report;
         status.summary.get_or_insert_with(Summary::default).steps = said.summary_steps;
     }
@@ -346,7 +347,8 @@ impl Node {
     /// Judges the run and shows it. Gives how long nothing needs to be looked at; `None` once it has ended.
     fn look(&mut self) -> Option<Duration> {
         let now = Timestamp::now();
-        let Judgement { verdict, steps, wake } = self.judge(now);
+        let Judgement { mut verdict, steps, wake } = self.judge(now);
+        verdict.message = of_run(&verdict.message);
         let facts = PodFacts {
             attempt: Some(ATTEMPT),
             name: Some(pod_name(&self.request.name, ATTEMPT)),

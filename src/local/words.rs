@@ -7,6 +7,27 @@
 use super::NAMESPACE;
 use crate::api::condition::reason;
 
+/// What is done in a cluster, and what is done here.
+const THERE_AND_HERE: [(&str, &str); 4] = [
+    ("give it in spec.params", "give it with -p NAME=VALUE"),
+    ("the administrator can add the CA of the registry", "if it is yours, say so: --registry-ca HOST=FILE"),
+    ("registries without TLS are listed by the administrator", "name it in the engine's insecure-registries"),
+    ("the administrator can list the registry", "name its authority: --registry-ca HOST=FILE"),
+];
+
+/// Where the output of a service is read in a cluster. Here the message has its end, and no more is kept.
+const OUTPUT_OF_SERVICE: &str = "; its output: windlass logs ";
+
+/// What the run says, in words that fit a machine without a cluster.
+pub(super) fn of_run(message: &str) -> String {
+    message.split(OUTPUT_OF_SERVICE).next().unwrap_or_default().to_owned()
+}
+
+/// What a step or a refusal says, in words that fit a machine without a cluster.
+pub(super) fn of_step(message: &str) -> String {
+    THERE_AND_HERE.iter().fold(message.to_owned(), |message, (there, here)| message.replace(there, here))
+}
+
 /// A failure in words that fit a machine without a cluster.
 pub(super) fn locally(why: &str, message: &str) -> String {
     let message = message.replace(&format!(" in namespace {NAMESPACE}"), "");
@@ -22,6 +43,25 @@ pub(super) fn locally(why: &str, message: &str) -> String {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[test]
+    fn nobody_administers_a_laptop() {
+        let told = "r:1 has a certificate that is not trusted: UnknownIssuer; the administrator can add the CA of the registry";
+        let here =
+            "r:1 has a certificate that is not trusted: UnknownIssuer; if it is yours, say so: --registry-ca HOST=FILE";
+        assert_eq!(of_step(told), here);
+        assert_eq!(of_step("exit code 2"), "exit code 2");
+        assert_eq!(
+            of_step("params: p has no value; give it in spec.params"),
+            "params: p has no value; give it with -p NAME=VALUE"
+        );
+    }
+
+    #[test]
+    fn no_hint_leads_to_the_cluster() {
+        let told = "service web ended with exit code 3: bye; its output: windlass logs hello-7 --service web";
+        assert_eq!(of_run(told), "service web ended with exit code 3: bye");
+    }
 
     #[rstest]
     #[case(

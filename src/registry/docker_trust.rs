@@ -32,9 +32,9 @@ pub async fn as_docker(trust: &mut Trust, host: &str) {
     } else if is_loopback(host) {
         let probed = host.to_owned();
         let plain = tokio::task::spawn_blocking(move || speaks_plainly(&probed)).await;
-        if plain.unwrap_or_default() {
-            trust.insecure_hosts.push(host.to_owned());
-        }
+        // One with TLS is told as what it is: unknown to us, or away.
+        let list = if plain.unwrap_or_default() { &mut trust.insecure_hosts } else { &mut trust.on_loopback };
+        list.push(host.to_owned());
     }
 }
 
@@ -76,6 +76,20 @@ fn speaks_plainly(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever listens there says nothing, as a server with TLS does.
+    #[tokio::test]
+    async fn a_registry_of_this_machine_may_have_tls() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = server.local_addr().unwrap().to_string();
+        let mut trust = Trust::default();
+        as_docker(&mut trust, &host).await;
+        assert_eq!(
+            (trust.on_loopback.as_slice(), trust.insecure_hosts.as_slice()),
+            ([host.clone()].as_slice(), [].as_slice())
+        );
+        assert!(trust.listed().unwrap().contains_key(&host));
+    }
 
     #[test]
     fn hosts_of_this_machine() {

@@ -32,6 +32,8 @@ pub struct Trust {
     /// Hosts that are reached at this address and port instead of what their name resolves to. Such a host may be on
     /// loopback.
     pub addresses: Vec<(String, SocketAddr)>,
+    /// Hosts that may be on loopback, and of which nothing else is said.
+    pub on_loopback: Vec<String>,
 }
 
 /// Why the administrator's settings are refused.
@@ -79,7 +81,7 @@ impl Trust {
     /// The hosts of the list, each by the name under which it is connected to: see [`endpoint`].
     pub(super) fn listed(&self) -> Result<BTreeMap<String, Listed>, TrustError> {
         let mut listed: BTreeMap<String, Listed> = BTreeMap::new();
-        for host in &self.insecure_hosts {
+        for host in self.insecure_hosts.iter().chain(&self.on_loopback) {
             listed.entry(endpoint(host)).or_default();
         }
         for (host, pem) in &self.ca_pem {

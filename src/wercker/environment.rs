@@ -91,6 +91,18 @@ pub fn lines(text: &str) -> Vec<(String, String)> {
     text.lines().filter(|line| !line.starts_with('#')).filter_map(line).collect()
 }
 
+/// Lines that set nothing, by their numbers, with why: most are typos. No text of the file is told.
+#[must_use]
+pub fn idle_lines(text: &str) -> Vec<(usize, &'static str)> {
+    let why = |text: &str| {
+        let Some((name, _)) = line(text) else { return Some("expected NAME=VALUE") };
+        let name = name.strip_prefix(HIDDEN).or_else(|| name.strip_prefix(SEEN)).unwrap_or(&name);
+        (!can_be_set(name)).then_some("its name is none for a variable")
+    };
+    let numbered = text.lines().enumerate().filter(|(_, text)| !text.starts_with('#') && !text.trim().is_empty());
+    numbered.filter_map(|(at, text)| Some((at + 1, why(text)?))).collect()
+}
+
 fn line(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once('=')?;
     let name = name.trim();
@@ -126,6 +138,13 @@ mod tests {
     fn a_line_is_read_as_wercker_did(#[case] text: &str, #[case] expected: Option<(&str, &str)>) {
         let expected: Vec<_> = expected.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         assert_eq!(lines(text), expected);
+    }
+
+    #[test]
+    fn lines_that_set_nothing_are_told_by_number() {
+        let text = "# ok\n\nA=1\nBAD LINE\n=x\nTOKN\nX_ = 1\nX_1BAD=3\nexport B=2\nXXX_C=3\n";
+        let (value, name) = ("expected NAME=VALUE", "its name is none for a variable");
+        assert_eq!(idle_lines(text), [(4, value), (5, value), (6, value), (7, name), (8, name)]);
     }
 
     #[test]

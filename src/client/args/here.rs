@@ -2,8 +2,9 @@
 //!
 //! `here` carries them out. **Invariant:** as in `args`.
 
-use super::{KeyValue, Manner, Publish, TO_RUN, WerckerArgs, What, key_value, publish};
+use super::{super::complete, KeyValue, Manner, Publish, TO_RUN, WerckerArgs, What, key_value, publish};
 use clap::{Args, ValueHint};
+use clap_complete::engine::ArgValueCandidates;
 use std::path::PathBuf;
 
 /// Heading of the flags that only a run on Docker takes.
@@ -45,7 +46,7 @@ pub struct HereArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct WorkflowArgs {
     /// Name of the workflow
-    #[arg(value_name = "NAME", help_heading = TO_RUN)]
+    #[arg(value_name = "NAME", help_heading = TO_RUN, add = ArgValueCandidates::new(complete::workflows_here))]
     pub name: String,
     /// As `build`.
     #[command(flatten)]

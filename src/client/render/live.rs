@@ -7,6 +7,7 @@ use super::{
     story::{Story, addresses, human, place, prepared, run_words, sign, sign_of_watch, step_words, toned},
 };
 use crate::{
+    api::condition::reason::WAITING_FOR_USER,
     client::{
         event::{At, Event, RunEnd, StepEnd, Watched},
         fault::one_line,
@@ -69,8 +70,12 @@ impl Live {
                 vec![format!("run {run} {}", place(namespace, cluster))]
             }
             Event::Waiting { reason, message } => {
-                self.waiting = Some((self.story.wait_words(reason, message), at.run_ms));
-                Vec::new()
+                let words = self.story.wait_words(reason, message);
+                // The footer has no room for the commands by which a person goes on.
+                let asks = reason == WAITING_FOR_USER && self.waiting.as_ref().is_none_or(|(told, _)| *told != words);
+                let line = asks.then(|| format!("{} {words}", self.story.setting.look.signed(Sign::Warn)));
+                self.waiting = Some((words, at.run_ms));
+                line.into_iter().collect()
             }
             Event::Prepared { pod, node, source, took_ms } => {
                 self.waiting = None;

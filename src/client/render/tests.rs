@@ -396,6 +396,16 @@ fn control_characters_of_the_cluster_do_not_reach_the_terminal() {
     assert!(text.ends_with("> wait  [0.0s] Queued[2J: a b\n"), "{text:?}");
 }
 
+/// The footer is one row, and the commands are longer.
+#[test]
+fn what_a_person_is_asked_for_is_said_in_a_line() {
+    let message = "step test waits; attach with: windlass shell hello-7; then: windlass retry hello-7 --step test";
+    let event = Event::Waiting { reason: "WaitingForUser".into(), message: message.into() };
+    let text = shown(setting(Mode::Live), &[(0, created()), (1, waiting()), (2, event.clone()), (3, event)]);
+    assert_eq!(text.matches(message).count(), 1, "{text}");
+    assert!(!text.contains("PullingImages"), "{text}");
+}
+
 /// A workflow has several runs, one after the other.
 #[test]
 fn the_numbers_of_events_go_on_in_the_next_run_of_a_command() {

@@ -23,7 +23,12 @@ pub(super) struct Files<'a> {
     lines: Vec<(String, String)>,
     /// Files of variables that were found, by their true paths.
     pub(super) read: Vec<PathBuf>,
+    /// What is odd about them, for people.
+    pub(super) odd: Vec<String>,
 }
+
+/// Most odd lines that are told.
+const MOST_ODD: usize = 10;
 
 impl<'a> Files<'a> {
     /// Reads the file that was given, else the project's own.
@@ -31,7 +36,7 @@ impl<'a> Files<'a> {
     /// # Errors
     /// `UnreadableFile`.
     pub(super) fn read(project: &'a Path, given: Option<&Path>) -> Result<Self, Stop> {
-        let mut files = Self { project, lines: Vec::new(), read: Vec::new() };
+        let mut files = Self { project, lines: Vec::new(), read: Vec::new(), odd: Vec::new() };
         let own = project.join(environment::FILE);
         // Secrets may be in it, whether it is read or not.
         files.read.extend(own.canonicalize());
@@ -67,6 +72,8 @@ impl<'a> Files<'a> {
         let text = manifest::read(path)?;
         // What stdin had is in no directory.
         self.read.extend(path.canonicalize());
+        let odd = environment::idle_lines(&text).into_iter().take(MOST_ODD);
+        self.odd.extend(odd.map(|(at, why)| format!("warning: {}:{at} sets nothing: {why}", path.display())));
         Ok(environment::lines(&text))
     }
 

@@ -193,6 +193,20 @@ fn check_says_what_is_right_and_what_is_wrong() {
     assert!(code == 2 && err.contains("hint: windlass init "), "{err}");
 }
 
+/// What `build` refuses before it starts, `check` refuses: a variable that is not set is no fault of the file.
+#[test]
+fn check_refuses_a_password_that_is_written_out() {
+    let push = |password: &str| {
+        format!(
+            "box: debian:12\nbuild:\n  - internal/docker-push: {{repository: $WHERE/app, tag: a, username: $U, password: {password}}}\n"
+        )
+    };
+    let (code, _, err) = Place::with(&[("wercker.yml", &push("hunter22"))]).say(&["check"]);
+    assert!(code == 1 && err.contains("error[InvalidProperty]: internal/docker-push: password must be"), "{err}");
+    let (code, _, err) = Place::with(&[("wercker.yml", &push("$PW"))]).say(&["check"]);
+    assert!(code == 0, "{err}");
+}
+
 #[test]
 fn check_gives_events() {
     let place = Place::with(&[("wercker.yml", "box: debian:12\nbuild:\n  - scirpt: {code: x}\n")]);
@@ -302,7 +316,9 @@ fn init_writes_a_first_pipeline_once() {
     let place = Place::with(&[("go.mod", "module x\n"), ("Dockerfile", "FROM scratch\n")]);
     let (code, out, err) = place.say(&["init"]);
     assert!(code == 0 && out.is_empty() && err.contains("(Go: go.mod)"), "{err}");
-    assert!(place.read("windlass.yaml").contains("go test ./..."));
+    let made = place.read("windlass.yaml");
+    assert!(made.contains("go test ./...") && made.contains("\n  name: build\n"), "{made}");
+    assert!(err.contains("hint: on Docker: windlass build; "), "{err}");
     assert_eq!(place.say(&["check"]).0, 0);
     let before = place.read("windlass.yaml");
     let (code, _, err) = place.say(&["init"]);
