@@ -144,6 +144,11 @@ async fn read_all(
     let mut ended = false;
     let mut failed_at_end = 0;
     let mut waited = 0;
+    let may_be_made = |over, missed| {
+        let most = if over == Over::No { MOST_WAITS } else { 1 };
+        source.follow && missed < most
+    };
+    let mut missed = 0;
     if source.container.starts_with(SERVICE_PREFIX) {
         // A service that ends is started again: why it ended was said before that. Most have no past.
         let _ = connection(source, false, true, heard, decoder).await;
@@ -165,6 +170,14 @@ async fn read_all(
         let failed = match result {
             Ok(()) if !follow => return None,
             Ok(()) => None,
+            // A pod is named in the status before it is made.
+            Err(kube::Error::Api(status))
+                if status.code == 404 && decoder.since().is_none() && may_be_made(*over.borrow(), missed) =>
+            {
+                missed += 1;
+                tokio::time::sleep(SHORT).await;
+                continue;
+            }
             Err(kube::Error::Api(status)) if status.code == 404 => return Some(Missing::PodGone),
             Err(kube::Error::Api(status)) if status.code == 403 => return Some(Missing::Forbidden),
             Err(error) => Some(error),

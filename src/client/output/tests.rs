@@ -153,9 +153,20 @@ async fn every_byte_comes_once_over_broken_connections() {
     assert!(!last.contains("follow=true"), "the last look does not wait: {last}");
 }
 
+/// The status names a pod before it is made, and a short run may be over by the next look.
+#[rstest::rstest]
+#[case(Over::No)]
+#[case(Over::Begun)]
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_about_to_be_made_is_waited_for(#[case] over: Over) {
+    let logs = vec![Log::Refused(404), Log::UpTo(LOG.len(), false)];
+    let (text, end, _) = heard(logs, vec![ended()], true, over).await;
+    assert_eq!((text.as_str(), end), (TEXT, Heard::Ended(None)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_missing_is_said() {
-    let gone = heard(vec![Log::Refused(404)], vec![None], true, Over::No).await;
+    let gone = heard((0..=MOST_WAITS).map(|_| Log::Refused(404)).collect(), vec![None], true, Over::No).await;
     assert_eq!((gone.0.as_str(), gone.1), ("", Heard::Ended(Some(Missing::PodGone))));
     let denied = heard(vec![Log::Refused(403)], vec![running()], true, Over::No).await;
     assert_eq!(denied.1, Heard::Ended(Some(Missing::Forbidden)));
