@@ -37,7 +37,7 @@ use crate::{
             self, PushPlan,
             scratch::{self, ScratchPlan, Shape},
         },
-        expand, store_container,
+        store_container,
     },
     wire::{self, PackFault, Packed, Request, archive_file, request_file},
 };
@@ -353,9 +353,7 @@ fn prepare(volumes: &Volumes, job: &Job) -> Result<Push, PushError> {
 /// What a push pushes: the box, or an image that the run built.
 fn content(push: &DockerPush, env: &BTreeMap<String, String>) -> Result<Content, PushError> {
     let Some(image) = &push.image_name else { return Ok(Content::Box) };
-    let image = expand::expand(image, env).map_err(|_| {
-        PushError::new(reason::UNDEFINED_VARIABLE, format!("image-name {image}: a variable of it is not set"))
-    })?;
+    let image = steps::here::image_name(image, env).map_err(|error| PushError::new(error.reason, error.message))?;
     Ok(Content::Built(steps::here::built(&image)))
 }
 

@@ -48,8 +48,8 @@ use tokio::{
 /// Where the run is, for people.
 const PLACE: &str = "local Docker";
 /// The pipelines of `build` and `deploy`.
-const BUILD: &str = "build";
-const DEPLOY: &str = "deploy";
+pub(super) const BUILD: &str = "build";
+pub(super) const DEPLOY: &str = "deploy";
 /// The pipeline of `dev`.
 const DEV: &str = "dev";
 

@@ -152,19 +152,29 @@ impl Project {
     }
 
     fn no_pipeline(&self, name: &str, program: &str) -> Stop {
-        let names = self.names();
-        let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let message = format!("no pipeline {name:?} in {} (it has {has})", self.file);
-        let fault = Fault::new(run_reason::PIPELINE_NOT_FOUND, Exit::NotFound, message);
-        match nearest(name, names) {
-            Some(near) => fault.hint(format!("{program} run {near}")),
-            None => match self.names().as_slice() {
-                [only] => fault.hint(format!("{program} run {only}")),
-                _ => fault,
-            },
-        }
-        .into()
+        no_pipeline(name, &self.file, &self.names(), program)
     }
+}
+
+/// A pipeline that a project's file does not have.
+pub(super) fn no_pipeline(name: &str, file: &str, names: &[&str], program: &str) -> Stop {
+    missing("pipeline", name, file, names, &format!("{program} run"))
+}
+
+/// What a project's file does not have; `verb` runs one of those that it has.
+pub(super) fn missing(what: &str, name: &str, file: &str, names: &[&str], verb: &str) -> Stop {
+    let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let message = format!("no {what} {name:?} in {file} (it has {has})");
+    let fault = Fault::new(run_reason::PIPELINE_NOT_FOUND, Exit::NotFound, message);
+    let only = match names {
+        [only] => Some(*only),
+        _ => None,
+    };
+    match nearest(name, names.iter().copied()).or(only) {
+        Some(meant) => fault.hint(format!("{verb} {meant}")),
+        None => fault,
+    }
+    .into()
 }
 
 /// A run of a pipeline.

@@ -21,14 +21,14 @@ use super::{
     exit::Exit,
     fault::{Fault, Stop, nearest, reason},
     findings::Report,
-    here::play,
+    here::{BUILD, DEPLOY, play},
     project,
     request::{Asked, as_source, request},
     signals::{Between, Signals},
     style::Mode,
 };
 use crate::{
-    api::{Pipeline as Resource, condition::reason as run_reason, env::EnvVar, pipeline::ImagePullPolicy},
+    api::{Pipeline as Resource, env::EnvVar, pipeline::ImagePullPolicy},
     engine::docker::containers::Bind,
     local::{self, Kept, Objects, Request},
     mask::Mask,
@@ -53,8 +53,6 @@ const IGNORE_FILE: &str = ".werckerignore";
 const OWN_FILES: &str = "/.wercker/";
 /// The engine's socket in a box with `docker: true`.
 const SOCKET: &str = "/var/run/docker.sock";
-/// The pipeline whose output `deploy` begins with.
-const BUILD: &str = "build";
 /// Where the output of the last build and deploy is kept.
 const LATEST: &str = ".wercker/latest/output";
 const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
@@ -108,6 +106,7 @@ pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Pa
         kept.make().map_err(|error| not_kept(&error))?;
         turn.keep_in = Some(kept.clone());
     }
+    // Its output is what `deploy` begins with.
     let is_build = !asked.deploys && turn.pipeline.name.value == BUILD;
     match yml.request(session, asked, &turn, &environment)? {
         Some(mut request) => {
@@ -136,14 +135,8 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
     let Some(yml) = Yml::read(session, file)? else { return Ok(Exit::Usage) };
     let Some(workflow) = yml.document.workflows.iter().find(|workflow| workflow.name.value == name) else {
         let names: Vec<&str> = yml.document.workflows.iter().map(|workflow| workflow.name.value.as_str()).collect();
-        let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let said = format!("no workflow {name:?} in {} (it has {has})", yml.input.name);
-        let fault = Fault::new(run_reason::PIPELINE_NOT_FOUND, Exit::NotFound, said);
-        return Err(match nearest(name, names) {
-            Some(near) => fault.hint(format!("{} workflow {near}", session.name)),
-            None => fault,
-        }
-        .into());
+        let verb = format!("{} workflow", session.name);
+        return Err(project::missing("workflow", name, &yml.input.name, &names, &verb));
     };
     // Whatever pipeline reads them, none of them is in the source of another.
     let mut files = yml.files(&asked.here.wercker)?;
@@ -153,8 +146,7 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
     let outputs = outputs::Outputs::make()?;
     let mut between = Between::catch()?;
     for (node, environment) in workflow.nodes.iter().zip(environments) {
-        let pipeline = yml.document.pipeline(&node.pipeline.value);
-        let pipeline = pipeline.ok_or_else(|| no_pipeline(&yml.input.name, &node.pipeline.value, &[], session.name))?;
+        let pipeline = yml.pipeline(&node.pipeline.value, session.name)?;
         let mut turn = yml.target(pipeline, asked.here.wercker.deploy_target.as_deref())?;
         turn.source = outputs.source(workflow, node)?;
         turn.keep_in = Some(outputs.of(workflow, &node.name.value)?);
@@ -206,18 +198,25 @@ impl Yml {
 
     /// Which pipeline is meant.
     fn turn(&self, asked: &Asked<'_>, program: &str) -> Result<Turn<'_>, Stop> {
-        let names: Vec<&str> = self.document.pipelines.iter().map(|p| p.name.value.as_str()).collect();
         let pipeline = match (asked.pipeline, self.document.pipelines.as_slice()) {
-            (Some(name), _) => {
-                self.document.pipeline(name).ok_or_else(|| no_pipeline(&self.input.name, name, &names, program))?
-            }
+            (Some(name), _) => self.pipeline(name, program)?,
             (None, [only]) => only,
             (None, _) => {
-                let said = format!("{} holds several: {}; say which one", self.input.name, names.join(", "));
+                let several = self.names().join(", ");
+                let said = format!("{} holds several: {several}; say which one", self.input.name);
                 return Err(Fault::usage(said).note("nothing was started").into());
             }
         };
         self.target(pipeline, asked.here.wercker.deploy_target.as_deref())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.document.pipelines.iter().map(|pipeline| pipeline.name.value.as_str()).collect()
+    }
+
+    fn pipeline(&self, name: &str, program: &str) -> Result<&Pipeline, Stop> {
+        let found = self.document.pipeline(name);
+        found.ok_or_else(|| project::no_pipeline(name, &self.input.name, &self.names(), program))
     }
 
     /// Which target of it. Wercker ran `steps` if there was none of the name, so that a misspelled one went elsewhere.
@@ -348,7 +347,7 @@ impl Yml {
         let name = self.directory.file_name();
         let application = name.map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned());
         let owner = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "local".into());
-        let kind = if deploys || turn.pipeline.name.value == "deploy" { "DEPLOY" } else { "BUILD" };
+        let kind = if deploys || turn.pipeline.name.value == DEPLOY { "DEPLOY" } else { "BUILD" };
         let mut list = vec![
             ("WERCKER_APPLICATION_ID".to_owned(), format!("{owner}/{application}")),
             ("WERCKER_APPLICATION_NAME".to_owned(), application),
@@ -363,7 +362,7 @@ impl Yml {
         }
         if turn.pipeline.docker.is_some() {
             list.push(("DOCKER_HOST".into(), format!("unix://{SOCKET}")));
-            list.push(("DOCKER_NETWORK_NAME".into(), format!("windlass-{}", request.name)));
+            list.push(("DOCKER_NETWORK_NAME".into(), local::box_name(&request.name)));
         }
         let set = |(name, value): (String, String)| EnvVar { name, value: Some(value), ..EnvVar::default() };
         let given: Vec<String> = request.spec.env.iter().map(|var| var.name.clone()).collect();
@@ -400,8 +399,8 @@ impl Yml {
         }
         let logins = made.logins.clone();
         let (privileged, keep) = (made.docker, args.no_remove);
-        let stays = args.docker_local;
-        Ok(local::Beside { binds, of_services, privileged, logins, keep, stays, ..local::Beside::default() })
+        let docker_local = args.docker_local;
+        Ok(local::Beside { binds, of_services, privileged, logins, keep, docker_local, ..local::Beside::default() })
     }
 
     /// A volume. A directory that is missing is made once the run starts, as Docker did it for Wercker.
@@ -441,15 +440,4 @@ fn never_pull(request: &mut Request) {
         spec.box_.image_pull_policy = Some(ImagePullPolicy::Never);
         spec.services.iter_mut().for_each(|service| service.image_pull_policy = Some(ImagePullPolicy::Never));
     }
-}
-
-fn no_pipeline(file: &str, name: &str, names: &[&str], program: &str) -> Stop {
-    let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let said = format!("no pipeline {name:?} in {file} (it has {has})");
-    let fault = Fault::new(run_reason::PIPELINE_NOT_FOUND, Exit::NotFound, said);
-    match nearest(name, names.iter().copied()) {
-        Some(near) => fault.hint(format!("{program} run {near}")),
-        None => fault,
-    }
-    .into()
 }

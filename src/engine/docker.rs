@@ -191,10 +191,8 @@ impl DockerEngine {
             Ok(found) => found,
             Err(error) => return absent_as_none(self.error("inspect the image", error)).map(|_: Option<()>| ()),
         };
-        let (mut own, foreign): (Vec<_>, Vec<_>) =
+        let (own, foreign): (Vec<_>, Vec<_>) =
             found.repo_tags.unwrap_or_default().into_iter().partition(|name| is_own(name));
-        // The names that the sweep goes by are the last to go.
-        own.sort_by_key(|name| is_door(name) || !is_loopback(name));
         for name in &own {
             self.untag(name).await?;
         }
@@ -398,9 +396,9 @@ fn live_box(id: String, image_id: String, state: &ContainerState) -> Option<BoxC
     Some(BoxContainer { id, image_id, started_at: state.started_at.clone().unwrap_or_default(), state: state_now })
 }
 
-/// Whether a name is one that this module gave: that of a build, or of a push to a loopback registry.
+/// Whether a name is one that this module gave: that of a build, or of a door. A registry of the node's own is neither.
 fn is_own(name: &str) -> bool {
-    name.strip_prefix(COMMIT_REPOSITORY).is_some_and(|rest| rest.starts_with('/')) || is_loopback(name)
+    name.strip_prefix(COMMIT_REPOSITORY).is_some_and(|rest| rest.starts_with('/')) || is_door(name)
 }
 
 /// Whether an image name leads to a registry on 127.0.0.1.
@@ -479,7 +477,8 @@ mod tests {
 
     #[rstest]
     #[case("windlass.invalid/commit/uid:step", true)]
-    #[case("127.0.0.1:5999/nonce/x:t", true)]
+    #[case("127.0.0.1:5999/0123456789abcdef0123456789abcdef/x:x", true)]
+    #[case("127.0.0.1:5000/team/app:1", false)]
     #[case("windlass.invalid/committed/uid:step", false)]
     #[case("registry.example.com/windlass.invalid/commit/uid:step", false)]
     #[case("busybox:local", false)]

@@ -55,7 +55,7 @@ impl Common<'_> {
 
     /// Name of the run's network.
     pub(super) fn network(&self) -> String {
-        format!("windlass-{}", self.run)
+        box_name(self.run)
     }
 
     /// Labels of the run's network.
@@ -203,7 +203,7 @@ pub(super) fn of_service(
         }
     }
     Ok(ContainerSpec {
-        name: format!("windlass-{}-{}", common.run, service.name),
+        name: format!("{}-{}", box_name(common.run), service.name),
         image: service.image.clone(),
         user: service.user.clone(),
         entrypoint: list(&service.command),

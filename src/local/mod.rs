@@ -108,7 +108,7 @@ pub struct Beside {
     /// Whether containers and network stay.
     pub keep: bool,
     /// Whether steps use images of this machine only.
-    pub stays: bool,
+    pub docker_local: bool,
     /// Where a step that keeps files puts them.
     pub keep_in: Option<Kept>,
     /// What an earlier run kept, and nobody may use once this one has begun.

@@ -134,7 +134,7 @@ impl Workshop {
         let own = self.built(&plan.image_name).image_name().map_err(failed)?;
         let image = if self.engine.image(&own).await.map_err(failed)?.is_some() { own } else { plan.image };
         if self.engine.image(&image).await.map_err(failed)?.is_none() {
-            if self.request.beside.stays {
+            if self.request.beside.docker_local {
                 let text = format!("image {image} is not on this machine, and --docker-local pulls none");
                 return Err(PushError::new(reason::IMAGE_PULL_FAILED, text));
             }
@@ -198,8 +198,7 @@ impl Workshop {
         let names: Vec<String> = plan.tags.iter().map(|tag| format!("{}:{tag}", plan.repository)).collect();
         let said = format!("made {}", names.join(", "));
         if let Some(built) = &push.image_name {
-            let built = steps::expand::expand(built, &work.env)
-                .map_err(|_| PushError::new(reason::UNDEFINED_VARIABLE, "image-name: a variable of it is not set"))?;
+            let built = steps::here::image_name(built, &work.env).map_err(wrong)?;
             let own = self.built(&built).image_name().map_err(failed)?;
             for name in &names {
                 self.engine.tag(&own, name).await.map_err(failed)?;

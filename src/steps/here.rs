@@ -75,13 +75,21 @@ pub fn built(image_name: &str) -> String {
     format!("built-{:016x}", hasher.finish())
 }
 
+/// The `image-name` of a push.
+///
+/// # Errors
+/// `UndefinedVariable` or `InvalidProperty`.
+pub fn image_name(text: &str, env: &BTreeMap<String, String>) -> Result<String, StepError> {
+    expanded("image-name", text, env)
+}
+
 /// Reads a build.
 ///
 /// # Errors
 /// `UndefinedVariable` or `InvalidProperty`.
 pub fn build(step: &DockerBuild, env: &BTreeMap<String, String>) -> Result<BuildPlan, StepError> {
     let one = |property: &str, text: &str| expanded(property, text, env);
-    let image_name = one("image-name", &step.image_name)?;
+    let image_name = image_name(&step.image_name, env)?;
     if image_name.trim().is_empty() {
         return Err(wrong("image-name holds nothing".into()));
     }

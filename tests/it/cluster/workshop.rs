@@ -1,7 +1,7 @@
 //! What a `wercker.yml` has the engine of this machine do: what is said of it, and that nothing of it stays.
 
 use super::{
-    local::{Project, Said, unique},
+    local::{Project, Said, open_registry, unique},
     world::tool,
 };
 
@@ -71,6 +71,21 @@ fn images_of_one_name_go_with_the_run() {
     let said = build(&project("FROM busybox:local\nARG N\nRUN echo $N > /n\nCMD cat /n\n", &steps), &[]);
     assert_eq!(said.code, Some(0), "{}", said.all());
     assert_eq!(images(&format!("twice={label}")), "", "{}", said.all());
+}
+
+/// Also one that names a registry of this machine, as the doors of pushes do.
+#[test]
+fn with_docker_local_what_was_built_keeps_the_name_that_it_was_given() {
+    let repository = format!("{}/local/{}", open_registry(), unique("mine"));
+    let steps = format!(
+        "    - internal/docker-build: {{image-name: app}}\n    - internal/docker-push: {{repository: '{repository}', tag: one, image-name: app}}\n"
+    );
+    let said = build(&project("FROM busybox:local\n", &steps), &["--docker-local"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    let image = format!("{repository}:one");
+    let names = tool("docker", &["inspect", "-f", "{{json .RepoTags}}", &image], "");
+    assert_eq!(names.as_deref(), Ok(format!("[\"{image}\"]\n").as_str()));
+    tool("docker", &["rmi", &image], "").unwrap();
 }
 
 #[test]

@@ -168,15 +168,16 @@ async fn a_commit_freezes_the_box_and_has_the_name_that_it_is_pushed_by() {
     assert!(elsewhere.is_err() && fake.requests().len() == 1, "{elsewhere:?}");
 }
 
+/// A name of the user's stays, also one of a registry on the node.
 #[tokio::test]
-async fn the_name_that_the_sweep_goes_by_is_the_last_to_go() {
-    let door = "127.0.0.1:5999/0123456789abcdef0123456789abcdef/x:x";
-    let found = format!(r#"{{"Id":"sha256:1","RepoTags":["{door}","127.0.0.1:5999/other/x:t"]}}"#);
+async fn only_names_of_ours_are_removed() {
+    let (door, built) = ("127.0.0.1:5999/0123456789abcdef0123456789abcdef/x:x", "windlass.invalid/commit/u1:push");
+    let found = format!(r#"{{"Id":"sha256:1","RepoTags":["{door}","127.0.0.1:5000/team/app:1","{built}"]}}"#);
     let fake =
         FakeEngine::start(&[("GET /images/sha256:1/json", &json(200, &found)), ("DELETE /images/", &json(200, "[]"))]);
     fake.client().remove(&CommittedImage { id: "sha256:1".to_owned() }).await.unwrap();
     let requests = fake.requests();
     let deleted: Vec<&str> =
         requests.iter().filter_map(|head| head.strip_prefix("DELETE /images/")?.split('?').next()).collect();
-    assert_eq!(deleted, ["127.0.0.1:5999/other/x:t", door]);
+    assert_eq!(deleted, [door, built]);
 }
