@@ -152,19 +152,22 @@ impl BoxHere {
         docker::pass(&self.engine, &process, streams, manner, ends).await
     }
 
-    /// Asks the runner something: its exit code, and what it said.
+    /// Asks the runner something: its exit code, and what it said. What it says on stdout it has done, as
+    /// [`super::in_box::InBox::say`] has it.
     ///
     /// # Errors
     /// When the box is gone, or the engine does not do it in time.
     pub(super) async fn say(&self, words: &[&str]) -> Result<(i64, String), Stop> {
         let answer = async {
             let (process, mut streams) = self.engine.exec(&self.id, runner(words), (false, false)).await?;
-            let mut said = Vec::new();
-            while let Some(Ok((_, bytes))) = streams.output.next().await {
+            let (mut said, mut done) = (Vec::new(), false);
+            while let Some(Ok((is_stderr, bytes))) = streams.output.next().await {
+                done |= !is_stderr;
                 said.extend_from_slice(bytes.get(..bytes.len().min(SAID_BYTES - said.len())).unwrap_or_default());
             }
             let said = String::from_utf8_lossy(&said).trim().to_owned();
-            self.engine.exit_code(&process).await.map(|code| (code, said))
+            let code = if done { 0 } else { self.engine.exit_code(&process).await? };
+            Ok((code, said))
         };
         let lost = |_| Fault::new(reason::CONNECTION_LOST, Exit::World, format!("{} does not answer", self.run));
         tokio::time::timeout(VERB_PATIENCE, answer).await.map_err(lost)?.map_err(docker::engine)

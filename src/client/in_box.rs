@@ -125,6 +125,9 @@ impl<'a> InBox<'a> {
 
     /// Carries a verb out: how it ended, and what it said.
     ///
+    /// The runner says on stdout what it has done, and only that. Where it ends the run, that may be all that comes:
+    /// how a process ended is not told of a box that is gone.
+    ///
     /// # Errors
     /// As [`InBox::start`].
     pub(super) async fn say(&self, words: &[&str]) -> Result<(Ended, String), Stop> {
@@ -137,6 +140,7 @@ impl<'a> InBox<'a> {
             let what = format!("{} does not answer in {:?}", self.view.name, self.cluster.timeout);
             return Err(self.cluster.unreachable(&what).into());
         };
+        let ended = if out.is_empty() { ended } else { Ended::Code(0) };
         Ok((ended, String::from_utf8_lossy(&[out, err].concat()).trim().to_owned()))
     }
 

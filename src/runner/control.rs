@@ -7,13 +7,15 @@
 //! ```
 //!
 //! **Invariant:** nothing here blocks the loop: callers, what they say and how long they may take are
-//! bounded. Whoever runs in the box may call; a box can deceive itself alone.
+//! bounded. Whoever runs in the box may call; a box can deceive itself alone. A caller is waited for until it
+//! has told what it heard: with PID 1 it would be killed.
 
 use super::Error;
 use super::schedule::Verb;
 use nix::poll::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -95,7 +97,7 @@ pub(super) struct Control {
 struct Caller {
     stream: UnixStream,
     said: Vec<u8>,
-    /// What is left of the reply, once there is one.
+    /// What is left of the reply, once there is one. Nothing is left once it was told: then the caller is to leave.
     reply: Option<Vec<u8>>,
     until: u64,
     over: bool,
@@ -112,7 +114,8 @@ impl Control {
     /// What the loop is to wait for.
     pub(super) fn polled(&self) -> impl Iterator<Item = PollFd<'_>> {
         let callers = self.callers.iter().map(|caller| {
-            let wanted = if caller.reply.is_some() { PollFlags::POLLOUT } else { PollFlags::POLLIN };
+            let speaks = caller.reply.as_ref().is_some_and(|left| !left.is_empty());
+            let wanted = if speaks { PollFlags::POLLOUT } else { PollFlags::POLLIN };
             PollFd::new(caller.stream.as_fd(), wanted)
         });
         std::iter::once(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)).chain(callers)
@@ -140,6 +143,11 @@ impl Control {
         Ok(())
     }
 
+    /// Whether somebody who was answered has not left yet.
+    pub(super) fn is_heard(&self) -> bool {
+        self.callers.iter().any(|caller| caller.reply.is_some())
+    }
+
     /// Takes new callers; those that are too many have to come again.
     fn accept(&mut self, now: u64) {
         // No more at once: callers that come again and again must not hold the loop.
@@ -155,15 +163,16 @@ impl Control {
 impl Caller {
     /// The call, once it is there; the inner error is for people.
     fn hear(&mut self) -> Option<Result<Call, String>> {
-        if self.reply.is_some() {
-            return None;
-        }
         let mut buffer = [0; CALL_BYTES];
         match self.stream.read(&mut buffer) {
             Ok(0) => self.over = true,
+            Ok(_) if self.reply.is_some() => return None,
             Ok(count) => self.said.extend_from_slice(buffer.get(..count).unwrap_or_default()),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => self.over = true,
+        }
+        if self.reply.is_some() {
+            return None;
         }
         match self.said.iter().position(|byte| *byte == b'\n') {
             Some(end) => {
@@ -177,16 +186,19 @@ impl Caller {
 
     /// Writes what the caller takes now.
     fn tell(&mut self) {
-        let Some(reply) = &mut self.reply else { return };
+        let Some(reply) = self.reply.as_mut().filter(|left| !left.is_empty()) else { return };
         while !reply.is_empty() {
             match self.stream.write(reply) {
                 Ok(count) => drop(reply.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => break,
+                Err(_) => {
+                    self.over = true;
+                    return;
+                }
             }
         }
-        self.over = true;
+        self.over |= self.stream.shutdown(Shutdown::Write).is_err();
     }
 }
 
@@ -195,18 +207,26 @@ impl Caller {
 /// # Errors
 /// That nobody answers, for people.
 pub(super) fn call(outbox: &Path, call: &Call) -> Result<Reply, String> {
-    let reply = || -> io::Result<Reply> {
+    hold(outbox, call).map(|(reply, _)| reply)
+}
+
+/// Calls PID 1, which does not end before the connection is closed or it has waited long enough.
+///
+/// # Errors
+/// As [`call`].
+pub(super) fn hold(outbox: &Path, call: &Call) -> Result<(Reply, UnixStream), String> {
+    let reply = || -> io::Result<(Reply, UnixStream)> {
         let mut stream = UnixStream::connect(outbox.join(SOCKET_FILE))?;
         stream.set_read_timeout(Some(Duration::from_millis(CALL_MS)))?;
         let mut line = serde_json::to_vec(call)?;
         line.push(b'\n');
         stream.write_all(&line)?;
         let mut bytes = Vec::new();
-        stream.take(REPLY_BYTES).read_to_end(&mut bytes)?;
+        (&stream).take(REPLY_BYTES).read_to_end(&mut bytes)?;
         if bytes.is_empty() {
             return Err(io::Error::other("too many ask at once; try again"));
         }
-        Ok(serde_json::from_slice(&bytes)?)
+        Ok((serde_json::from_slice(&bytes)?, stream))
     };
     reply().map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => "no run goes on in this box".into(),
@@ -275,6 +295,27 @@ mod tests {
         assert_eq!(control.callers.len(), 1);
         control.serve(CALL_MS, none).unwrap();
         assert_eq!(control.callers.len(), 0);
+    }
+
+    #[test]
+    fn who_was_answered_is_known_until_it_has_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut control = Control::open(dir.path()).unwrap();
+        let _silent = UnixStream::connect(dir.path().join(SOCKET_FILE)).unwrap();
+        let place = dir.path().to_owned();
+        let caller = std::thread::spawn(move || hold(&place, &Call::Shell).unwrap());
+        let began = std::time::Instant::now();
+        while !caller.is_finished() {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            control.serve(0, |_| Ok(Reply::Done("gone on".into()))).unwrap();
+        }
+        let (reply, held) = caller.join().unwrap();
+        assert_eq!((reply, control.is_heard()), (Reply::Done("gone on".into()), true));
+        control.serve(1, |_| panic!("it asked once")).unwrap();
+        assert!(control.is_heard());
+        drop(held);
+        control.serve(2, |_| panic!("it asked once")).unwrap();
+        assert!(!control.is_heard());
     }
 
     #[test]

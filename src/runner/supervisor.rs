@@ -8,7 +8,7 @@ mod acts;
 mod files;
 mod people;
 
-use super::control::Control;
+use super::control::{Control, Reply};
 use super::env::{Session, Vars};
 use super::journal::Journal;
 use super::mailbox::Mailbox;
@@ -31,6 +31,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+/// How long those may take who asked for what ended the run.
+const LAST_CALLERS_MS: u64 = 1_000;
 /// How long our stdout may take for what is left at the end.
 const LAST_WORDS_MS: u64 = 5_000;
 /// An attempt of a script that runs.
@@ -152,6 +154,7 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
     }
     let code = supervisor.serve()?;
     supervisor.last_words();
+    supervisor.last_callers();
     if supervisor.asked && !supervisor.stopped {
         supervisor.await_record();
     }
@@ -366,11 +369,24 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Gives who asked for what ended the run some time to say so.
+    fn last_callers(&mut self) {
+        let until = Instant::now() + Duration::from_millis(LAST_CALLERS_MS);
+        let Some(mut control) = self.control.take() else { return };
+        while control.is_heard() {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let ready = poll(&mut control.polled().collect::<Vec<_>>(), timeout);
+            let served = control.serve(self.now(), |_| Ok(Reply::Refused("the run ends".into())));
+            if left.is_zero() || ready.is_err_and(|errno| errno != Errno::EINTR) || served.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Waits until the end of the run stands in the status, or we are told to end: with us goes what the agent knows it
     /// from.
     fn await_record(&mut self) {
-        // Nobody is served any more.
-        self.control = None;
         let began = Instant::now();
         while let Some(look) = self.mailbox.awaits_record(began.elapsed()) {
             let mut files = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];

@@ -57,13 +57,15 @@ pub(in crate::runner) fn verb(outbox: &Path, args: &[OsString]) -> Option<u8> {
             return Some(EXIT_USAGE);
         }
     };
-    Some(match control::call(outbox, &Call::of(verb, step)) {
-        Ok(Reply::Done(what)) => {
+    Some(match control::hold(outbox, &Call::of(verb, step)) {
+        Ok((Reply::Done(what), held)) => {
             // Whoever asked may have left; it is done.
             let _ = writeln!(io::stdout(), "{what}");
+            // With this process it is closed, and not before: the run may end now, and all that is in the box with it.
+            std::mem::forget(held);
             0
         }
-        other => refused(other),
+        other => refused(other.map(|(reply, _)| reply)),
     })
 }
 

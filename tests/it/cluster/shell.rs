@@ -255,10 +255,15 @@ async fn who_may_not_exec_is_told_what_is_missing() {
     let subject = format!("--serviceaccount={who}");
     world.kubectl(&["create", "rolebinding", "shell", "--clusterrole=windlass-shell", &subject], "").unwrap();
     let began = Instant::now();
-    while say(&world, &[&ann[..], &["continue", "s"]].concat()).0 != Some(0) {
-        assert!(began.elapsed() < PATIENCE, "the right does not take effect");
+    let (code, said) = loop {
+        let (code, said) = say(&world, &[&ann[..], &["continue", "s"]].concat());
+        if code != Some(4) {
+            break (code, said);
+        }
+        assert!(began.elapsed() < PATIENCE, "the right does not take effect: {said}");
         std::thread::sleep(Duration::from_millis(200));
-    }
+    };
+    assert_eq!(code, Some(0), "{said}");
     assert_eq!(verdict(&world.end("s").await).0, "Succeeded");
     // Nobody got the right by being an editor of runs.
     let rules = tool("kubectl", &["get", "clusterrole", "windlass-edit", "-o", "yaml"], "").unwrap();
