@@ -14,7 +14,9 @@
 //! ends, and else by the next run. No name of a user, no credential and no Secret of the box reaches the engine.
 
 mod containers;
+mod context;
 mod directory;
+mod dockerignore;
 mod kept;
 mod login;
 mod masked;
