@@ -95,8 +95,9 @@ pub fn main() -> ExitCode {
     let long = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--help");
     let command = command(program, long);
     let whole = self::command(program, true);
-    if client::answer_the_shell(&whole, &arguments) || client::answer_kubectl(&whole, &arguments) {
-        return ExitCode::SUCCESS;
+    let answered = client::answer_the_shell(&whole, &arguments).or_else(|| client::answer_kubectl(&whole, &arguments));
+    if let Some(exit) = answered {
+        return ExitCode::from(exit.code());
     }
     let cli = match command.clone().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -115,17 +116,19 @@ pub fn main() -> ExitCode {
 }
 
 fn crds(dir: Option<&Path>) -> ExitCode {
-    let done = match dir {
-        None => io::stdout().write_all(api::crds::yaml().as_bytes()),
-        Some(dir) => api::crds::files().iter().try_for_each(|file| fs::write(dir.join(file.name), &file.text)),
-    };
-    match done {
+    let Some(dir) = dir else { return printed(io::stdout().write_all(api::crds::yaml().as_bytes())) };
+    match api::crds::files().iter().try_for_each(|file| fs::write(dir.join(file.name), &file.text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("windlass crds: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The exit code of what prints and does nothing else; what is left of it is written.
+fn printed(result: io::Result<()>) -> ExitCode {
+    ExitCode::from(client::written(result.and_then(|()| io::stdout().flush())).code())
 }
 
 /// Runs a long-running role; its failure is the last line of its log and its exit code.
@@ -212,11 +215,7 @@ fn form(command: clap::Command, program: &str, long: bool) -> clap::Command {
 /// Help and version are no errors; all else is said in the form of all errors.
 fn refuse(error: &clap::Error, program: &str) -> ExitCode {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A closed pipe is a quiet end.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printed(error.print()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
             ExitCode::from(2)

@@ -10,6 +10,17 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+macro_rules! without_tls {
+    () => {
+        "registries without TLS are listed by the administrator"
+    };
+}
+
+/// What can be done about a registry without TLS. `local` has other words for it.
+pub const WITHOUT_TLS: &str = without_tls!();
+/// What is said of a registry whose address is no https address.
+pub const HTTPS_ONLY: &str = concat!("must be https; ", without_tls!());
+
 /// A Secret of the run's namespace, by name.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -69,7 +80,7 @@ pub struct DockerPush {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("!self.startsWith('http://')")
-        .message("must be https; registries without TLS are listed by the administrator"))]
+        .message(HTTPS_ONLY))]
     #[x_kube(validation = Rule::new("!self.matches('/v1/?$')")
         .message("the registry API v1 no longer exists; end the address with /v2 or leave it out"))]
     pub registry: Option<String>,

@@ -12,7 +12,7 @@ use super::{
     args::CheckArgs,
     convert::{NAMES, local_steps, steps_beside},
     exit::Exit,
-    fault::{Fault, Stop},
+    fault::{Fault, Stop, one_line},
     findings::{Report, counted},
     manifest,
     style::Mode,
@@ -75,7 +75,7 @@ pub(super) fn check(session: &mut Session, args: &CheckArgs) -> Result<Exit, Sto
         let (findings, good) = judge(path, input, args);
         report.file(session, &input.name, &input.text, &findings)?;
         if findings.list().is_empty() && session.look.mode != Mode::Json {
-            session.screen.message(&format!("ok {}: {good}", input.name))?;
+            session.screen.message(&one_line(&format!("ok {}: {good}", input.name)))?;
         }
     }
     let exit = if report.failed(args.strict) { Exit::Failed } else { Exit::Success };

@@ -6,9 +6,9 @@
 
 use super::{
     args::{Display, Global, PHASES, Place},
-    check::is_wercker,
+    check::{Input, is_wercker},
     connect::{Cluster, newest_first},
-    explain, manifest,
+    explain,
     project::{self, Project},
     topics,
     view::RunView,
@@ -58,19 +58,22 @@ pub(super) fn workflows_here() -> Vec<CompletionCandidate> {
     named(project::find(Path::new(".")).map(|file| names_in(&file).1))
 }
 
+/// The shell takes a word as it is offered: one of a file from elsewhere must not be more than a word to it.
 fn named(names: Option<Vec<String>>) -> Vec<CompletionCandidate> {
-    names.into_iter().flatten().enumerate().map(|(order, name)| candidate(&name, "", order)).collect()
+    let plain = |name: &String| shlex::try_quote(name).is_ok_and(|quoted| quoted == *name);
+    let names = names.into_iter().flatten().filter(plain);
+    names.enumerate().map(|(order, name)| candidate(&name, "", order)).collect()
 }
 
 /// Names of pipelines and of workflows in a file; of one that cannot be read there are none.
 fn names_in(file: &Path) -> (Vec<String>, Vec<String>) {
-    let Ok(text) = manifest::read(file) else { return Default::default() };
-    if is_wercker(file, &text) {
-        let document = wercker::read_all(&text).0;
+    let Ok(input) = Input::read(file) else { return Default::default() };
+    if is_wercker(file, &input.text) {
+        let document = wercker::read_all(&input.text).0;
         let pipelines = document.pipelines.iter().map(|pipeline| pipeline.name.value.clone()).collect();
         return (pipelines, document.workflows.iter().map(|workflow| workflow.name.value.clone()).collect());
     }
-    let names = Project::read(file).map(|project| project.names().into_iter().map(str::to_owned).collect());
+    let names = Project::of(&input).map(|project| project.names().into_iter().map(str::to_owned).collect());
     (names.unwrap_or_default(), Vec::new())
 }
 

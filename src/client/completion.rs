@@ -8,9 +8,10 @@ use super::{
     args::{CompletionArgs, Shell},
     exit::Exit,
     fault::Stop,
+    screen,
 };
 use clap_complete::env::{Bash, EnvCompleter, Fish, Powershell, Shells, Zsh};
-use std::{ffi::OsString, io::Write};
+use std::ffi::OsString;
 
 /// The variable by which a shell's script asks.
 const VARIABLE: &str = "COMPLETE";
@@ -41,31 +42,34 @@ pub(super) fn completion(session: &mut Session, args: &CompletionArgs) -> Result
     Ok(Exit::Success)
 }
 
-/// Answers the script of a shell; false if no shell asks. `arguments` are those of the process.
+/// Answers the script of a shell; none if no shell asks. `arguments` are those of the process.
 #[must_use]
-pub fn answer_the_shell(command: &clap::Command, arguments: &[OsString]) -> bool {
-    let Some(shell) = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) else { return false };
+pub fn answer_the_shell(command: &clap::Command, arguments: &[OsString]) -> Option<Exit> {
+    let shell = std::env::var_os(VARIABLE).filter(|name| !name.is_empty())?;
     let shells = Shells::builtins();
-    let Some(shell) = shell.to_str().and_then(|name| shells.completer(name)) else { return false };
-    let Some(start) = arguments.iter().position(|word| word == "--") else { return false };
+    let shell = shell.to_str().and_then(|name| shells.completer(name))?;
+    let start = arguments.iter().position(|word| word == "--")?;
     let words = arguments.get(start + 1..).unwrap_or_default().to_vec();
     let here = std::env::current_dir().ok();
     let mut offered = Vec::new();
     // Who is at a prompt wants no message in it.
     if !words.is_empty() && shell.write_complete(&mut command.clone(), words, here.as_deref(), &mut offered).is_ok() {
-        let _ = std::io::stdout().write_all(&offered);
+        return Some(answered(&offered));
     }
-    true
+    Some(Exit::Success)
+}
+
+/// The exit code says whether the answer could be written; who asked and went away wants none.
+fn answered(answer: &[u8]) -> Exit {
+    screen::out(answer).map_or_else(|error| Stop::from(error).exit(), |()| Exit::Success)
 }
 
 /// Answers kubectl, which asks with the word `__complete`: a candidate per line with its help behind a tab, then `:`
-/// and what the shell is to do. False if kubectl does not ask.
+/// and what the shell is to do. None if kubectl does not ask.
 #[must_use]
-pub fn answer_kubectl(command: &clap::Command, arguments: &[OsString]) -> bool {
+pub fn answer_kubectl(command: &clap::Command, arguments: &[OsString]) -> Option<Exit> {
     const NO_FILES: u8 = 4;
-    if arguments.get(1).is_none_or(|word| word != "__complete") {
-        return false;
-    }
+    arguments.get(1).filter(|word| *word == "__complete")?;
     let given = arguments.get(2..).unwrap_or_default();
     let words: Vec<OsString> = std::iter::once("windlass".into()).chain(given.iter().cloned()).collect();
     let last = words.len().saturating_sub(1);
@@ -79,7 +83,5 @@ pub fn answer_kubectl(command: &clap::Command, arguments: &[OsString]) -> bool {
     }
     // Without a candidate the shell may offer files.
     let directive = if answer.is_empty() { 0 } else { NO_FILES };
-    // Who asked and went away wants no answer.
-    let _ = std::io::stdout().write_all(format!("{answer}:{directive}\n").as_bytes());
-    true
+    Some(answered(format!("{answer}:{directive}\n").as_bytes()))
 }

@@ -40,7 +40,7 @@ const MOST_FILES: usize = 200;
 pub(super) fn convert(session: &mut Session, args: &ConvertArgs) -> Result<Exit, Stop> {
     let path = match &args.file {
         Some(path) => path.clone(),
-        None => NAMES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+        None => NAMES.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
             Fault::usage("no wercker.yml in this directory").hint(format!("{} convert FILE", session.name))
         })?,
     };

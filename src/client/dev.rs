@@ -16,7 +16,7 @@ mod send;
 
 use super::{
     Session,
-    args::{DevArgs, ExitCodeOf, HereArgs, OnInterrupt, RunArgs, Show},
+    args::{DevArgs, ExitCodeOf, OnInterrupt, RunArgs, Show},
     connect::Cluster,
     exit::Exit,
     fault::{Fault, Stop, reason},
@@ -47,7 +47,7 @@ pub(super) struct Dev {
 /// # Errors
 /// Input that cannot be run, or whatever the cluster answered.
 pub(super) async fn dev(session: &mut Session, args: &DevArgs) -> Result<Exit, Stop> {
-    refuse(&args.here)?;
+    run::refuse(args.here.given())?;
     let root = directory(args.here.source.as_deref().unwrap_or(Path::new(".")))?;
     let asked = RunArgs { what: args.what.clone(), from: args.from.clone(), ..RunArgs::default() };
     let read = run::read(&asked, &session.program, "dev")?;
@@ -81,22 +81,6 @@ pub(super) fn beside(dev: Dev, cluster: &Cluster, run: &DynamicObject) -> Aside 
     let lets_begin = dev.first.clone();
     let failed = keep::start(dev, cluster, states, say);
     Aside { run, said: heard, failed, lets_begin }
-}
-
-/// Flags that only a run on Docker takes.
-fn refuse(here: &HereArgs) -> Result<(), Stop> {
-    let of_docker = [
-        (!here.env_file.is_empty(), "--env-file"),
-        (!here.secret_env.is_empty(), "--secret-env"),
-        (!here.secret.is_empty(), "--secret"),
-        (!here.config_map.is_empty(), "--config-map"),
-        (!here.registry_ca.is_empty(), "--registry-ca"),
-        (here.direct_mount.is_some(), "--direct-mount"),
-    ];
-    match of_docker.iter().find(|(given, _)| *given) {
-        Some((_, flag)) => Err(Fault::usage(format!("{flag} is for a run on Docker; this one is in a cluster")).into()),
-        None => Ok(()),
-    }
 }
 
 fn directory(path: &Path) -> Result<std::path::PathBuf, Stop> {

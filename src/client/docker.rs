@@ -103,7 +103,11 @@ async fn pipes(Streams { mut output, mut input }: Streams, ends: &mut Ends) -> R
     loop {
         tokio::select! {
             piece = output.next() => match piece {
-                Some(Ok((true, bytes))) => stderr.write_all(&bytes).await?,
+                Some(Ok((true, bytes))) => {
+                    stderr.write_all(&bytes).await?;
+                    // What is not flushed may end with us.
+                    stderr.flush().await?;
+                }
                 Some(Ok((false, bytes))) => {
                     stdout.write_all(&bytes).await?;
                     stdout.flush().await?;

@@ -13,12 +13,11 @@ use self::{
 use super::{
     Session,
     args::{BuildArgs, DevArgs, Manner, OnInterrupt, RunArgs, RunOutput, WorkflowArgs},
-    check,
+    check::{self, Input},
     dev::publish::take,
     exit::Exit,
     fault::{Fault, Stop, reason},
     follow::{self, Followed, Interrupt, Options},
-    manifest,
     project::{self, Project},
     request::{Asked, engine_address, request},
     screen::Screen,
@@ -85,11 +84,12 @@ pub(super) async fn workflow(session: &mut Session, args: &WorkflowArgs) -> Resu
     let again = format!("{} workflow {}", session.name, args.name);
     let asked = Asked { deploys: true, ..asked(&args.run, None, again) };
     let file = begin(session, &asked)?;
-    if !is_wercker(&file)? {
+    let input = Input::read(&file)?;
+    if !is_wercker(&file, &input) {
         let fault = Fault::usage(format!("{}: workflows are of a wercker.yml", file.display()));
         return Err(fault.hint(format!("run its pipelines one by one: {} run PIPELINE", session.name)).into());
     }
-    wercker::workflow(session, &asked, &file, &args.name).await
+    wercker::workflow(session, &asked, &file, input, &args.name).await
 }
 
 /// What `build` and its like ask for.
@@ -174,14 +174,15 @@ fn refuse(of_cluster: &[(bool, &str)]) -> Result<(), Stop> {
 
 async fn carry_out(session: &mut Session, asked: Asked<'_>) -> Result<Exit, Stop> {
     let file = begin(session, &asked)?;
-    if is_wercker(&file)? {
-        return wercker::pipeline(session, &asked, &file).await;
+    let input = Input::read(&file)?;
+    if is_wercker(&file, &input) {
+        return wercker::pipeline(session, &asked, &file, input).await;
     }
     if let Some((_, flag)) = asked.here.wercker.given().into_iter().find(|(given, _)| *given) {
         let fault = Fault::usage(format!("{flag} is for a wercker.yml, and {} is none", file.display()));
         return Err(fault.note("nothing was started").into());
     }
-    let project = Project::read(&file)?;
+    let project = Project::of(&input)?;
     let chosen = project.choose(asked.pipeline, session.name)?;
     let request = request(&asked, &file, project.objects, chosen)?;
     play(session, &asked, request, &mut Signals::catch()?).await
@@ -201,9 +202,9 @@ fn begin(session: &Session, asked: &Asked<'_>) -> Result<PathBuf, Stop> {
     }
 }
 
-/// Whether the file is a `wercker.yml`. What stdin has can be read once only, and is of our own kinds.
-fn is_wercker(file: &Path) -> Result<bool, Stop> {
-    Ok(file != Path::new("-") && check::is_wercker(file, &manifest::read(file)?))
+/// Whether the file is a `wercker.yml`. What stdin has is of our own kinds, as it is beside no steps.
+fn is_wercker(file: &Path, input: &Input) -> bool {
+    file != Path::new("-") && check::is_wercker(file, &input.text)
 }
 
 /// Runs it to its end. A signal that comes while it is cleaned up is left to the caller.

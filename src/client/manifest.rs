@@ -8,7 +8,10 @@ use super::{
     exit::Exit,
     fault::{Fault, Stop, nearest, reason},
 };
-use crate::api::{GROUP, VERSION, meta};
+use crate::{
+    api::{GROUP, VERSION, meta},
+    yaml::{self, Span},
+};
 use serde::{Deserialize, de};
 use serde_json::{Map, Value, json};
 use std::{fmt, io::Read, path::Path};
@@ -88,7 +91,7 @@ fn syntax(file: &str, text: &str, error: &serde_yaml::Error) -> Stop {
     let place = error.location().map(|l| (l.line(), l.column()));
     let cause = error.to_string();
     // The library repeats the place in words.
-    let cause = cause.split(" at line ").next().unwrap_or(&cause).to_owned();
+    let cause = yaml::clean(cause.split(" at line ").next().unwrap_or(&cause));
     let Some((line, column)) = place else {
         return Fault::new(reason::YAML_SYNTAX, Exit::Usage, format!("{file}: {cause}")).into();
     };
@@ -97,12 +100,7 @@ fn syntax(file: &str, text: &str, error: &serde_yaml::Error) -> Stop {
     if text.lines().any(|line| line.contains("kind") && line.contains("Secret")) {
         return fault.note("the line is not shown, as the file holds a Secret").note("nothing was started").into();
     }
-    if let Some(quoted) = text.lines().nth(line.saturating_sub(1)) {
-        let quoted: String = quoted.chars().take(120).collect();
-        fault = fault.note(format!("{line} | {quoted}"));
-        fault =
-            fault.note(format!("{} | {}^", " ".repeat(line.to_string().len()), " ".repeat(column.saturating_sub(1))));
-    }
+    fault.notes.extend(yaml::excerpt(Span { line, column, width: 1 }, text, "").lines().map(str::to_owned));
     fault.note("nothing was started").into()
 }
 

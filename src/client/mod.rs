@@ -262,9 +262,22 @@ fn tell(faults: &[Fault], look: &Look) {
 /// Prints a usage error and gives its exit code; for `cli`, before there is a session.
 #[must_use]
 pub fn usage_error(fault: &Fault) -> Exit {
-    let look = Look::decide(&Terminal::detect(), &args::Display::default());
-    tell(std::slice::from_ref(fault), &look);
+    tell_early(std::slice::from_ref(fault));
     fault.exit
+}
+
+/// The exit code of what was written to stdout before there is a session, after saying why it could not be.
+#[must_use]
+pub fn written(result: std::io::Result<()>) -> Exit {
+    let Err(stop) = result.map_err(Stop::from) else { return Exit::Success };
+    if let Stop::Faults(faults) = &stop {
+        tell_early(faults);
+    }
+    stop.exit()
+}
+
+fn tell_early(faults: &[Fault]) {
+    tell(faults, &Look::decide(&Terminal::detect(), &args::Display::default()));
 }
 
 /// A panic is a bug: the terminal is restored, the place is told, the exit code is its own.

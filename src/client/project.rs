@@ -3,7 +3,7 @@
 //! `here` uses it. **Invariant:** what `check` refuses is refused, in the same words; nothing of a Secret is quoted.
 
 use super::{
-    check::kinds,
+    check::{Input, kinds},
     convert,
     exit::Exit,
     fault::{Fault, Stop, nearest, reason},
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::{GROUP, Pipeline, PipelineRun, PipelineRunSpec, VERSION, condition::reason as run_reason},
     local::Objects,
-    yaml::{Diagnostic, Severity},
+    yaml::{self, Diagnostic, Severity},
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -46,15 +46,20 @@ pub(super) fn find(directory: &Path) -> Option<PathBuf> {
     FILES.iter().chain(&convert::NAMES).map(|name| directory.join(name)).find(|path| path.is_file())
 }
 
+/// The directory that a file stands for: where it is. What is no file, as a pipe of the shell, is nowhere, and stands
+/// for the current one.
+pub(super) fn directory_of(file: &Path) -> &Path {
+    let beside = file.parent().filter(|directory| file.is_file() && !directory.as_os_str().is_empty());
+    beside.unwrap_or(Path::new("."))
+}
+
 impl Project {
-    /// Reads a file; `-` is stdin.
+    /// Reads what a file holds.
     ///
     /// # Errors
     /// What is wrong with it, by path.
-    pub(super) fn read(path: &Path) -> Result<Self, Stop> {
-        let file = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
-        let text = manifest::read(path)?;
-        Self::parse(file.strip_prefix("./").unwrap_or(&file), &text)
+    pub(super) fn of(input: &Input) -> Result<Self, Stop> {
+        Self::parse(input.name.strip_prefix("./").unwrap_or(&input.name), &input.text)
     }
 
     fn parse(file: &str, text: &str) -> Result<Self, Stop> {
@@ -207,7 +212,8 @@ fn fault(found: &Diagnostic, file: &str, text: &str) -> Fault {
     // A note is indented, as the arrow is already.
     let notes = place.lines().map(|line| line.strip_prefix("  -->").map_or(line.to_owned(), |at| format!("-->{at}")));
     let notes = notes.collect();
-    Fault { notes, hint: found.hint.clone(), ..Fault::new(found.reason, Exit::Usage, found.message.clone()) }
+    let hint = found.hint.as_deref().map(yaml::clean);
+    Fault { notes, hint, ..Fault::new(found.reason, Exit::Usage, yaml::clean(&found.message)) }
 }
 
 #[cfg(test)]
@@ -281,6 +287,12 @@ mod tests {
         );
         let told = told(&text, None);
         assert!(told.contains(words), "{told}");
+    }
+
+    #[test]
+    fn a_file_is_quoted_in_few_words() {
+        let told = told(&TWO.replacen("name: a,", &format!("name: {},", "S".repeat(900_000)), 1), None);
+        assert!(told.starts_with("error[WrongType]: ") && told.len() < 6000, "{} bytes", told.len());
     }
 
     #[test]

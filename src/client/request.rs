@@ -8,7 +8,7 @@ use super::{
     docker,
     exit::Exit,
     fault::{Fault, Stop, reason},
-    project::Chosen,
+    project::{Chosen, directory_of},
 };
 use crate::{
     api::{
@@ -81,11 +81,10 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, objects: Objects, chosen: 
     let source = spec.source.as_ref().or(spec.pipeline_spec.as_ref().and_then(|pipeline| pipeline.source.as_ref()));
     // What is written inline is part of the pipeline; all else is what the directory stands for.
     let inline = source.is_some_and(|source| source.inline.is_some());
-    let project_dir = || file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let directory = match &here.source {
         Some(given) => Some(given.clone()),
         None if asked.as_written || inline => None,
-        None => Some(project_dir()),
+        None => Some(directory_of(file).to_owned()),
     };
     let directory = directory.map(|path| as_source(&path, asked)).transpose()?;
     if asked.dev {
@@ -194,23 +193,23 @@ fn trust(here: &HereArgs) -> Result<Trust, Stop> {
 /// The runner: beside this program, or where the environment says.
 fn runner() -> Result<PathBuf, Stop> {
     if let Some(path) = std::env::var_os(RUNNER_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from) {
-        return if path.is_file() { Ok(path) } else { Err(no_runner(&path.display().to_string())) };
+        if path.is_file() {
+            return Ok(path);
+        }
+        let message = format!("{RUNNER_VARIABLE}={}: there is no such file", path.display());
+        let fault = Fault::new(reason::ENGINE_UNREACHABLE, Exit::World, message);
+        let hint = format!("it names {}; unset it if that is beside windlass", wire::RUNNER_FILE);
+        return Err(fault.note("nothing was started").hint(hint).into());
     }
     let own = std::env::current_exe().and_then(|path| path.canonicalize());
     let beside = own.map(|path| path.with_file_name(wire::RUNNER_FILE));
-    match beside {
-        Ok(path) if path.is_file() => Ok(path),
-        found => {
-            let place = found.map_or_else(|error| error.to_string(), |path| path.display().to_string());
-            Err(no_runner(&place))
-        }
-    }
-}
-
-fn no_runner(place: &str) -> Stop {
+    let place = match beside {
+        Ok(path) if path.is_file() => return Ok(path),
+        found => found.map_or_else(|error| error.to_string(), |path| path.display().to_string()),
+    };
     let message = format!("there is no {place}, which runs the steps");
     let fault = Fault::new(reason::ENGINE_UNREACHABLE, Exit::World, message);
-    fault.hint(format!("put {} beside windlass, or set {RUNNER_VARIABLE} to it", wire::RUNNER_FILE)).into()
+    Err(fault.hint(format!("put {} beside windlass, or set {RUNNER_VARIABLE} to it", wire::RUNNER_FILE)).into())
 }
 
 /// The engine that `DOCKER_HOST` names. Its directories must be those of this machine.

@@ -27,6 +27,8 @@ const NAME_PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// Input that cannot be run, or whatever the cluster answered.
 pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, Stop> {
+    let of_docker = [(args.here.source.is_some(), "--source"), (!args.here.publish.is_empty(), "--publish")];
+    refuse(args.here.given().into_iter().chain(of_docker))?;
     let read = read(args, &session.program, "run")?;
     not_both(session, args.manner.output)?;
     let cluster = session.cluster().await?;
@@ -100,6 +102,20 @@ pub(super) fn read(args: &RunArgs, program: &str, verb: &str) -> Result<Read, St
             };
             Err(fault.hint(hint).into())
         }
+    }
+}
+
+/// Flags that only a run on Docker could carry out.
+///
+/// # Errors
+/// `Usage` with the first that was given.
+pub(super) fn refuse(of_docker: impl IntoIterator<Item = (bool, &'static str)>) -> Result<(), Stop> {
+    match of_docker.into_iter().find(|(given, _)| *given) {
+        Some((_, flag)) => {
+            let fault = Fault::usage(format!("{flag} is for a run on Docker; this one is in a cluster"));
+            Err(fault.note("nothing was started").into())
+        }
+        None => Ok(()),
     }
 }
 

@@ -213,7 +213,11 @@ fn visible(row: &str) -> usize {
     count
 }
 
-fn out(bytes: &[u8]) -> Result<()> {
+/// Writes data, all of it.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub(super) fn out(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()

@@ -19,7 +19,7 @@ use super::{
     check::{Input, kinds},
     convert::{local_steps, steps_beside},
     exit::Exit,
-    fault::{Fault, Stop, nearest, reason},
+    fault::{Fault, Stop, nearest, one_line, reason},
     findings::Report,
     here::{BUILD, DEPLOY, play},
     project,
@@ -38,7 +38,7 @@ use crate::{
             CONFIG_MAP, Here, MadeHere, Options, SECRET,
             here::{Beside, TEXTS, Volume},
         },
-        document::{Document, Pipeline, Step, Text},
+        document::{Document, Pipeline, Step, Text, WorkflowNode},
         environment::Environment,
         read_all,
     },
@@ -87,8 +87,13 @@ struct Turn<'a> {
 ///
 /// # Errors
 /// What keeps the run from starting.
-pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Path) -> Result<Exit, Stop> {
-    let Some(yml) = Yml::read(session, file)? else { return Ok(Exit::Usage) };
+pub(super) async fn pipeline(
+    session: &mut Session,
+    asked: &Asked<'_>,
+    file: &Path,
+    input: Input,
+) -> Result<Exit, Stop> {
+    let Some(yml) = Yml::of(session, file, input)? else { return Ok(Exit::Usage) };
     let mut turn = yml.turn(asked, session.name)?;
     let mut files = yml.files(&asked.here.wercker)?;
     let environment = files.environment(None)?;
@@ -120,7 +125,7 @@ pub(super) async fn pipeline(session: &mut Session, asked: &Asked<'_>, file: &Pa
 
 /// Tells which lines of files of variables set nothing.
 fn tell_odd(session: &mut Session, files: &files::Files<'_>) -> Result<(), Stop> {
-    files.odd.iter().try_for_each(|odd| session.screen.message(odd)).map_err(Stop::from)
+    files.odd.iter().try_for_each(|odd| session.screen.message(&one_line(odd))).map_err(Stop::from)
 }
 
 fn not_kept(error: &std::io::Error) -> Fault {
@@ -131,8 +136,14 @@ fn not_kept(error: &std::io::Error) -> Fault {
 ///
 /// # Errors
 /// What keeps a run from starting.
-pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Path, name: &str) -> Result<Exit, Stop> {
-    let Some(yml) = Yml::read(session, file)? else { return Ok(Exit::Usage) };
+pub(super) async fn workflow(
+    session: &mut Session,
+    asked: &Asked<'_>,
+    file: &Path,
+    input: Input,
+    name: &str,
+) -> Result<Exit, Stop> {
+    let Some(yml) = Yml::of(session, file, input)? else { return Ok(Exit::Usage) };
     let Some(workflow) = yml.document.workflows.iter().find(|workflow| workflow.name.value == name) else {
         let names: Vec<&str> = yml.document.workflows.iter().map(|workflow| workflow.name.value.as_str()).collect();
         let verb = format!("{} workflow", session.name);
@@ -143,21 +154,27 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
     let environments = workflow.nodes.iter().map(|node| files.environment(node.env_file.as_ref()));
     let environments = environments.collect::<Result<Vec<_>, _>>()?;
     tell_odd(session, &files)?;
+    // All of it is judged before any of it begins.
+    for (node, environment) in workflow.nodes.iter().zip(&environments) {
+        let turn = yml.turn_of(asked, node, session.name)?;
+        if !yml.can_run(session, asked, &turn, environment)? {
+            return Ok(Exit::Usage);
+        }
+    }
     let outputs = outputs::Outputs::make()?;
     let mut between = Between::catch()?;
     for (node, environment) in workflow.nodes.iter().zip(environments) {
-        let pipeline = yml.pipeline(&node.pipeline.value, session.name)?;
-        let mut turn = yml.target(pipeline, asked.here.wercker.deploy_target.as_deref())?;
+        let mut turn = yml.turn_of(asked, node, session.name)?;
         turn.source = outputs.source(workflow, node)?;
         turn.keep_in = Some(outputs.of(workflow, &node.name.value)?);
         turn.apart.clone_from(&files.read);
         let Some(request) = yml.request(session, asked, &turn, &environment)? else { return Ok(Exit::Usage) };
         // What came while the run before was cleaned up; it says nothing of it itself.
         if let Some(exit) = between.ends() {
-            session.screen.message(&format!("workflow {name} ends before pipeline {}", node.name.value))?;
+            session.screen.message(&one_line(&format!("workflow {name} ends before pipeline {}", node.name.value)))?;
             return Ok(exit);
         }
-        session.screen.message(&format!("pipeline {} of workflow {name}", node.name.value))?;
+        session.screen.message(&one_line(&format!("pipeline {} of workflow {name}", node.name.value)))?;
         let exit = play(session, asked, request, &mut between.signals).await?;
         if exit != Exit::Success {
             return Ok(exit);
@@ -167,14 +184,12 @@ pub(super) async fn workflow(session: &mut Session, asked: &Asked<'_>, file: &Pa
 }
 
 impl Yml {
-    /// Reads a file. `None`: it is told what is wrong with it.
-    fn read(session: &mut Session, file: &Path) -> Result<Option<Self>, Stop> {
-        let mut input = Input::read(file)?;
+    /// Reads what a file holds. `None`: it is told what is wrong with it.
+    fn of(session: &mut Session, file: &Path, mut input: Input) -> Result<Option<Self>, Stop> {
         input.name = input.name.strip_prefix("./").unwrap_or(&input.name).to_owned();
         let (document, findings) = read_all(&input.text);
         // The file itself may be a link; what is beside the link is meant.
-        let beside = file.parent().filter(|directory| !directory.as_os_str().is_empty());
-        let directory = whole(beside.unwrap_or(Path::new(".")))?;
+        let directory = whole(project::directory_of(file))?;
         let path = file.file_name().map_or_else(|| file.to_owned(), |name| directory.join(name));
         let yml = Self { directory, path, input, document };
         Ok(yml.tell(session, &findings)?.then_some(yml))
@@ -207,6 +222,12 @@ impl Yml {
                 return Err(Fault::usage(said).note("nothing was started").into());
             }
         };
+        self.target(pipeline, asked.here.wercker.deploy_target.as_deref())
+    }
+
+    /// The same of a pipeline of a workflow.
+    fn turn_of(&self, asked: &Asked<'_>, node: &WorkflowNode, program: &str) -> Result<Turn<'_>, Stop> {
+        let pipeline = self.pipeline(&node.pipeline.value, program)?;
         self.target(pipeline, asked.here.wercker.deploy_target.as_deref())
     }
 
@@ -249,6 +270,21 @@ impl Yml {
     /// The files of variables that a run reads.
     fn files(&self, args: &WerckerArgs) -> Result<files::Files<'_>, Stop> {
         files::Files::read(&self.directory, args.environment.as_deref())
+    }
+
+    /// Whether a run can be made; if not, it is told what is wrong.
+    fn can_run(
+        &self,
+        session: &mut Session,
+        asked: &Asked<'_>,
+        turn: &Turn<'_>,
+        environment: &Environment,
+    ) -> Result<bool, Stop> {
+        // Warnings are told when its turn comes.
+        match self.made(asked, turn, environment) {
+            Ok((Some(_), _)) => Ok(true),
+            Ok((None, _)) | Err(_) => Ok(self.request(session, asked, turn, environment)?.is_some()),
+        }
     }
 
     /// Makes the request of a run. `None`: it is told what is wrong, without values that are hidden.

@@ -39,6 +39,9 @@ const AGENT_SILENT: Duration = Duration::from_secs(30);
 /// A cancel is not left to an agent that gives no sign of life for so long after it.
 const CANCEL_SILENT: Duration = Duration::from_secs(10);
 
+/// Before where the output of a service is read. `local` leaves it out: there is no such place.
+pub const OUTPUT_OF_SERVICE: &str = "; its output: windlass logs ";
+
 /// A verdict, the steps to fill in, and when to look again.
 #[derive(Debug, PartialEq)]
 pub struct Judgement {
@@ -307,7 +310,7 @@ fn by_services(seen: &Observed, spec: &PipelineSpec, services: &[ContainerStatus
         let words =
             end.and_then(|e| e.message.as_deref()).map_or_else(String::new, |m| format!(": {}", cut(m.trim(), 300)));
         let (name, run) = (&service.name, seen.run.name_any());
-        let message = format!("service {name} ended{code}{words}; its output: windlass logs {run} --service {name}");
+        let message = format!("service {name} ended{code}{words}{OUTPUT_OF_SERVICE}{run} --service {name}");
         return Some(Verdict::failed(reason::SERVICE_FAILED, message));
     }
     None

@@ -14,6 +14,9 @@ use crate::{
     steps,
 };
 
+/// What can be done about a parameter without a value. `local` has other words for it.
+pub const GIVE_PARAM: &str = "give it in spec.params";
+
 /// Why a run cannot start: the reason of its condition, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -91,7 +94,7 @@ fn params(run: &PipelineRunSpec, pipeline: &PipelineSpec) -> Result<Vec<Param>, 
         let value = given.or_else(|| spec.default.clone()).ok_or_else(|| {
             Refusal::new(
                 reason::INVALID_PARAM,
-                format!("params: {} has no value and no default; give it in spec.params", spec.name),
+                format!("params: {} has no value and no default; {GIVE_PARAM}", spec.name),
             )
         })?;
         match &spec.enum_ {

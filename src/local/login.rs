@@ -61,7 +61,8 @@ pub(super) fn stand_in(spec: &mut PipelineSpec, objects: &Objects) {
     }
 }
 
-/// A transport that logs in as the user where a step says nothing of its own.
+/// A transport that logs in as the user where a step says nothing of its own. The runner prints why a push failed, and
+/// knows nothing of variables that only log in: they are masked here.
 pub(super) struct WithLogins<T> {
     pub(super) inner: T,
     pub(super) logins: DockerLogins,
@@ -90,8 +91,11 @@ impl<T: Transport> WithLogins<T> {
 impl<T: Transport> Transport for WithLogins<T> {
     fn push<'a>(&'a self, push: &'a Push, line: &'a Line) -> BoxFuture<'a, Result<Pushed, PushError>> {
         Box::pin(async move {
-            let own = self.logged_in(push).await?;
-            self.inner.push(own.as_ref().unwrap_or(push), line).await
+            let pushed = async {
+                let own = self.logged_in(push).await?;
+                self.inner.push(own.as_ref().unwrap_or(push), line).await
+            };
+            pushed.await.map_err(|error| self.workshop.masked(error))
         })
     }
 
@@ -102,8 +106,11 @@ impl<T: Transport> Transport for WithLogins<T> {
         line: &'a Line,
     ) -> BoxFuture<'a, Result<Option<String>, PushError>> {
         Box::pin(async move {
-            let own = self.logged_in(push).await?;
-            self.inner.digest_of(own.as_ref().unwrap_or(push), tag, line).await
+            let found = async {
+                let own = self.logged_in(push).await?;
+                self.inner.digest_of(own.as_ref().unwrap_or(push), tag, line).await
+            };
+            found.await.map_err(|error| self.workshop.masked(error))
         })
     }
 
@@ -115,8 +122,11 @@ impl<T: Transport> Transport for WithLogins<T> {
         line: &'a Line,
     ) -> BoxFuture<'a, Result<(), PushError>> {
         Box::pin(async move {
-            let own = self.logged_in(push).await?;
-            self.inner.tag_again(own.as_ref().unwrap_or(push), digest, tag, line).await
+            let tagged = async {
+                let own = self.logged_in(push).await?;
+                self.inner.tag_again(own.as_ref().unwrap_or(push), digest, tag, line).await
+            };
+            tagged.await.map_err(|error| self.workshop.masked(error))
         })
     }
 

@@ -70,14 +70,16 @@ impl Workshop {
     /// # Errors
     /// Why it could not.
     pub(super) async fn carry_out(&self, work: &HereWork, line: &Line) -> Result<Option<String>, PushError> {
-        let mask = self.request.mask(std::iter::empty());
         match self.do_it(work, line).await {
-            Ok(said) => Ok(said.map(|said| mask.text(&said))),
-            Err(mut error) => {
-                error.message = mask.text(&error.message);
-                Err(error)
-            }
+            Ok(said) => Ok(said.map(|said| self.request.mask(std::iter::empty()).text(&said))),
+            Err(error) => Err(self.masked(error)),
         }
+    }
+
+    /// An error without values of the run's Secrets.
+    pub(super) fn masked(&self, mut error: PushError) -> PushError {
+        error.message = self.request.mask(std::iter::empty()).text(&error.message);
+        error
     }
 
     async fn do_it(&self, work: &HereWork, line: &Line) -> Result<Option<String>, PushError> {

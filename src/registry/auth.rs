@@ -11,6 +11,7 @@ use super::{
     error::{PushError, plain, words},
     reference::Repository,
     refusal::refusal,
+    trust::UNLESS_PAIRED,
 };
 use crate::api::condition::reason;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -153,7 +154,7 @@ impl Account<'_> {
         }
         if !self.client.may_log_in(registry, &host, tls) {
             return Err(refuse(format!(
-                "{registry} sends logins to {host}; a login stays with its registry unless the administrator lists the two as a pair"
+                "{registry} sends logins to {host}; a login stays with its registry{UNLESS_PAIRED}"
             )));
         }
         Ok(url)

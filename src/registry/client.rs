@@ -8,9 +8,9 @@
 use super::{
     error::{PushError, plain},
     resolve::{Denied, Resolver},
-    trust::{Trust, TrustError, endpoint, public_tls},
+    trust::{ADD_CA, Trust, TrustError, endpoint, public_tls},
 };
-use crate::api::condition::reason;
+use crate::api::{condition::reason, push::WITHOUT_TLS};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -341,15 +341,11 @@ fn untrusted(host: &str, tls: &rustls::Error) -> PushError {
     match tls {
         rustls::Error::InvalidCertificate(problem) => PushError::new(
             reason::UNTRUSTED_CERTIFICATE,
-            format!(
-                "{host} has a certificate that is not trusted: {}; the administrator can add the CA of the registry",
-                plain(&problem.to_string())
-            ),
+            format!("{host} has a certificate that is not trusted: {}; {ADD_CA}", plain(&problem.to_string())),
         ),
-        rustls::Error::InvalidMessage(_) => PushError::new(
-            reason::REGISTRY_UNREACHABLE,
-            format!("{host} does not speak TLS; registries without TLS are listed by the administrator"),
-        ),
+        rustls::Error::InvalidMessage(_) => {
+            PushError::new(reason::REGISTRY_UNREACHABLE, format!("{host} does not speak TLS; {WITHOUT_TLS}"))
+        }
         other => PushError::new(
             reason::UNTRUSTED_CERTIFICATE,
             format!("no TLS connection to {host}: {}", plain(&other.to_string())),

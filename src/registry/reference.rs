@@ -5,7 +5,7 @@
 //! **Invariant:** a host is judged once, here. Aliases of Docker Hub become `docker.io`, hosts are lower-case, and a
 //! `registry` that is not the host of `repository` is an error: nothing is sent to either.
 
-use crate::api::condition::reason;
+use crate::api::{condition::reason, push::HTTPS_ONLY};
 use oci_spec::distribution::{ParseError, Reference};
 use std::fmt;
 
@@ -200,7 +200,7 @@ fn registry_host(registry: &str) -> Result<String, RefError> {
     let address = match registry.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => rest,
         Some(_) => {
-            return Err(RefError::registry("must be https; registries without TLS are listed by the administrator"));
+            return Err(RefError::registry(HTTPS_ONLY));
         }
         None => registry,
     };

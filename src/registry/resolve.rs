@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** only hosts that the administrator listed connect to loopback, link-local or unspecified addresses.
 
+use super::trust::LIST_REGISTRY;
 use futures::future::BoxFuture;
 use hyper_util::client::legacy::connect::dns::Name;
 use std::{
@@ -15,7 +16,7 @@ use std::{
 
 /// A host may not be connected to.
 #[derive(Debug, thiserror::Error)]
-#[error("{host} resolves to {address}, which is reserved for the node; the administrator can list the registry")]
+#[error("{host} resolves to {address}, which is reserved for the node; {}", LIST_REGISTRY)]
 pub(super) struct Denied {
     host: String,
     address: IpAddr,

@@ -13,6 +13,14 @@ use std::{
     sync::Arc,
 };
 
+/// What can be done about a certificate that is not trusted. `local` has other words for these.
+pub const ADD_CA: &str = "the administrator can add the CA of the registry";
+/// What can be done about a registry on loopback.
+pub const LIST_REGISTRY: &str = "the administrator can list the registry";
+
+/// What can be done about a registry whose logins are another host's.
+pub const UNLESS_PAIRED: &str = " unless the administrator lists the two as a pair";
+
 /// Login hosts of registries that have one under another name, and the registry's API host.
 const KNOWN_TOKEN_HOSTS: [(&str, &str); 3] = [
     ("registry-1.docker.io", "auth.docker.io"),

@@ -119,7 +119,7 @@ impl Diagnostic {
         let mut out = String::new();
         if let Some(at) = self.at {
             out.push_str(&format!("  --> {file}:{}:{}\n", at.line, at.column));
-            out.push_str(&quoted(at, text, &clean(&self.label)));
+            out.push_str(&excerpt(at, text, &clean(&self.label)));
         } else {
             out.push_str(&format!("  --> {file}\n"));
         }
@@ -142,8 +142,9 @@ fn visible(c: char) -> char {
     if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') { ' ' } else { c }
 }
 
-/// The line with its caret.
-fn quoted(at: Span, text: &str, label: &str) -> String {
+/// A line of a text around a place, and below it a caret with a label. Empty if there is no such line.
+#[must_use]
+pub fn excerpt(at: Span, text: &str, label: &str) -> String {
     let Some(line) = text.lines().nth(at.line.saturating_sub(1)) else { return String::new() };
     let column = at.column.saturating_sub(1);
     let visible: Vec<char> = masked(line).chars().map(visible).collect();

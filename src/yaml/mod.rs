@@ -8,7 +8,7 @@
 mod diagnostic;
 mod parse;
 
-pub use diagnostic::{Diagnostic, Findings, MOST_FINDINGS, Severity, clean, nearest, reason, sounds_secret};
+pub use diagnostic::{Diagnostic, Findings, MOST_FINDINGS, Severity, clean, excerpt, nearest, reason, sounds_secret};
 pub use parse::{MOST_BYTES, MOST_DEPTH, MOST_NODES, documents};
 
 use serde_json::Value as Json;

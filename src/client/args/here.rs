@@ -42,6 +42,25 @@ pub struct HereArgs {
     pub wercker: WerckerArgs,
 }
 
+impl HereArgs {
+    /// The flags that were given, of those that only a run on Docker takes: all but the source and the ports, which `dev`
+    /// has in a cluster, too.
+    #[must_use]
+    pub fn given(&self) -> Vec<(bool, &'static str)> {
+        let mut given = vec![
+            (!self.env_file.is_empty(), "--env-file"),
+            (!self.secret_env.is_empty(), "--secret-env"),
+            (!self.secret.is_empty(), "--secret"),
+            (!self.config_map.is_empty(), "--config-map"),
+            (!self.registry_ca.is_empty(), "--registry-ca"),
+            (self.direct_mount.is_some(), "--direct-mount"),
+            (self.wercker.attach_on_error, "--attach-on-error"),
+        ];
+        given.extend(self.wercker.given());
+        given
+    }
+}
+
 /// `workflow`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct WorkflowArgs {

@@ -32,6 +32,19 @@ fn a_syntax_error_has_its_place() {
 }
 
 #[test]
+fn a_line_of_any_length_is_shown_around_the_place() {
+    let long = format!("kind: PipelineRun\nspec: {{a: [{}}} ]\n", "x, ".repeat(300_000));
+    let text = refused(&long);
+    assert!(text.starts_with("error[YamlSyntax]: hello.yaml:2:9000"), "{}", &text[..200]);
+    assert!(text.len() < 1000, "{} bytes", text.len());
+    let lines: Vec<&str> = text.lines().collect();
+    let place = lines[2].find('^').unwrap();
+    assert!(lines[1].starts_with("  2 | ") && lines[1][..=place].ends_with('}'), "{text}");
+    let key = format!("{}: 1\n", "k".repeat(900_000));
+    assert!(refused(&format!("{key}{key}")).len() < 3000);
+}
+
+#[test]
 fn a_key_that_stands_twice_is_told() {
     let text = refused("kind: PipelineRun\nspec: {a: 1}\nspec: {b: 2}\n");
     assert!(text.starts_with("error[YamlSyntax]: hello.yaml") && text.contains("key \"spec\" stands twice"), "{text}");

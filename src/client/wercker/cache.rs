@@ -85,9 +85,11 @@ fn told(cache: &Path, most_files: usize, large: u64) -> Option<String> {
         (bytes, true) if bytes >= large => format!("has {} MiB", bytes >> 20),
         (_, true) => return None,
     };
-    let path = cache.display();
+    let mount = format!("{}:/cache", cache.display());
+    // No path has what cannot be quoted.
+    let mount = shlex::try_quote(&mount).map_or_else(|_| mount.clone(), std::borrow::Cow::into_owned);
     Some(format!(
-        "the cache of this project {why}; to empty it: docker run --rm -v '{path}:/cache' busybox find /cache -mindepth 1 -delete"
+        "the cache of this project {why}; to empty it: docker run --rm -v {mount} busybox find /cache -mindepth 1 -delete"
     ))
 }
 
@@ -146,8 +148,12 @@ mod tests {
         let cache = place.path().to_owned();
         assert_eq!(told(&cache, 3, 4 << 20), None);
         let said = told(&cache, 3, 3 << 20).unwrap();
-        assert!(said.starts_with("the cache of this project has 3 MiB; to empty it: docker run --rm -v '"), "{said}");
+        assert!(said.starts_with("the cache of this project has 3 MiB; to empty it: docker run --rm -v /"), "{said}");
         assert!(told(&cache, 2, 4 << 20).unwrap().contains("has more than 2 files"));
+        let quoted = place.path().join("it's; rm");
+        fs::create_dir(&quoted).unwrap();
+        let said = told(&quoted, 0, 0).unwrap();
+        assert_eq!(shlex::split(&said).unwrap().iter().filter(|word| word.ends_with("it's; rm:/cache")).count(), 1);
         let bind = Bind { source: cache, target: wire::CACHE_DIR.into(), read_only: false };
         assert_eq!(too_large(&[bind]), None);
     }

@@ -81,6 +81,10 @@ impl<'a> Files<'a> {
     fn inside(&self, path: &Path, what: &str) -> Result<PathBuf, Fault> {
         let fault = |why: String| Fault::new(reason::UNREADABLE_FILE, Exit::Usage, format!("{what}: {why}"));
         let whole = path.canonicalize().map_err(|error| fault(error.to_string()).note("nothing was started"))?;
+        // A pipe would be waited for.
+        if !whole.is_file() {
+            return Err(fault("is not a file".into()).note("nothing was started"));
+        }
         if whole.starts_with(self.project) {
             return Ok(whole);
         }
@@ -135,6 +139,11 @@ mod tests {
         for path in ["b.env", &up] {
             let stop = files.environment(Some(&text(path))).err().unwrap();
             assert!(said(&stop).contains("outside of the project"), "{path}: {}", said(&stop));
+        }
+        nix::unistd::mkfifo(&project.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in ["pipe", "."] {
+            let stop = files.environment(Some(&text(path))).err().unwrap();
+            assert_eq!(said(&stop), format!("envFile: {path}: is not a file"));
         }
         fs::rename(project.join("b.env"), project.join("ENVIRONMENT")).unwrap();
         let stop = Files::read(&project, None).err().unwrap();

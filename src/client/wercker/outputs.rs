@@ -49,17 +49,31 @@ impl Outputs {
                 let all = self.0.path().join(format!("source-{}", number(workflow, &node.name.value)?));
                 fs::create_dir(&all).map_err(|error| failed(&error))?;
                 for name in several {
-                    // A name is one directory, never a way out of this one.
-                    let below = name.replace('/', "_");
                     let from = self.of(workflow, name)?.path();
-                    if !matches!(below.as_str(), "" | "." | "..") && from.is_dir() {
-                        again(&from, &all.join(below)).map_err(|error| failed(&error))?;
+                    if from.is_dir() {
+                        again(&from, &all.join(directory(name))).map_err(|error| failed(&error))?;
                     }
                 }
                 Ok(Some(all))
             }
         }
     }
+}
+
+/// The directory that a name has among others: its own, and never a way out of there. What cannot be in the name of a
+/// directory is written as in an address, `a/b` as `a%2Fb`.
+fn directory(name: &str) -> String {
+    let only_dots = name.chars().all(|c| c == '.');
+    let mut directory = String::new();
+    for c in name.chars() {
+        match c {
+            '/' | '%' | '\0' => directory += &format!("%{:02X}", u32::from(c)),
+            '.' if only_dots => directory += "%2E",
+            _ => directory.push(c),
+        }
+    }
+    // No name ends so: what is empty has a directory as well.
+    if directory.is_empty() { "%".into() } else { directory }
 }
 
 /// The place of a pipeline in its workflow.
@@ -93,6 +107,20 @@ fn failed(error: &io::Error) -> Stop {
 mod tests {
     use super::*;
     use crate::wercker::read;
+    use std::{collections::BTreeSet, path::Component};
+
+    #[test]
+    fn each_name_has_a_directory_of_its_own() {
+        let names = ["a/b", "a_b", "a%2Fb", "a%b", "a%", "a", "%", "", ".", "..", "...", "%2E", "/", "//", "_", "\0"];
+        let directories: BTreeSet<String> = names.map(directory).into();
+        assert_eq!(directories.len(), names.len(), "{directories:?}");
+        for directory in &directories {
+            let parts: Vec<Component<'_>> = Path::new(directory).components().collect();
+            assert!(matches!(parts.as_slice(), [Component::Normal(_)]), "{directory}");
+        }
+        // As scripts name it.
+        assert_eq!(["npm-test", "a b", "v1.2"].map(directory), ["npm-test", "a b", "v1.2"]);
+    }
 
     #[test]
     fn each_begins_with_what_was_left_before_it() {

@@ -5,7 +5,10 @@
 
 use super::reader::Reader;
 use crate::{
-    api::{condition::reason, push::DockerPush},
+    api::{
+        condition::reason,
+        push::{DockerPush, HTTPS_ONLY},
+    },
     registry::reference::{HUB, canonical_host, split_host},
 };
 use std::collections::BTreeMap;
@@ -128,7 +131,7 @@ fn is_path_component(component: &str) -> bool {
 fn registry_host(text: &str) -> Result<String, &'static str> {
     let lower = text.trim().to_ascii_lowercase();
     if lower.starts_with("http://") {
-        return Err("must be https; registries without TLS are listed by the administrator");
+        return Err(HTTPS_ONLY);
     }
     let address = lower.strip_prefix("https://").unwrap_or(&lower).trim_end_matches('/');
     let (host, path) = address.split_once('/').unwrap_or((address, ""));

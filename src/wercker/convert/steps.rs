@@ -4,7 +4,7 @@
 
 use super::{
     super::{
-        document::{Pipeline, Step},
+        document::{Container, Pipeline, Step},
         out::{Map, Out},
         shell::double_quoted,
     },
@@ -53,7 +53,7 @@ pub(super) fn steps(converter: &mut Converter<'_>, pipeline: &Pipeline, main: &[
     let all = main.iter().map(|step| (false, step)).chain(pipeline.after_steps.iter().map(|step| (true, step)));
     let mut bodies: Vec<(bool, &Step, Body)> = Vec::new();
     for (after, step) in all {
-        let mut body = body(converter, step);
+        let mut body = body(converter, pipeline, step);
         body.cwd = cwd(step, converter.document.source_dir.is_some());
         bodies.push((after, step, body));
     }
@@ -166,7 +166,7 @@ fn own_files(code: &str, name: &str, owner: &str) -> String {
     lines
 }
 
-fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
+fn body(converter: &mut Converter<'_>, pipeline: &Pipeline, step: &Step) -> Body {
     if step.is_script() {
         return script(step);
     }
@@ -175,7 +175,7 @@ fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
     }
     match step.id.as_str() {
         "docker-push" | "docker-scratch-push" => push::body(converter, step),
-        "watch" => watch(converter, step),
+        "watch" => watch(pipeline.box_.as_ref().or(converter.document.box_.as_ref()), step),
         "shell" => shell(step),
         "store-container" => Body { kind: Some(("storeContainer", Out::Map(Map::default()))), ..Body::default() },
         "docker-build" | "docker-run" | "docker-kill" if converter.is_here() => engine::body(converter, step),
@@ -226,14 +226,14 @@ fn script(step: &Step) -> Body {
     Body { kind: Some(("script", Out::Text(code.clone()))), notes, code, goes_on, ..Body::default() }
 }
 
-fn watch(converter: &Converter<'_>, step: &Step) -> Body {
+/// `box_` is that of the pipeline.
+fn watch(box_: Option<&Container>, step: &Step) -> Body {
     let mut watch = Map::default();
     let code = step.text("code").map(|text| text.value).unwrap_or_default();
     watch.text("code", code.clone());
     if step.text("reload").and_then(|text| truth(&text.value)) == Some(true) {
         watch.put("reload", Out::Truth(true));
     }
-    let box_ = converter.document.box_.as_ref();
     let ports = box_.iter().flat_map(|container| &container.ports);
     let ports = ports.filter_map(|port| port.value.rsplit(':').next()?.split('/').next()?.parse::<u16>().ok());
     let ports: Vec<(Vec<String>, Out)> =

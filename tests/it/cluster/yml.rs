@@ -3,6 +3,7 @@
 
 mod corpus;
 mod engine;
+mod gate;
 mod handed;
 mod killed;
 mod people;

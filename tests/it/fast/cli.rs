@@ -93,6 +93,108 @@ fn a_broken_file_is_told_with_its_place_before_the_cluster_is_asked() {
 }
 
 #[test]
+fn a_runner_that_is_not_there_is_told_with_who_named_it() {
+    let place = Place::new();
+    let text = "{apiVersion: windlass.dev/v1alpha1, kind: Pipeline, metadata: {name: build}, \
+        spec: {box: {image: debian}, steps: [{name: a, script: 'true'}]}}";
+    place.write("windlass.yaml", text);
+    let said = said(&place.command().arg("build").env("WINDLASS_RUNNER", "/nope").output().expect("windlass runs"));
+    let words = "error[EngineUnreachable]: WINDLASS_RUNNER=/nope: there is no such file\n  nothing was started\n\
+        hint: it names windlass-runner; unset it if that is beside windlass\n";
+    assert_eq!((said.code, said.err.as_str()), (6, words));
+}
+
+#[test]
+fn a_flag_that_only_docker_takes_is_not_left_out_in_a_cluster() {
+    let place = Place::new();
+    place.write("hello.yaml", "{apiVersion: windlass.dev/v1alpha1, kind: Pipeline, metadata: {name: a}, spec: {}}");
+    let flags = ["--env-file=x", "--secret=a=b", "--source=.", "--publish=5000", "--docker-local", "--attach-on-error"];
+    for flag in flags {
+        let name = flag.split('=').next().expect("a flag");
+        let words =
+            format!("error[Usage]: {name} is for a run on Docker; this one is in a cluster\n  nothing was started\n");
+        let run = place.say(&["run", "-f", "hello.yaml", flag]);
+        assert_eq!((run.code, run.err.as_str()), (2, words.as_str()), "{flag}");
+        if !["--source", "--publish"].contains(&name) {
+            let dev = place.say(&["dev", "-f", "hello.yaml", flag]);
+            assert_eq!((dev.code, dev.err), (2, words), "{flag}");
+        }
+    }
+}
+
+const NOWHERE: (&str, &str) = ("DOCKER_HOST", "unix:///nowhere.sock");
+
+#[test]
+fn a_workflow_is_judged_whole_before_its_first_pipeline() {
+    let place = Place::new();
+    let file = "box: debian\none: [{script: {code: 'true'}}]\ntwo: [{internal/docker-kill: {name: a}}]\n\
+        three: {box: 'debian:$NOT_SET', steps: [{script: {code: 'true'}}]}\n\
+        workflows: [{name: all, pipelines: [{name: one}, {name: two, requires: [one]}, {name: three, requires: [two]}]}]\n";
+    place.write("wercker.yml", file);
+    let runner = place.directory.path().join("kubeconfig");
+    let mut command = place.command();
+    command.args(["workflow", "all"]).env(NOWHERE.0, NOWHERE.1).env("WINDLASS_RUNNER", runner);
+    let said = said(&command.env("XDG_CACHE_HOME", place.directory.path()).output().expect("windlass runs"));
+    assert_eq!(said.code, 2, "{}", said.err);
+    assert!(said.err.contains("wercker.yml:4:14") && said.err.contains("nothing was started"), "{}", said.err);
+    assert_eq!(said.err.matches("NOT_SET is not set").count(), 1, "{}", said.err);
+}
+
+/// As `-f <(generate)`: it can be read once, and is in no directory of the project.
+#[test]
+fn a_file_may_be_a_pipe() {
+    let place = Place::new();
+    for (verb, exit) in [("build", 6), ("check", 0)] {
+        let mut command = place.command();
+        command.env(NOWHERE.0, NOWHERE.1).env("WINDLASS_RUNNER", place.directory.path().join("kubeconfig"));
+        command.args([verb].iter().chain((verb == "build").then_some(&"-f"))).arg("/dev/stdin");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("windlass runs");
+        let text = "{apiVersion: windlass.dev/v1alpha1, kind: Pipeline, metadata: {name: build}, \
+            spec: {box: {image: debian}, steps: [{name: a, script: 'true'}]}}";
+        child.stdin.take().expect("stdin").write_all(text.as_bytes()).expect("stdin is read");
+        let said = said(&child.wait_with_output().expect("windlass ends"));
+        assert_eq!(said.code, exit, "{verb}: {}", said.err);
+    }
+}
+
+#[test]
+fn a_file_from_elsewhere_steers_neither_terminal_nor_shell() {
+    let place = Place::new();
+    place.write(
+        "wercker.yml",
+        "box: debian\n\"a\\e[2Jb\": [{script: {code: 'true'}}]\n'$(id)': [{script: {code: 'true'}}]\n",
+    );
+    let said = place.say(&["check"]);
+    assert_eq!((said.code, said.err.as_str()), (0, "ok wercker.yml: 2 pipelines (a[2Jb, $(id))\n"));
+    place.write("wercker.yml", "box: debian\nbuild: [{script: {code: 'true'}}]\n'$(id)': [{script: {code: 'true'}}]\n");
+    let words = offered(&place, &["windlass", "run", ""]);
+    assert!(words.lines().any(|word| word == "build") && !words.contains("$("), "{words}");
+}
+
+/// Nobody writes into it, so that opening it would wait for ever.
+#[test]
+fn a_pipe_that_has_the_name_of_a_file_is_none() {
+    let place = Place::new();
+    for name in ["wercker.yml", ".wercker.yml", "windlass.yaml"] {
+        let made = Command::new("mkfifo").arg(place.directory.path().join(name)).status().expect("mkfifo runs");
+        assert!(made.success(), "{name}");
+    }
+    for verb in ["check", "convert", "build", "dev"] {
+        let mut child = place.command().arg(verb).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+        let began = std::time::Instant::now();
+        while child.try_wait().expect("a child").is_none() {
+            if began.elapsed() > std::time::Duration::from_secs(30) {
+                child.kill().expect("a child");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let output = child.wait_with_output().expect("windlass ends");
+        assert_eq!(output.status.code(), Some(2), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn a_pipeline_of_a_project_file_is_never_guessed() {
     let said = Place::new().say(&["run", "build"]);
     assert_eq!(said.code, 2);
@@ -254,13 +356,50 @@ fn a_reason_is_explained_offline() {
     assert!(said.code == 5 && said.err.ends_with("hint: did you mean StepFailed?\n"), "{}", said.err);
 }
 
+/// What only prints.
+const PRINTS: [&[&str]; 14] = [
+    &["--help"],
+    &["-h"],
+    &["--version"],
+    &["help"],
+    &["help", "json"],
+    &["run", "--help"],
+    &["deploy", "-h"],
+    &["controller", "--help"],
+    &["version"],
+    &["explain"],
+    &["completion", "bash"],
+    &["completion", "kubectl"],
+    &["__complete", "re"],
+    &["crds"],
+];
+
 #[test]
 fn a_closed_pipe_is_a_quiet_end() {
     let place = Place::new();
-    let mut child = place.command().arg("explain").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
-    drop(child.stdout.take());
-    let said = said(&child.wait_with_output().expect("windlass ends"));
-    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    for arguments in PRINTS {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let said = said(&place.command().args(arguments).stdout(writer).output().expect("windlass runs"));
+        assert_eq!((said.code, said.err.as_str()), (0, ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error() {
+    let place = Place::new();
+    let full = || fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    for arguments in PRINTS {
+        let said = said(&place.command().args(arguments).stdout(full()).output().expect("windlass runs"));
+        let words = "error[OutputFailed]: cannot write the output: No space left on device (os error 28)\n";
+        // A shell that asks for words has a person at its prompt.
+        let expected = if arguments[0] == "__complete" { "" } else { words };
+        assert_eq!((said.code, said.err.as_str()), (6, expected), "{arguments:?}");
+    }
+    let mut command = place.command();
+    command.env("COMPLETE", "bash").env("_CLAP_IFS", "\n").env("_CLAP_COMPLETE_INDEX", "1").stdout(full());
+    let said = said(&command.args(["--", "windlass", "re"]).output().expect("windlass runs"));
+    assert_eq!((said.code, said.err.as_str()), (6, ""));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Runs that use the engine, killed in the midst of it or beside each other.
 
-use super::{images_of, project, run};
+use super::{gate::Gate, images_of, project, run};
 use crate::cluster::{
     installation::until,
-    local::{Project, finish, read, sees, unique},
+    local::{Project, finish, read, sees, signal, unique, wait},
     world::tool,
 };
 use std::{
@@ -77,6 +77,28 @@ fn a_build_ends_with_the_process_that_asked_for_it() {
     // The engine sees for itself that nobody listens.
     let builds = || tool("docker", &["ps", "-a", "--no-trunc", "--format", "{{.Command}}"], "").unwrap();
     until("the build is over", PATIENCE, || (!builds().contains(&mark)).then_some(())).unwrap();
+}
+
+/// The engine makes it all the same, behind whoever removes what there is.
+#[test]
+fn a_container_that_was_asked_for_before_a_second_ctrl_c_goes_with_the_run() {
+    let project = project(
+        "box: busybox:local\nbuild:\n  - internal/docker-run: {name: web, image: busybox:local, cmd: sleep 600}\n",
+    );
+    let gate = Gate::before(&["POST ", "/containers/create?name=windlass-", "-web"]);
+    let mut child = project.command(&["build"]).env("DOCKER_HOST", &gate.host).spawn().unwrap();
+    let (out, mut err) = (read(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
+    let name = sees(&mut err, "> run ").split_whitespace().nth(2).unwrap().to_owned();
+    gate.sees(&["POST ", "/containers/create?name=windlass-", "-web"]);
+    signal(&child, "-INT");
+    sees(&mut err, "Ctrl-C again to stop now");
+    signal(&child, "-INT");
+    // It is looked for, and there is none yet.
+    gate.sees(&["DELETE ", &format!("/containers/windlass-{name}-web")]);
+    gate.open();
+    let (code, err) = (wait(&mut child), read(err).join().unwrap());
+    assert_eq!((code, out.join().unwrap().as_str()), (Some(130), ""), "{err}");
+    assert_eq!(project.left(&name), Vec::<String>::new(), "{err}");
 }
 
 #[test]

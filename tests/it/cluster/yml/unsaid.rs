@@ -40,11 +40,29 @@ fn an_image_tells_no_secret(#[case] head: &str, #[case] says: &str, #[case] code
     nothing_is_told(&project, says, code);
 }
 
+/// The registry repeats nothing of a login; we say whom it refused.
+#[test]
+fn a_refused_login_tells_no_secret() {
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let registry = variable("WINDLASS_TLS_REGISTRY");
+    let ca = format!("{registry}={}", variable("WINDLASS_TLS_REGISTRY_CA"));
+    let login = "username: $TOKEN, password: $PW";
+    let step = format!("  - internal/docker-push: {{repository: {registry}/unsaid/user, tag: v, {login}}}");
+    let project = project(&format!("box: busybox:local\nbuild:\n{step}\n"));
+    for format in [&[][..], &["--json"], &["-o", "json"]] {
+        nothing_is_told_by(&project, &[&["build", "--registry-ca", &ca], format].concat(), "refused user ", Some(1));
+    }
+}
+
 fn nothing_is_told(project: &Project, says: &str, code: Option<i32>) {
     for format in [&["build"][..], &["build", "--json"], &["build", "-o", "json"]] {
-        let said = run(project, format, &[("XXX_TOKEN", VALUE), ("XXX_PW", "hunter22")]);
-        let all = said.all();
-        assert!(said.code == code && all.contains(says), "{all}");
-        assert!(!all.contains(VALUE) && !all.contains("hunter22"), "{all}");
+        nothing_is_told_by(project, format, says, code);
     }
+}
+
+fn nothing_is_told_by(project: &Project, arguments: &[&str], says: &str, code: Option<i32>) {
+    let said = run(project, arguments, &[("XXX_TOKEN", VALUE), ("XXX_PW", "hunter22")]);
+    let all = said.all();
+    assert!(said.code == code && all.contains(says), "{all}");
+    assert!(!all.contains(VALUE) && !all.contains("hunter22"), "{all}");
 }
