@@ -262,6 +262,8 @@ pub async fn sweep(engine: &DockerEngine) -> Result<(), StartError> {
     let owner = owner::Owner::me().map_err(machine)?;
     let base = directory::base().map_err(|error| StartError::Temporary(error.to_string()))?;
     owner::sweep(engine.clone(), base, owner).await;
+    // The run may not begin: its port may be somebody else's.
+    directory::leave_base();
     Ok(())
 }
 
