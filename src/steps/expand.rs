@@ -47,6 +47,14 @@ pub fn variables(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// What stands in a text beside its variables.
+pub fn literals(text: &str) -> impl Iterator<Item = &str> {
+    pieces(text).into_iter().filter_map(|piece| match piece {
+        Piece::Text(text) => Some(text),
+        Piece::Variable(_) | Piece::Malformed(_) => None,
+    })
+}
+
 /// The variable's name, if the text is one variable and nothing else: `$PASSWORD`, `${PASSWORD}`.
 #[must_use]
 pub fn sole_variable(text: &str) -> Option<&str> {

@@ -9,6 +9,7 @@ mod steps;
 mod workflows;
 
 pub(super) use containers::image;
+pub(super) use steps::has_upper_case;
 
 use super::document::{Document, Pipeline, Text};
 use crate::yaml::{Diagnostic, Entry, Findings, Node, Span, nearest, reason};

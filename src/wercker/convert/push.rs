@@ -7,6 +7,7 @@ use super::{
     super::{
         document::{Step, Text},
         out::{Map, Out},
+        read::has_upper_case,
     },
     Converter, SECRET,
     steps::{Body, words},
@@ -65,7 +66,13 @@ pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {
     for (theirs, ours) in SAME {
         let Some(property) = step.property(theirs).filter(|property| !property.value.is_null()) else { continue };
         match theirs {
-            "repository" => push.text(ours, repository(step, &property.value)),
+            "repository" => {
+                let repository = repository(step, &property.value);
+                if has_upper_case(&repository) {
+                    push.note("pushed in lower case, as in Wercker: repository names are lower-case");
+                }
+                push.text(ours, repository);
+            }
             "disable-sync" => {
                 if property.value.text().and_then(truth) == Some(true) {
                     push.put(ours, Out::Truth(true));

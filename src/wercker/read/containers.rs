@@ -142,7 +142,7 @@ fn env(finder: &mut Finder, what: &str, node: &Node) -> Vec<(Text, Text)> {
 }
 
 /// `N`, `H:C`, `IP:H:C` or `IP::C`, each with `/tcp` or `/udp`.
-fn ports(finder: &mut Finder, what: &str, node: &Node) -> Vec<Text> {
+pub(super) fn ports(finder: &mut Finder, what: &str, node: &Node) -> Vec<Text> {
     let ports = finder.texts(what, node);
     for port in &ports {
         let inner = port.value.rsplit(':').next().unwrap_or_default();

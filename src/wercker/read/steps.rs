@@ -8,10 +8,12 @@ use super::{
         internal::{self, Takes},
     },
     MOST_ENTRIES,
+    containers::ports,
     finder::Finder,
 };
 use crate::{
     api::condition::reason::INVALID_PROPERTY,
+    registry::reference::split_host,
     steps::{expand, grammar},
     yaml::{Entry, Node, nearest, reason},
 };
@@ -161,7 +163,8 @@ fn internal_step(finder: &mut Finder, shown: &str, step: &mut Step) {
             finder.unknown(shown, &entry, nearest(name, known.properties().map(|(name, _)| name).chain(["name"])));
             continue;
         };
-        value(finder, &format!("{shown}: {name}"), property, takes);
+        let is_push = step.id != "docker-run";
+        value(finder, &format!("{shown}: {name}"), property, takes, is_push);
     }
     for required in known.required {
         let given = if *required == "name" { step.name.is_some() } else { step.property(required).is_some() };
@@ -171,7 +174,7 @@ fn internal_step(finder: &mut Finder, shown: &str, step: &mut Step) {
     }
 }
 
-fn value(finder: &mut Finder, what: &str, property: &Property, takes: Takes) {
+fn value(finder: &mut Finder, what: &str, property: &Property, takes: Takes, is_push: bool) {
     let node = &property.value;
     // Empty counts as not given.
     if node.is_null() {
@@ -179,8 +182,11 @@ fn value(finder: &mut Finder, what: &str, property: &Property, takes: Takes) {
     }
     match (takes, property.name.value.as_str()) {
         (Takes::Truth, _) => drop(finder.truth(what, node)),
+        (Takes::Text, "repository") => judge_repository(finder, what, node),
         (Takes::Text, _) => drop(finder.text(what, node)),
-        (_, "ports") => judge_ports(finder, what, node),
+        // Those of the image that is made; a container's are open on the machine.
+        (_, "ports") if is_push => judge_ports(finder, what, node),
+        (_, "ports") => drop(ports(finder, what, node)),
         (Takes::Words, _) => texts(finder, what, node),
         (Takes::Pairs, _) => match node.map() {
             Some(entries) => {
@@ -191,6 +197,20 @@ fn value(finder: &mut Finder, what: &str, property: &Property, takes: Takes) {
             None => texts(finder, what, node),
         },
     }
+}
+
+/// The case of a repository is not that of what is pushed. A host has none.
+fn judge_repository(finder: &mut Finder, what: &str, node: &Node) {
+    let Some(text) = finder.text(what, node) else { return };
+    if has_upper_case(&text.value) {
+        let said = format!("{what} {:?}: repository names are lower-case", text.value);
+        finder.warning(reason::CHANGED, text.at, &said, "it is pushed in lower case, as in Wercker");
+    }
+}
+
+/// Whether the path of a repository is written with letters that become others. What variables hold is not known here.
+pub(in crate::wercker) fn has_upper_case(repository: &str) -> bool {
+    expand::literals(split_host(repository.trim()).1).any(|text| text.contains(|c: char| c.is_ascii_uppercase()))
 }
 
 fn texts(finder: &mut Finder, what: &str, node: &Node) {

@@ -418,3 +418,50 @@ mod any {
         }
     }
 }
+
+/// Wercker did so, too, and said nothing.
+#[test]
+fn a_repository_that_becomes_lower_case_is_told() {
+    let of = |id: &str, repository: &str| {
+        converted(&format!("box: debian:12\nbuild:\n  - internal/{id}: {{repository: '{repository}'}}\n"))
+    };
+    for id in ["docker-push", "docker-scratch-push"] {
+        let (said, yaml) = of(id, "Quay.io:5000/Team/$APP_Name-X");
+        let expected = format!(
+            "warning[Changed]: pipeline build: internal/{id}: repository \"Quay.io:5000/Team/$APP_Name-X\": \
+             repository names are lower-case\n"
+        );
+        assert!(
+            said.starts_with(&expected) && said.contains("^ it is pushed in lower case, as in Wercker\n"),
+            "{said}"
+        );
+        assert_eq!(said.matches("warning").count(), 1, "{said}");
+        let yaml = yaml.expect("a Pipeline");
+        assert!(yaml.contains("# pushed in lower case, as in Wercker: repository names are lower-case\n"), "{yaml}");
+        for fine in [
+            "Quay.io/team/app",
+            "$REGISTRY/Team$$",
+            "team/${APP}-x",
+            "$Registry/team/app",
+            "REGISTRY.example.com:5000/a",
+        ] {
+            let (said, _) = of(id, fine);
+            assert_eq!(said.contains("lower"), fine.contains("/T"), "{fine}: {said}");
+        }
+    }
+}
+
+#[test]
+fn ports_of_a_container_are_those_of_a_box() {
+    let of = |port: &str| {
+        let yml =
+            format!("box: debian:12\nbuild:\n  - internal/docker-run: {{name: web, image: nginx, ports: '{port}'}}\n");
+        shown(&read_all(&yml).1, &yml)
+    };
+    for port in ["9000", "9999:9000", "127.0.0.1:9999:9000/tcp, 53/udp", "127.0.0.1::9000", "$PORT"] {
+        assert_eq!(of(port), "", "{port}");
+    }
+    let said = of("9999:http");
+    let expected = "pipeline build: internal/docker-run: ports: \"9999:http\" is not a port\n";
+    assert!(said.contains(expected) && said.contains("expected NUMBER, HOST:NUMBER or IP:HOST:NUMBER"), "{said}");
+}

@@ -2,12 +2,15 @@
 
 use super::{PATH, config_of, images_of, project, put, run};
 use crate::cluster::{
-    dev::free_port,
+    dev::{free_port, get},
+    installation::until,
     local::{Project, open_registry, read, sees, signal, unique, wait},
     push::config,
     world::tool,
 };
-use std::{fs, io::BufReader};
+use std::{fs, io::BufReader, time::Duration};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_engine_builds_runs_and_pushes() {
@@ -92,6 +95,25 @@ fn volumes_ports_and_containers_are_there_if_they_are_asked_for() {
     let said = run(&wrong, &["build", "--expose-ports"], &[]);
     assert_eq!(said.code, Some(2), "{}", said.all());
     assert!(said.err.contains("\n  --> wercker.yml:4:11"), "{}", said.all());
+}
+
+#[test]
+fn a_container_of_a_step_is_at_the_port_that_is_named() {
+    let port = free_port();
+    let yml = format!(
+        "box: busybox:local\nbuild:\n  - internal/docker-run:\n      name: web\n      image: busybox:local\n      ports: '{port}:8000'\n\
+         \x20     cmd: sh -c 'mkdir /w; echo served > /w/index.html; exec httpd -f -p 8000 -h /w'\n\
+         \x20 - script: {{code: 'echo begun; sleep 300'}}\n"
+    );
+    let project = project(&yml);
+    let mut child = project.command(&["build", "--expose-ports"]).env("X_PATH", PATH).spawn().unwrap();
+    let (mut out, err) = (BufReader::new(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
+    sees(&mut out, "begun");
+    let serves = || (get(port).as_deref() == Some("served")).then_some(());
+    let served = until("the page", PATIENCE, serves);
+    signal(&child, "-INT");
+    let (code, err) = (wait(&mut child), err.join().unwrap());
+    assert_eq!((served, code), (Ok(()), Some(3)), "{err}");
 }
 
 #[test]
