@@ -174,6 +174,9 @@ pub(super) async fn follow_feed(
     };
     let at = follow.now();
     let mut last = std::mem::take(&mut follow.pending);
+    if let Some(message) = follow.options.unless_passed.take().filter(|_| exit != Exit::Success) {
+        last.extend(follow.renderer.event(at, &Event::Notice { message }));
+    }
     last.extend(faults.iter().flat_map(|fault| follow.renderer.fault(at, fault)));
     last.extend(follow.renderer.end(at, exit, faults.first()));
     let shown = follow.screen.show(&last, Vec::new()).and_then(|()| follow.screen.clear());

@@ -103,6 +103,7 @@ fn asked<'a>(args: &'a BuildArgs, pipeline: Option<&'a str>, again: String) -> A
         dev: false,
         deploys: false,
         again,
+        unless_passed: None,
     }
 }
 
@@ -129,6 +130,7 @@ pub(super) async fn dev(session: &mut Session, args: &DevArgs) -> Result<Exit, S
         dev: true,
         deploys: false,
         again: format!("{} dev{name}", session.name),
+        unless_passed: None,
     };
     carry_out(session, asked).await
 }
@@ -158,6 +160,7 @@ pub(super) async fn run(session: &mut Session, args: &RunArgs) -> Result<Exit, S
         dev: false,
         deploys: false,
         again: format!("{} run{file}{name}", session.name),
+        unless_passed: None,
     };
     carry_out(session, asked).await
 }
@@ -289,6 +292,7 @@ async fn follow_here(
         // Events on stdout are for a program.
         attach: tty::is_there() && session.look.mode != Mode::Json,
         exit_code: asked.manner.exit_code,
+        unless_passed: asked.unless_passed.clone(),
         must_pass: wercker::must_pass(&asked.here.wercker, &started.changes.borrow()),
         ..Options::watching()
     };

@@ -38,6 +38,7 @@ const DEV_TIMEOUT: &str = "24h";
 const CA_BYTES: u64 = 1024 * 1024;
 
 /// What is asked for, whichever verb it was.
+#[derive(Clone)]
 pub(super) struct Asked<'a> {
     pub(super) what: &'a What,
     /// The source is what the file says, unless another is given.
@@ -51,6 +52,8 @@ pub(super) struct Asked<'a> {
     pub(super) dev: bool,
     /// The command that does the same again.
     pub(super) again: String,
+    /// What there is to know if the run does not pass.
+    pub(super) unless_passed: Option<String>,
 }
 
 /// Puts together what is to be run.

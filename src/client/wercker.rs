@@ -10,6 +10,7 @@ mod engine;
 mod files;
 mod outputs;
 mod ports;
+mod targets;
 
 pub(super) use engine::must_pass;
 
@@ -19,7 +20,7 @@ use super::{
     check::{Input, kinds},
     convert::{local_steps, steps_beside},
     exit::Exit,
-    fault::{Fault, Stop, nearest, one_line, reason},
+    fault::{Fault, Stop, one_line, reason},
     findings::Report,
     here::{BUILD, DEPLOY, play},
     project,
@@ -55,6 +56,8 @@ const OWN_FILES: &str = "/.wercker/";
 const SOCKET: &str = "/var/run/docker.sock";
 /// Where the output of the last build and deploy is kept.
 const LATEST: &str = ".wercker/latest/output";
+/// The room of the former. There without it: a build was to keep its output and did not get so far.
+const ROOM: &str = ".wercker/latest";
 const LATEST_DEPLOY: &str = ".wercker/latest_deploy/output";
 /// Where Wercker had the cache; scripts name it.
 const CACHE_OF_WERCKER: &str = "/pipeline/cache";
@@ -101,26 +104,44 @@ pub(super) async fn pipeline(
     turn.apart = files.read;
     let latest = Kept::new(&yml.directory, LATEST);
     if asked.deploys && asked.here.source.is_none() {
-        turn.source = latest.find().map_err(|error| not_kept(&error).hint("or name the source: --source DIR"))?;
-        if turn.source.is_some() {
-            session.screen.message(&format!("the source is what the last build kept: {LATEST}"))?;
-        }
+        turn.source = kept_by_build(session, &latest)?;
     }
     let kept = if asked.deploys { Kept::new(&yml.directory, LATEST_DEPLOY) } else { latest };
-    if asked.here.wercker.artifacts {
-        kept.make().map_err(|error| not_kept(&error))?;
-        turn.keep_in = Some(kept.clone());
-    }
+    turn.keep_in = asked.here.wercker.artifacts.then(|| kept.clone());
     // Its output is what `deploy` begins with.
     let is_build = !asked.deploys && turn.pipeline.name.value == BUILD;
     match yml.request(session, asked, &turn, &environment)? {
         Some(mut request) => {
+            if turn.keep_in.is_some() {
+                kept.make().map_err(|error| not_kept(&error))?;
+            }
             // `deploy` begins with what the last build kept, not with what one before it did.
-            request.beside.outdated = (is_build || asked.here.wercker.artifacts).then_some(kept);
-            play(session, asked, request, &mut Signals::catch()?).await
+            request.beside.outdated = (is_build || turn.keep_in.is_some()).then(|| kept.clone());
+            let keeps = request.beside.outdated.is_some();
+            let exit = play(session, asked, request, &mut Signals::catch()?).await?;
+            if keeps && exit == Exit::Success {
+                kept.give_up()
+                    .map_err(|error| Fault::new(reason::OUTPUT_FAILED, Exit::World, format!("{ROOM}: {error}")))?;
+            }
+            Ok(exit)
         }
         None => Ok(Exit::Usage),
     }
+}
+
+/// What a deploy begins with, if not with the project.
+fn kept_by_build(session: &mut Session, latest: &Kept) -> Result<Option<PathBuf>, Stop> {
+    let unclear = |error| not_kept(&error).hint("or name the source: --source DIR");
+    let source = latest.find().map_err(unclear)?;
+    if source.is_some() {
+        session.screen.message(&format!("the source is what the last build kept: {LATEST}"))?;
+    } else if latest.is_missing().map_err(unclear)? {
+        // Other files in their place are not what was to be deployed.
+        let said = format!("the last build kept no output in {ROOM}: it failed, was stopped or has not ended");
+        let hint = format!("{} build --artifacts; or, to deploy the source as it is: rm -r {ROOM}", session.name);
+        return Err(Fault::new(reason::NOT_FOUND, Exit::NotFound, said).note("nothing was started").hint(hint).into());
+    }
+    Ok(source)
 }
 
 /// Tells which lines of files of variables set nothing.
@@ -149,6 +170,7 @@ pub(super) async fn workflow(
         let verb = format!("{} workflow", session.name);
         return Err(project::missing("workflow", name, &yml.input.name, &names, &verb));
     };
+    yml.has_target(workflow, asked.here.wercker.deploy_target.as_deref())?;
     // Whatever pipeline reads them, none of them is in the source of another.
     let mut files = yml.files(&asked.here.wercker)?;
     let environments = workflow.nodes.iter().map(|node| files.environment(node.env_file.as_ref()));
@@ -163,7 +185,11 @@ pub(super) async fn workflow(
     }
     let outputs = outputs::Outputs::make()?;
     let mut between = Between::catch()?;
-    for (node, environment) in workflow.nodes.iter().zip(environments) {
+    for (place, (node, environment)) in workflow.nodes.iter().zip(environments).enumerate() {
+        let names = |from: usize| {
+            let left = workflow.nodes.iter().skip(from).map(|node| node.name.value.as_str());
+            left.collect::<Vec<_>>().join(", ")
+        };
         let mut turn = yml.turn_of(asked, node, session.name)?;
         turn.source = outputs.source(workflow, node)?;
         turn.keep_in = Some(outputs.of(workflow, &node.name.value)?);
@@ -171,11 +197,13 @@ pub(super) async fn workflow(
         let Some(request) = yml.request(session, asked, &turn, &environment)? else { return Ok(Exit::Usage) };
         // What came while the run before was cleaned up; it says nothing of it itself.
         if let Some(exit) = between.ends() {
-            session.screen.message(&one_line(&format!("workflow {name} ends before pipeline {}", node.name.value)))?;
+            session.screen.message(&one_line(&format!("workflow {name} ends; not run: {}", names(place))))?;
             return Ok(exit);
         }
         session.screen.message(&one_line(&format!("pipeline {} of workflow {name}", node.name.value)))?;
-        let exit = play(session, asked, request, &mut between.signals).await?;
+        let left = Some(names(place + 1)).filter(|left| !left.is_empty());
+        let asked = Asked { unless_passed: left.map(|left| format!("not run: {left}")), ..asked.clone() };
+        let exit = play(session, &asked, request, &mut between.signals).await?;
         if exit != Exit::Success {
             return Ok(exit);
         }
@@ -222,10 +250,12 @@ impl Yml {
                 return Err(Fault::usage(said).note("nothing was started").into());
             }
         };
-        self.target(pipeline, asked.here.wercker.deploy_target.as_deref())
+        let target = asked.here.wercker.deploy_target.as_deref();
+        targets::any(&format!("pipeline {}", pipeline.name.value), &[pipeline], target)?;
+        self.target(pipeline, target)
     }
 
-    /// The same of a pipeline of a workflow.
+    /// The same of a pipeline of a workflow: it may be one without targets, if another has the one that is named.
     fn turn_of(&self, asked: &Asked<'_>, node: &WorkflowNode, program: &str) -> Result<Turn<'_>, Stop> {
         let pipeline = self.pipeline(&node.pipeline.value, program)?;
         self.target(pipeline, asked.here.wercker.deploy_target.as_deref())
@@ -238,33 +268,6 @@ impl Yml {
     fn pipeline(&self, name: &str, program: &str) -> Result<&Pipeline, Stop> {
         let found = self.document.pipeline(name);
         found.ok_or_else(|| project::no_pipeline(name, &self.input.name, &self.names(), program))
-    }
-
-    /// Which target of it. Wercker ran `steps` if there was none of the name, so that a misspelled one went elsewhere.
-    fn target<'a>(&self, pipeline: &'a Pipeline, wanted: Option<&str>) -> Result<Turn<'a>, Stop> {
-        let targets: Vec<&str> = pipeline.targets.iter().map(|(target, _)| target.value.as_str()).collect();
-        let name = &pipeline.name.value;
-        let target = wanted.and_then(|wanted| pipeline.targets.iter().find(|(target, _)| target.value == wanted));
-        match wanted {
-            None if pipeline.steps.is_empty() => {
-                let said = format!("pipeline {name} has targets and no steps of its own: {}", targets.join(", "));
-                let hint = format!("--deploy-target {}", targets.first().copied().unwrap_or_default());
-                Err(Fault::usage(said).note("nothing was started").hint(hint).into())
-            }
-            Some(wanted) if target.is_none() && !targets.is_empty() => {
-                let said = format!("pipeline {name} has no target {wanted:?} (it has {})", targets.join(", "));
-                let fault = Fault::usage(said).note("nothing was started");
-                Err(match nearest(wanted, targets) {
-                    Some(near) => fault.hint(format!("--deploy-target {near}")),
-                    None => fault,
-                }
-                .into())
-            }
-            Some(_) | None => {
-                let target_name = wanted.map(str::to_owned);
-                Ok(Turn { pipeline, target, target_name, source: None, keep_in: None, apart: Vec::new() })
-            }
-        }
     }
 
     /// The files of variables that a run reads.

@@ -36,13 +36,26 @@ const TRIES: usize = 16;
 pub struct Kept {
     base: PathBuf,
     below: PathBuf,
+    passes: bool,
 }
 
 impl Kept {
     /// The place `below` the directory `base`, which is trusted, as is the way to it.
     #[must_use]
     pub fn new(base: &Path, below: impl Into<PathBuf>) -> Self {
-        Self { base: base.to_owned(), below: below.into() }
+        Self { base: base.to_owned(), below: below.into(), passes: false }
+    }
+
+    /// The same for an output that is only there for the runs after it: people cannot look at it.
+    #[must_use]
+    pub fn passing(base: &Path, below: impl Into<PathBuf>) -> Self {
+        Self { passes: true, ..Self::new(base, below) }
+    }
+
+    /// Whether people cannot look at it.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.passes
     }
 
     /// Where it is, for people. For what is there see [`Kept::find`].
@@ -71,6 +84,30 @@ impl Kept {
     /// When it cannot be made.
     pub fn make(&self) -> io::Result<()> {
         self.parent(true).map(drop)
+    }
+
+    /// Whether a run was to keep its output here, and none is there: room was made, and nobody gave it up.
+    ///
+    /// # Errors
+    /// As those of [`Kept::find`].
+    pub fn is_missing(&self) -> io::Result<bool> {
+        Ok(self.parent(false)?.is_some() && self.find()?.is_none())
+    }
+
+    /// Takes the room away that was made and is not needed: a run ended well and has nothing to keep. What is kept
+    /// there stays, as does what another run is about to keep.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn give_up(&self) -> io::Result<()> {
+        let Some(below) = self.below.parent() else { return Ok(()) };
+        let room = Self::new(&self.base, below);
+        // Behind a link no room was made.
+        let Ok(Some(around)) = room.parent(false) else { return Ok(()) };
+        match unlinkat(&around, room.name(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes what was kept, and what runs left that were killed while they kept theirs.
@@ -253,6 +290,32 @@ mod tests {
         assert_eq!(names(kept.path().parent().unwrap()), ["output"], "nothing else is left");
         kept.clear().unwrap();
         assert_eq!((kept.find().unwrap(), names(kept.path().parent().unwrap())), (None, vec![]));
+    }
+
+    #[test]
+    fn an_output_is_missing_where_room_for_it_stays_empty() {
+        let (place, kept) = project();
+        let room = kept.path().parent().unwrap().to_owned();
+        let missing = || kept.is_missing().unwrap();
+        assert!(!missing());
+        kept.give_up().unwrap();
+        kept.make().unwrap();
+        assert!(missing());
+        kept.give_up().unwrap();
+        assert!(!missing() && !room.exists() && room.parent().unwrap().is_dir());
+        kept.fill(packed("one", b"x").as_slice()).unwrap();
+        kept.give_up().unwrap();
+        assert!(!missing() && names(&kept.path()) == ["one"]);
+        kept.clear().unwrap();
+        assert!(missing());
+        // What another run writes.
+        fs::create_dir(room.join(".output-living")).unwrap();
+        kept.give_up().unwrap();
+        assert!(missing());
+        fs::remove_dir_all(&room).unwrap();
+        symlink(place.path(), &room).unwrap();
+        kept.give_up().unwrap();
+        assert!(room.is_symlink());
     }
 
     #[test]

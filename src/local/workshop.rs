@@ -223,7 +223,7 @@ impl Workshop {
         let unpacked = tokio::task::spawn_blocking(move || place.fill(archive)).await;
         let files = unpacked.map_err(|_| PushError::new(reason::COMMIT_FAILED, "unpacking broke off"))??;
         let s = if files == 1 { "" } else { "s" };
-        Ok(Some(format!("{files} file{s} kept in {}", kept.path().display())))
+        Ok((!kept.passes()).then(|| format!("{files} file{s} kept in {}", kept.path().display())))
     }
 }
 

@@ -84,6 +84,8 @@ pub(in crate::client) struct Options {
     pub attach: bool,
     /// What is told after the run's name.
     pub notes: Vec<String>,
+    /// What is told at the end of a run that has not passed.
+    pub unless_passed: Option<String>,
     /// Who does something for the run meanwhile.
     pub aside: Option<Aside>,
     /// What has to pass beside the run.
@@ -104,6 +106,7 @@ impl Options {
             tail: None,
             attach: false,
             notes: Vec::new(),
+            unless_passed: None,
             aside: None,
             must_pass: None,
         }

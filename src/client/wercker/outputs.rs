@@ -28,7 +28,7 @@ impl Outputs {
 
     /// Where the output of a pipeline goes.
     pub(super) fn of(&self, workflow: &Workflow, name: &str) -> Result<Kept, Stop> {
-        Ok(Kept::new(self.0.path(), format!("output-{}", number(workflow, name)?)))
+        Ok(Kept::passing(self.0.path(), format!("output-{}", number(workflow, name)?)))
     }
 
     /// What a pipeline begins with: the output of the one before it, or of the one that it names. Those of several come

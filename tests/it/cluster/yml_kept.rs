@@ -52,22 +52,62 @@ fn a_deploy_begins_with_what_the_last_build_kept_and_with_nothing_older() {
     let deploy = project.say(&["deploy"]);
     assert_eq!(deploy.code, Some(2), "{}", deploy.all());
     assert!(deploy.err.contains(".wercker/latest is a link, and none is followed here"), "{}", deploy.all());
-    // Each build, and what a deploy after it begins with.
-    let of_project = vec!["wercker.yml".to_owned()];
+    // Each build, and what a deploy after it begins with; none, if it is refused.
+    let of_project = || Some(vec!["wercker.yml".to_owned()]);
+    let kept = |number: &str| Some(vec!["file".to_owned(), number.to_owned()]);
     for (number, arguments, code, begins) in [
-        ("1", &["build", "--artifacts"][..], 0, vec!["file".to_owned(), "1".to_owned()]),
-        ("2", &["build", "--artifacts"], 0, vec!["file".to_owned(), "2".to_owned()]),
-        ("bad", &["build", "--artifacts"], 1, of_project.clone()),
-        ("3", &["build", "--artifacts"], 0, vec!["file".to_owned(), "3".to_owned()]),
-        ("none", &["build", "--artifacts"], 0, of_project.clone()),
-        ("4", &["build", "--artifacts"], 0, vec!["file".to_owned(), "4".to_owned()]),
-        ("5", &["build"], 0, of_project),
+        ("1", &["build", "--artifacts"][..], 0, kept("1")),
+        ("2", &["build", "--artifacts"], 0, kept("2")),
+        ("bad", &["build", "--artifacts"], 1, None),
+        ("3", &["build", "--artifacts"], 0, kept("3")),
+        ("none", &["build", "--artifacts"], 0, of_project()),
+        ("4", &["build", "--artifacts"], 0, kept("4")),
+        ("bad", &["build"], 1, None),
+        ("5", &["build"], 0, of_project()),
+        // Whoever keeps no outputs has none that could be missing.
+        ("bad", &["build"], 1, of_project()),
     ] {
         let said = with(&project, arguments, &[("X_N", number)]);
         assert_eq!(said.code, Some(code), "{number}: {}", said.all());
-        assert_eq!(prints(&project, &["deploy"]), begins, "{number}: {}", said.all());
+        match begins {
+            Some(begins) => assert_eq!(prints(&project, &["deploy"]), begins, "{number}: {}", said.all()),
+            None => has_nothing_to_begin_with(&project),
+        }
     }
     assert!(precious.is_file());
+}
+
+/// `deploy` is refused, and ships no other files in place of those that are missing.
+fn has_nothing_to_begin_with(project: &Project) {
+    let said = project.say(&["deploy"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(5), ""), "{}", said.all());
+    let words = "error[NotFound]: the last build kept no output in .wercker/latest: it failed, was stopped or has not ended\n  \
+        nothing was started\n\
+        hint: windlass build --artifacts; or, to deploy the source as it is: rm -r .wercker/latest\n";
+    assert!(said.err.contains(words), "{}", said.all());
+    let project_itself = prints(project, &["deploy", "--source", "."]);
+    assert_eq!(project_itself, ["wercker.yml"]);
+}
+
+#[test]
+fn a_deploy_after_a_build_that_was_stopped_or_never_began_is_refused() {
+    let project = project(
+        "box: busybox:local\nbuild:\n  - script: {code: 'echo begun; sleep $LONG'}\ndeploy:\n  - script: {code: ls}\n",
+    );
+    // Without a single build there is nothing to miss.
+    assert_eq!(prints(&project, &["deploy"]), ["wercker.yml"]);
+    let mut child = project.command(&["build", "--artifacts"]).env("X_LONG", "300").spawn().unwrap();
+    let (mut out, err) = (BufReader::new(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
+    sees(&mut out, "begun");
+    signal(&child, "-INT");
+    assert_eq!(wait(&mut child), Some(3), "{}", err.join().unwrap());
+    has_nothing_to_begin_with(&project);
+    fs::remove_dir_all(project.path(".wercker/latest")).unwrap();
+    assert_eq!(prints(&project, &["deploy"]), ["wercker.yml"]);
+    // What is refused before it begins has kept nothing and lost nothing.
+    let said = with(&project, &["build", "--artifacts", "--commit", "Bad Name"], &[("X_LONG", "0")]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert_eq!(prints(&project, &["deploy"]), ["wercker.yml"]);
 }
 
 #[test]

@@ -476,3 +476,34 @@ fn a_line_that_is_not_utf_8_is_completed_too() {
     let said = said(&command.output().expect("windlass runs"));
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "@latest", ""));
 }
+
+#[test]
+fn a_target_that_no_pipeline_has_is_an_error() {
+    let place = Place::new();
+    let yml = "box: debian\nbuild: [script: {code: make}]\ndeploy: [script: {code: make}]\n\
+        release: {staging: [script: {code: make}]}\n\
+        workflows:\n- {name: none, pipelines: [build, {name: deploy, requires: [build]}]}\n\
+        - {name: some, pipelines: [build, {name: release, requires: [build]}]}\n";
+    place.write("wercker.yml", yml);
+    let none =
+        "hint: leave --deploy-target out; a step that reads the name gets it by -e WERCKER_DEPLOYTARGET_NAME=stagign\n";
+    let near = "hint: --deploy-target staging\n";
+    for (arguments, words, hint) in [
+        (&["build"][..], "pipeline build has no targets, so none is \"stagign\"", none),
+        (&["deploy"], "pipeline deploy has no targets, so none is \"stagign\"", none),
+        (&["run", "release"], "pipeline release has no target \"stagign\" (it has staging)", near),
+        (&["workflow", "none"], "workflow none has no targets, so none is \"stagign\"", none),
+        (&["workflow", "some"], "workflow some has no target \"stagign\" (it has staging)", near),
+    ] {
+        let said = place.say(&[arguments, &["--deploy-target", "stagign"]].concat());
+        assert_eq!((said.code, said.out.as_str()), (2, ""), "{arguments:?}: {}", said.err);
+        let expected = format!("error[Usage]: {words}\n  nothing was started\n{hint}");
+        assert_eq!(said.err, expected, "{arguments:?}");
+    }
+    // No engine answers: it would have been started.
+    let mut there = place.command();
+    there.env("DOCKER_HOST", "unix:///nosuch").env("HOME", place.directory.path());
+    there.args(["workflow", "some", "--deploy-target", "staging"]);
+    let there = said(&there.output().expect("windlass runs"));
+    assert!(there.err.contains("error[EngineUnreachable]"), "{}", there.err);
+}

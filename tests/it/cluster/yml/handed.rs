@@ -16,18 +16,25 @@ fn a_pipeline_hands_its_files_on() {
     let said = run(&project, &["workflow", "all"], &[]);
     assert_eq!(said.code, Some(0), "{}", said.all());
     assert_eq!(of_scripts(&said), "made\nmade\nleft\nright\nd\nleft\ntrue true hi there\n", "{}", said.all());
+    // That place goes with the workflow.
+    assert!(!said.all().contains(" kept in ") && !said.err.contains("not run"), "{}", said.all());
     assert!(!project.path("left").exists() && !project.path(".wercker").exists());
     // The first failure is the end.
     project.write("wercker.yml", &yml.replace("'cat d/file;", "'exit 4;"));
     let said = run(&project, &["workflow", "all", "--exit-code", "step"], &[]);
     assert_eq!((said.code, of_scripts(&said).as_str()), (Some(4), "made\n"), "{}", said.all());
+    assert!(said.err.contains("] not run: both\n"), "{}", said.all());
+    project.write("wercker.yml", &yml.replace("'cat link;", "'exit 4;"));
+    let said = run(&project, &["workflow", "all"], &[]);
+    assert!(said.code == Some(1) && said.err.contains("] not run: right, both\n"), "{}", said.all());
 }
 
 #[test]
 fn the_events_of_a_workflow_are_one_sequence() {
     let project = project(
         "box: busybox:local\none:\n  - script: {code: 'true'}\ntwo:\n  - script: {code: exit 3}\n\
-         workflows:\n  - name: all\n    pipelines:\n      - name: one\n      - {name: two, requires: [one]}\n",
+         workflows:\n  - name: all\n    pipelines:\n      - name: one\n      - {name: two, requires: [one]}\n\
+         \x20     - {name: three, pipelineName: one, requires: [two]}\n",
     );
     let said = run(&project, &["workflow", "all", "--json"], &[]);
     assert_eq!(said.code, Some(1), "{}", said.all());
@@ -36,7 +43,9 @@ fn the_events_of_a_workflow_are_one_sequence() {
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
     let ends = |kind: &str| events.iter().filter(|event| event["type"] == kind).count();
     assert_eq!((ends("begin"), ends("run.created"), ends("end")), (2, 2, 2), "{}", said.all());
-    assert_eq!(events.last().unwrap()["exit"], 1);
+    let [.., left, end] = events.as_slice() else { panic!("{}", said.all()) };
+    assert_eq!((&left["type"], &left["message"]), (&"notice".into(), &"not run: three".into()), "{}", said.all());
+    assert_eq!((&end["type"], &end["exit"]), (&"end".into(), &1.into()), "{}", said.all());
 }
 
 #[test]
