@@ -97,6 +97,7 @@ fn a_container_that_was_asked_for_before_a_second_ctrl_c_goes_with_the_run() {
     gate.sees(&["DELETE ", &format!("/containers/windlass-{name}-web")]);
     gate.open();
     let (code, err) = (wait(&mut child), read(err).join().unwrap());
+    gate.answered();
     assert_eq!((code, out.join().unwrap().as_str()), (Some(130), ""), "{err}");
     assert_eq!(project.left(&name), Vec::<String>::new(), "{err}");
 }
