@@ -17,7 +17,7 @@ use super::{
     dev::publish::take,
     exit::Exit,
     fault::{Fault, Stop, reason},
-    follow::{self, Followed, Interrupt, Options},
+    follow::{self, Followed, Interrupt, Options, result_of},
     project::{self, Project},
     request::{Asked, engine_address, request},
     screen::Screen,
@@ -243,9 +243,20 @@ pub(super) async fn play(
     let followed = follow_here(session, asked, &mut started, signals, shown).await;
     // However following ended: the run ends with us.
     started.abandon();
-    let last = started.changes.borrow().clone();
+    let changes = started.changes.clone();
     let stayed = started.cleaned().await;
-    let followed = followed?;
+    let last = changes.borrow().clone();
+    let followed = match followed {
+        Err(Stop::ClosedPipe) => {
+            let view = view(&last);
+            let exit = result_of(&view, asked.manner.exit_code);
+            if exit == Exit::Cancelled {
+                session.screen.message(&format!("nobody reads the output any more: {} was stopped", view.name))?;
+            }
+            return Ok(exit);
+        }
+        followed => followed?,
+    };
     match asked.manner.output {
         Some(RunOutput::Digest) => {
             for image in followed.view.images() {
