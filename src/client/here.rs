@@ -54,7 +54,7 @@ const DEV: &str = "dev";
 
 /// Whether `run` means this machine.
 pub(super) fn is_meant(args: &RunArgs) -> bool {
-    let in_project = args.what.file.is_none() && args.pipeline.is_some() && project::find(Path::new(".")).is_some();
+    let in_project = args.what.file.is_none() && args.pipeline.is_some() && project::find().is_some();
     args.local || in_project
 }
 
@@ -195,7 +195,7 @@ fn begin(session: &Session, asked: &Asked<'_>) -> Result<PathBuf, Stop> {
     refuse(&[(place.namespace.is_some(), "--namespace"), (place.context.is_some(), "--context")])?;
     match &asked.what.file {
         Some(file) => Ok(file.clone()),
-        None => project::find(Path::new(".")).ok_or_else(|| {
+        None => project::find().ok_or_else(|| {
             let fault = Fault::usage(format!("no {} and no wercker.yml in this directory", project::FILES[0]));
             fault.hint(format!("{} build -f FILE", session.name)).into()
         }),
