@@ -1,6 +1,6 @@
 //! Makes the layer of a `dockerScratchPush` of what the runner packed: checked, shaped, compressed, piece by piece.
 //!
-//! `transport` runs [`make`] beside the upload; `local` beside a build, whose context it becomes.
+//! `transport` runs [`make`] beside the upload; `local` runs [`make_of`] beside a build, whose context it becomes.
 //!
 //! **Invariant:** nothing of the archive goes on as it stands: each entry is read, judged and written anew. Memory is
 //! bounded, and the same archive and shape give the same bytes.
@@ -21,12 +21,36 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes that are read of a file at a time.
 const CONTENT_BYTES: usize = 128 * 1024;
 
+/// What becomes of an entry.
+pub(crate) enum Fate {
+    /// It goes along with its content.
+    Goes,
+    /// It goes along with this content, of the size that it says.
+    GoesWith(Box<dyn Read>),
+    /// It stays out.
+    StaysOut,
+}
+
 /// Makes the layer. Gives the config document that an engine would have written for it.
 ///
 /// # Errors
 /// `UnsafeFile` or `ImageTooLarge` for what must not be in an image, `CommitFailed` for an archive that is none, or
 /// when nobody takes the pieces any more.
 pub(crate) fn make(archive: impl Read, shape: Shape, pieces: mpsc::Sender<Bytes>) -> Result<Vec<u8>, PushError> {
+    make_of(archive, shape, pieces, |_, _| Fate::Goes)
+}
+
+/// The same of a part of the archive: `fate` is asked for each entry, which it may change, with the place of its content
+/// in the archive. Each entry has been judged by then.
+///
+/// # Errors
+/// As [`make`].
+pub(crate) fn make_of(
+    archive: impl Read,
+    shape: Shape,
+    pieces: mpsc::Sender<Bytes>,
+    mut fate: impl FnMut(&mut Entry, u64) -> Fate,
+) -> Result<Vec<u8>, PushError> {
     let mut reader = Reader::new(io::BufReader::with_capacity(CONTENT_BYTES, archive));
     let mut tree = Tree::default();
     let gzip = GzEncoder::new(Pieces { pieces, piece: BytesMut::new() }, Compression::default());
@@ -34,10 +58,19 @@ pub(crate) fn make(archive: impl Read, shape: Shape, pieces: mpsc::Sender<Bytes>
     let mut buffer = vec![0; CONTENT_BYTES];
     while let Some(mut entry) = reader.next_entry().map_err(unreadable)? {
         tree.admit(&entry).map_err(|refusal| unreadable(ReadError::Refused(refusal)))?;
+        let mut other = match fate(&mut entry, reader.position()) {
+            Fate::Goes => None,
+            Fate::GoesWith(content) => Some(content),
+            Fate::StaysOut => continue,
+        };
         shape_entry(&mut entry, shape);
         writer.entry(&entry, false).map_err(unsent)?;
         loop {
-            let length = reader.content(&mut buffer).map_err(unreadable)?;
+            let read = match &mut other {
+                Some(content) => content.read(&mut buffer).map_err(ReadError::Io),
+                None => reader.content(&mut buffer),
+            };
+            let length = read.map_err(unreadable)?;
             if length == 0 {
                 break;
             }
@@ -66,7 +99,8 @@ fn shape_entry(entry: &mut Entry, shape: Shape) {
     }
 }
 
-fn unreadable(error: ReadError) -> PushError {
+/// Why an archive cannot be read on, for people.
+pub(crate) fn unreadable(error: ReadError) -> PushError {
     let reason = match &error {
         ReadError::Refused(refusal) => match refusal.fault {
             Fault::Unsafe => reason::UNSAFE_FILE,

@@ -9,7 +9,7 @@ use super::{
     tree::MAX_PATH_BYTES,
     write::LINKED,
 };
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 /// Longest extended header: a path, a link and some numbers.
 const MAX_EXTENDED: u64 = 2 * MAX_PATH_BYTES as u64 + 4096;
@@ -118,6 +118,30 @@ impl<R: Read> Reader<R> {
             self.zeros(self.padding)?;
         }
         Ok(length)
+    }
+
+    /// Where the content of the last entry goes on, in bytes from the beginning of the archive.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Passes over what is left of the content of the last entry without reading it.
+    ///
+    /// # Errors
+    /// As [`ReadError`] says. That the archive ends before is told by the next read.
+    pub fn pass_over(&mut self) -> Result<(), ReadError>
+    where
+        R: Seek,
+    {
+        if self.left == 0 {
+            return Ok(());
+        }
+        let left = i64::try_from(self.left).map_err(|_| self.malformed("a content breaks off"))?;
+        self.stream.seek_relative(left).map_err(ReadError::Io)?;
+        self.position += self.left;
+        self.left = 0;
+        self.zeros(self.padding)
     }
 
     /// Passes over padding.

@@ -49,18 +49,24 @@ pub(super) async fn find(session: &Session, run: &str) -> Option<BoxHere> {
     Some(BoxHere { id: found.id, run: run.to_owned(), engine })
 }
 
-/// Refuses a verb that is for runs in a cluster.
+/// Refuses a verb that is for runs in a cluster; `service`: whose output is asked for.
 ///
 /// # Errors
 /// `Usage` for a run of this machine.
-pub(super) async fn refuse(session: &Session, runs: impl Iterator<Item = &String>) -> Result<(), Stop> {
+pub(super) async fn refuse(
+    session: &Session,
+    runs: impl Iterator<Item = &String>,
+    service: Option<&str>,
+) -> Result<(), Stop> {
     for run in runs {
         if find(session, run).await.is_some() {
             let message =
                 format!("{run} runs on Docker here: the command that started it shows it, and Ctrl-C there cancels it");
-            return Err(Fault::usage(message)
-                .hint(format!("{} shell {run}   for a look inside", session.program))
-                .into());
+            let hint = match service {
+                Some(service) => format!("docker logs {}", local::service_name(run, service)),
+                None => format!("{} shell {run}   for a look inside", session.program),
+            };
+            return Err(Fault::usage(message).hint(hint).into());
         }
     }
     Ok(())

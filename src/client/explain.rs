@@ -64,7 +64,7 @@ const ENTRIES: &[Entry] = &[
     (
         "WaitingForServices",
         "a service is not ready yet",
-        "if it stays, check its readiness and its own output: windlass logs RUN --service NAME",
+        "if it stays, check its readiness and its own output: windlass logs RUN --service NAME, on Docker docker logs windlass-RUN-NAME",
     ),
     ("FetchingSource", "the source is being fetched", ""),
     ("Running", "the steps run", ""),
@@ -160,12 +160,12 @@ const ENTRIES: &[Entry] = &[
     (
         "ServiceNotReady",
         "a service was not ready in time",
-        "check its output (windlass logs RUN --service NAME), its readiness, or raise readiness.within",
+        "check its output (windlass logs RUN --service NAME, on Docker docker logs windlass-RUN-NAME), its readiness, or raise readiness.within",
     ),
     (
         "ServiceFailed",
         "a service ended by itself",
-        "check its output: windlass logs RUN --service NAME; if that is fine, set its onExit to Ignore",
+        "check its output: windlass logs RUN --service NAME, on Docker the end of the message; if that is fine, set its onExit to Ignore",
     ),
     ("StepFailed", "a step failed, and the run with it", "read its output: windlass logs RUN --step STEP"),
     ("StepTimedOut", "a step ran longer than it may", "raise the step's timeout or the pipeline's stepTimeout"),
@@ -342,7 +342,7 @@ const ENTRIES: &[Entry] = &[
     (reason::UNAUTHORIZED, "the cluster does not know who you are", "log in again"),
     (reason::FORBIDDEN, "you may not do that in this namespace", "ask for the ClusterRole that the hint names"),
     (reason::NOT_INSTALLED, "the cluster has no Windlass", "install it with its Helm chart"),
-    (reason::NOT_FOUND, "there is no such object", "see windlass list"),
+    (reason::NOT_FOUND, "there is no such object, or no such checkpoint on this machine", "see windlass list"),
     (
         reason::NO_BOX,
         "the run has no box that could be entered: it has not begun, or it has ended",
@@ -360,6 +360,11 @@ const ENTRIES: &[Entry] = &[
         "raise spec.podTTLAfterFinished to keep pods longer",
     ),
     (reason::TIMED_OUT, "the client's --timeout passed; the run goes on", "follow it again: windlass logs -f RUN"),
+    (
+        reason::NO_TEMPORARY_DIRECTORY,
+        "the directory for temporary files, where runs on Docker have what they need, cannot be used",
+        "set TMPDIR to a directory that you can write to, and that Docker sees",
+    ),
     (
         reason::ENGINE_FAILED,
         "the Docker of this machine did not do what was asked",

@@ -53,6 +53,8 @@ pub(super) mod reason {
     pub(crate) const NOT_WAITING: &str = "NotWaiting";
     /// The connection to the box ended before what ran there.
     pub(crate) const CONNECTION_LOST: &str = "ConnectionLost";
+    /// There is no directory for temporary files.
+    pub(crate) const NO_TEMPORARY_DIRECTORY: &str = "NoTemporaryDirectory";
     /// The Docker of this machine did not do what was asked.
     pub(crate) const ENGINE_FAILED: &str = "EngineFailed";
     /// Our own output could not be written.
@@ -60,7 +62,7 @@ pub(super) mod reason {
 
     /// Those of this module.
     #[cfg(test)]
-    pub(crate) const OURS: [&str; 21] = [
+    pub(crate) const OURS: [&str; 22] = [
         USAGE,
         UNKNOWN_KIND,
         INVALID_RUN,
@@ -80,6 +82,7 @@ pub(super) mod reason {
         NO_BOX,
         NOT_WAITING,
         CONNECTION_LOST,
+        NO_TEMPORARY_DIRECTORY,
         ENGINE_FAILED,
         OUTPUT_FAILED,
     ];

@@ -86,7 +86,7 @@ impl Report {
     /// When stdout cannot be written.
     pub(super) fn end(self, session: &mut Session, exit: Exit) -> Result<Exit, Stop> {
         if let Some(mut json) = self.json {
-            let texts = json.end(now(), exit);
+            let texts = json.end(now(), exit, None);
             session.screen.show(&texts, Vec::new())?;
         }
         Ok(exit)

@@ -9,7 +9,7 @@ mod leave;
 mod options;
 mod tell;
 
-pub(super) use options::{Aside, Interrupt, Options};
+pub(super) use options::{Aside, Interrupt, MustPass, Options};
 
 use super::{
     args::ExitCodeOf,
@@ -51,6 +51,8 @@ pub(super) struct Followed {
     pub exit: Exit,
     /// The run as last seen.
     pub view: RunView,
+    /// What was not done though the run passed; it is told to programs, and is the caller's to return.
+    pub fault: Option<Fault>,
 }
 
 struct Follow<'a, F: Feed> {
@@ -165,16 +167,15 @@ pub(super) async fn follow_feed(
         framed: None,
     };
     let result = follow.run(view).await;
-    let exit = match &result {
-        Ok(followed) => followed.exit,
-        Err(stop) => stop.exit(),
+    let (exit, faults) = match &result {
+        Ok(followed) => (followed.exit, followed.fault.as_slice()),
+        Err(stop @ Stop::Faults(faults)) => (stop.exit(), faults.as_slice()),
+        Err(stop @ Stop::ClosedPipe) => (stop.exit(), &[][..]),
     };
     let at = follow.now();
     let mut last = std::mem::take(&mut follow.pending);
-    if let Err(Stop::Faults(faults)) = &result {
-        last.extend(faults.iter().flat_map(|fault| follow.renderer.fault(at, fault)));
-    }
-    last.extend(follow.renderer.end(at, exit));
+    last.extend(faults.iter().flat_map(|fault| follow.renderer.fault(at, fault)));
+    last.extend(follow.renderer.end(at, exit, faults.first()));
     let shown = follow.screen.show(&last, Vec::new()).and_then(|()| follow.screen.clear());
     let followed = result?;
     shown?;
@@ -213,7 +214,7 @@ impl<F: Feed> Follow<'_, F> {
                 _ = clock.tick() => Wake::Tick,
             };
             if let Some(exit) = self.wake(wake).await? {
-                return Ok(Followed { exit, view: self.tracker.view().clone() });
+                return Ok(Followed { exit, view: self.tracker.view().clone(), fault: None });
             }
             self.advance()?;
             self.attach().await?;
@@ -308,7 +309,9 @@ impl<F: Feed> Follow<'_, F> {
     fn finished(&self) -> Followed {
         let view = self.tracker.view().clone();
         let exit = result_of(&view, self.options.exit_code);
-        Followed { exit, view }
+        let must_pass = self.options.must_pass.as_ref().filter(|_| exit == Exit::Success);
+        let fault = must_pass.and_then(|must_pass| must_pass.judge(&view));
+        Followed { exit: fault.as_ref().map_or(exit, |fault| fault.exit), view, fault }
     }
 
     fn timed_out(&self) -> Fault {

@@ -244,8 +244,14 @@ pub(super) async fn play(
     // However following ended: the run ends with us.
     started.abandon();
     let changes = started.changes.clone();
+    // Whoever does not read this waits all the same.
+    let told = match started.may_still_commit() {
+        true => session.screen.message("waiting for Docker: the commit of the box has begun and cannot be interrupted"),
+        false => Ok(()),
+    };
     let stayed = started.cleaned().await;
     let last = changes.borrow().clone();
+    told?;
     let followed = match followed {
         Err(Stop::ClosedPipe) => {
             let view = view(&last);
@@ -272,13 +278,7 @@ pub(super) async fn play(
     if let Some(stays) = stayed.as_ref().and_then(shown::stays) {
         session.screen.message(&stays)?;
     }
-    match wercker::not_committed(&asked.here.wercker, &last) {
-        Some(why) if followed.exit == Exit::Success => {
-            session.screen.message(&why)?;
-            Ok(Exit::Failed)
-        }
-        Some(_) | None => Ok(followed.exit),
-    }
+    followed.fault.map_or(Ok(followed.exit), |fault| Err(fault.into()))
 }
 
 async fn follow_here(
@@ -303,6 +303,7 @@ async fn follow_here(
         // Events on stdout are for a program.
         attach: tty::is_there() && session.look.mode != Mode::Json,
         exit_code: asked.manner.exit_code,
+        must_pass: wercker::must_pass(&asked.here.wercker, &started.changes.borrow()),
         ..Options::watching()
     };
     if asked.manner.output == Some(RunOutput::Name) {
@@ -329,6 +330,12 @@ async fn free(ports: &[Published]) -> Result<(), Stop> {
     Ok(())
 }
 
+/// The directory for temporary files cannot be used.
+pub(super) fn no_temporary(message: impl Into<String>) -> Fault {
+    let fault = Fault::new(reason::NO_TEMPORARY_DIRECTORY, Exit::World, message).note("nothing was started");
+    fault.hint("set TMPDIR to a directory that you can write to, and that Docker sees")
+}
+
 fn unreachable(message: &str) -> Stop {
     let fault = Fault::new(reason::ENGINE_UNREACHABLE, Exit::World, message);
     fault.hint("is Docker running? if it is, join the group docker, or set DOCKER_HOST").into()
@@ -340,6 +347,11 @@ fn refused(error: StartError) -> Stop {
             Fault::new(refusal.reason, Exit::Usage, refusal.message).note("nothing was started").into()
         }
         StartError::Engine(error) => unreachable(&error.to_string()),
+        StartError::NoCheckpoint(message) => {
+            let fault = Fault::new(reason::NOT_FOUND, Exit::NotFound, message).note("nothing was started");
+            fault.hint("a step with the key checkpoint: NAME makes one").into()
+        }
+        StartError::Temporary(message) => no_temporary(message).into(),
         StartError::Machine(message) => Fault::new(reason::ENGINE_UNREACHABLE, Exit::World, message).into(),
     }
 }

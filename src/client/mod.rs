@@ -218,10 +218,13 @@ fn called(program: &str, place: &args::Place) -> String {
 
 async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
     match verb {
-        Verb::Status(StatusArgs { run: Some(run), .. }) | Verb::Logs(LogsArgs { run: Some(run), .. }) => {
-            box_here::refuse(session, std::iter::once(run)).await?;
+        Verb::Status(StatusArgs { run: Some(run), .. }) => {
+            box_here::refuse(session, std::iter::once(run), None).await?;
         }
-        Verb::Cancel(args) => box_here::refuse(session, args.runs.iter()).await?,
+        Verb::Logs(LogsArgs { run: Some(run), service, .. }) => {
+            box_here::refuse(session, std::iter::once(run), service.as_deref()).await?;
+        }
+        Verb::Cancel(args) => box_here::refuse(session, args.runs.iter(), None).await?,
         _ => {}
     }
     match verb {

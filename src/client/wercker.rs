@@ -11,7 +11,7 @@ mod files;
 mod outputs;
 mod ports;
 
-pub(super) use engine::not_committed;
+pub(super) use engine::must_pass;
 
 use super::{
     Session,
@@ -436,7 +436,10 @@ impl Yml {
         let logins = made.logins.clone();
         let (privileged, keep) = (made.docker, args.no_remove);
         let docker_local = args.docker_local;
-        Ok(local::Beside { binds, of_services, privileged, logins, keep, docker_local, ..local::Beside::default() })
+        let own = local::Beside { binds, of_services, privileged, logins, keep, docker_local, ..Default::default() };
+        let prefix = crate::wercker::convert::CHECKPOINT;
+        let checkpoint = args.checkpoint.clone().map(|name| local::Checkpoint { name, prefix });
+        Ok(local::Beside { can_keep: true, checkpoint, ..own })
     }
 
     /// A volume. A directory that is missing is made once the run starts, as Docker did it for Wercker.

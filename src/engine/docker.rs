@@ -26,13 +26,17 @@ use bollard::{
     errors::Error as DockerError,
     models::{ContainerConfig, ContainerState, ContainerSummary},
     query_parameters::{
-        CommitContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, PushImageOptionsBuilder,
-        RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+        CommitContainerOptions, CommitContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+        PushImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
     },
 };
 use futures::{FutureExt, StreamExt};
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,6 +48,8 @@ const LONG_TIMEOUT_S: u64 = 3600;
 const PUSH_SILENCE: Duration = Duration::from_secs(15 * 60);
 /// The oldest API with all that is used here: that of Docker 20.10.
 const MIN_API_VERSION: (u32, u32) = (1, 41);
+/// What a commit is called in errors.
+const COMMIT_CALL: &str = "commit the box";
 /// Longest text of the engine that an error repeats.
 const MAX_MESSAGE: usize = 500;
 
@@ -87,6 +93,8 @@ pub struct DockerEngine {
     marks: Marks,
     calls: Docker,
     long_calls: Docker,
+    /// Commits that were begun and whose end was not heard.
+    commits: Arc<AtomicUsize>,
 }
 
 impl DockerEngine {
@@ -118,7 +126,33 @@ impl DockerEngine {
             made.map_err(|error| EngineError::Unreachable { address: host.to_owned(), problem: error.to_string() })
         };
         let (calls, long_calls) = (connect(CALL_TIMEOUT_S)?, connect(LONG_TIMEOUT_S)?);
-        Ok(Self { address: host.to_owned(), marks, calls, long_calls })
+        Ok(Self { address: host.to_owned(), marks, calls, long_calls, commits: Arc::default() })
+    }
+
+    /// Whether a commit was begun whose end nobody heard: the engine goes on with it, whatever becomes of the call.
+    #[must_use]
+    pub fn may_still_commit(&self) -> bool {
+        self.commits.load(Ordering::Relaxed) > 0
+    }
+
+    /// Commits a container; gives the image.
+    async fn committed(
+        &self,
+        options: CommitContainerOptions,
+        config: ContainerConfig,
+    ) -> Result<CommittedImage, EngineError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        let made = self.long_calls.commit_container(options, config).await;
+        // Who gives up waiting does not come so far.
+        self.commits.fetch_sub(1, Ordering::Relaxed);
+        Ok(CommittedImage { id: made.map_err(|error| self.error(COMMIT_CALL, error))?.id })
+    }
+
+    /// That the engine is silent: nothing was heard from it for so long.
+    #[must_use]
+    pub fn silent(&self, patience: Duration) -> EngineError {
+        let problem = format!("no answer for {} s", patience.as_secs());
+        EngineError::Unreachable { address: self.address.clone(), problem }
     }
 
     /// Labels of a container of a local run, by which [`Engine::find_box`] finds the box.
@@ -298,9 +332,8 @@ impl Engine for DockerEngine {
         target: &'a str,
     ) -> EngineFuture<'a, CommittedImage> {
         async move {
-            let call = "commit the box";
             key.image_name()?;
-            let (name, tag) = loopback(call, target)?;
+            let (name, tag) = loopback(COMMIT_CALL, target)?;
             let config = ContainerConfig {
                 labels: Some(HashMap::from([
                     (COMMIT_LABEL.to_owned(), key.to_string()),
@@ -310,8 +343,7 @@ impl Engine for DockerEngine {
             };
             let options = CommitContainerOptionsBuilder::default();
             let options = options.container(&container.id).repo(name).tag(tag).pause(true).build();
-            let made = self.long_calls.commit_container(options, config).await;
-            Ok(CommittedImage { id: made.map_err(|error| self.error(call, error))?.id })
+            self.committed(options, config).await
         }
         .boxed()
     }

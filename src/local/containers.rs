@@ -76,6 +76,12 @@ pub fn box_name(run: &str) -> String {
     format!("windlass-{run}")
 }
 
+/// Name of the container of a service.
+#[must_use]
+pub fn service_name(run: &str, service: &str) -> String {
+    format!("{}-{service}", box_name(run))
+}
+
 /// What only this can judge.
 ///
 /// # Errors
@@ -203,7 +209,7 @@ pub(super) fn of_service(
         }
     }
     Ok(ContainerSpec {
-        name: format!("{}-{}", box_name(common.run), service.name),
+        name: service_name(common.run, &service.name),
         image: service.image.clone(),
         user: service.user.clone(),
         entrypoint: list(&service.command),
@@ -288,7 +294,7 @@ fn amount(text: &str) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{api::pipeline::ServiceSecurity, engine::docker::containers::Publish};
     use rstest::rstest;
@@ -298,7 +304,7 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn request() -> Request {
+    pub(in crate::local) fn request() -> Request {
         Request {
             name: "build-a41".into(),
             uid: "0f1e2d3c".into(),

@@ -45,43 +45,76 @@ const HELPER_DIR: &str = "/windlass-run";
 /// Tries to remove a directory that somebody still writes to, and the pause between two.
 const WRITER_TRIES: u32 = 50;
 const WRITER_PAUSE: Duration = Duration::from_millis(20);
+/// Tries to make the directory of all runs while others that end remove it.
+const BASE_TRIES: u32 = 100;
 /// How long the helper may take; the next run tries again.
 const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The directory of all local runs of this user.
+/// The directory of all local runs of this user, made if it is not there.
 ///
 /// # Errors
 /// When it cannot be made, or belongs to somebody else.
 pub fn base() -> io::Result<PathBuf> {
-    let user = nix::unistd::geteuid();
-    // Links on the way are resolved: the engine is given the true path.
-    let temporary = std::env::temp_dir();
-    let temporary = temporary.canonicalize().map_err(|error| {
-        io::Error::other(format!("the directory for temporary files, {}: {error}; set TMPDIR", temporary.display()))
-    })?;
-    let path = temporary.join(format!("windlass-{user}"));
-    match DirBuilder::new().mode(0o700).create(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(io::Error::other(format!("cannot make {}: {error}", path.display())));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    // Everybody can make a directory of this name in /tmp.
-    let meta = fs::symlink_metadata(&path)?;
-    if !meta.is_dir() || meta.uid() != user.as_raw() {
-        let text = format!("{} is not a directory of yours; remove it, or set TMPDIR", path.display());
-        return Err(io::Error::other(text));
-    }
-    if meta.mode() & 0o077 != 0 {
-        fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-    }
+    let path = base_path(&std::env::temp_dir())?;
+    own_directory(&path)?;
     Ok(path)
+}
+
+/// Where it is. Links on the way are resolved: the engine is given the true path.
+fn base_path(temporary: &Path) -> io::Result<PathBuf> {
+    let resolved = temporary.canonicalize().map_err(|error| {
+        io::Error::other(format!("TMPDIR {}, the directory for temporary files: {error}", temporary.display()))
+    })?;
+    Ok(resolved.join(format!("windlass-{}", nix::unistd::geteuid())))
+}
+
+/// Makes a directory that nobody else can enter. It may be there: everybody can make one of this name in /tmp.
+fn own_directory(path: &Path) -> io::Result<()> {
+    let told = |error: io::Error| io::Error::new(error.kind(), format!("cannot make {}: {error}", path.display()));
+    for tries in 1.. {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(told(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let meta = match fs::symlink_metadata(path) {
+            // Another run that ended has just removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < BASE_TRIES => continue,
+            meta => meta.map_err(told)?,
+        };
+        if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::other(format!("{} is not a directory of yours; remove it", path.display())));
+        }
+        if meta.mode() & 0o077 != 0 {
+            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(told)?;
+        }
+        break;
+    }
+    Ok(())
+}
+
+/// Removes the directory of all local runs if nothing is in it.
+pub(super) fn leave_base() {
+    if let Ok(path) = base_path(&std::env::temp_dir()) {
+        // Another run may be in it.
+        let _ = fs::remove_dir(path);
+    }
 }
 
 /// Makes a directory that the sweep of a later run finds: with its owner, and an image whose shell can remove what a box
 /// left in it.
 pub(super) fn make_root(root: &Path, owner: &Owner, image: &str) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(root)?;
+    for tries in 1.. {
+        match DirBuilder::new().mode(0o700).create(root) {
+            // Another run that ended has removed the directory of all, which was empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < BASE_TRIES => {
+                own_directory(root.parent().unwrap_or(root))?;
+            }
+            made => {
+                made?;
+                break;
+            }
+        }
+    }
     fs::write(root.join(OWNER_FILE), format!("{owner}\n{image}\n"))
 }
 
@@ -271,6 +304,41 @@ mod tests {
         take_away(&run).unwrap();
         writer.join().unwrap();
         assert!(!run.exists());
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_used_is_named() {
+        let error = base_path(Path::new("/nope")).unwrap_err().to_string();
+        assert!(error.starts_with("TMPDIR /nope, the directory for temporary files: "), "{error}");
+        let error = own_directory(Path::new("/proc/windlass-0")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make /proc/windlass-0: "), "{error}");
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("windlass-0");
+        fs::write(&file, "").unwrap();
+        let error = own_directory(&file).unwrap_err().to_string();
+        assert!(error.ends_with("/windlass-0 is not a directory of yours; remove it"), "{error}");
+    }
+
+    #[test]
+    fn a_run_begins_though_others_that_end_remove_the_directory_of_all() {
+        let temporary = tempfile::tempdir().unwrap();
+        let base = temporary.path().join("windlass-0");
+        let (stop, owner) = (std::sync::atomic::AtomicBool::new(false), Owner::me().unwrap());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = fs::remove_dir(&base);
+                }
+            });
+            for number in 0..200 {
+                own_directory(&base).unwrap();
+                let root = base.join(number.to_string());
+                make_root(&root, &owner, "-").unwrap();
+                assert_eq!(fs::metadata(&base).unwrap().mode() & 0o777, 0o700);
+                fs::remove_dir_all(&root).unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -13,21 +13,26 @@
 //! **Invariant:** all that is made on the engine or on disk carries its owner, is removed at the run's end, however it
 //! ends, and else by the next run. No name of a user, no credential and no Secret of the box reaches the engine.
 
+mod checkpoint;
 mod containers;
+mod context;
 mod directory;
+mod dockerignore;
 mod kept;
 mod login;
 mod masked;
 mod node;
 mod objects;
 mod owner;
+mod services;
 mod setup;
 mod trust;
 mod unpack;
 mod words;
 mod workshop;
 
-pub use containers::box_name;
+pub use checkpoint::Checkpoint;
+pub use containers::{box_name, service_name};
 pub use directory::base;
 pub use kept::Kept;
 pub use objects::{Keys, Objects, ObjectsError, env_file};
@@ -43,6 +48,7 @@ use crate::{
             containers::{Bind, Publish},
         },
     },
+    mask::Mask,
     prepare::Directory,
     registry::{Client as RegistryClient, Trust, docker_config::DockerLogins},
 };
@@ -107,6 +113,10 @@ pub struct Beside {
     pub logins: BTreeMap<String, (String, String)>,
     /// Whether containers and network stay.
     pub keep: bool,
+    /// Whether there is a flag for that: `--no-remove`.
+    pub can_keep: bool,
+    /// The checkpoint that the box is made of.
+    pub checkpoint: Option<Checkpoint>,
     /// Whether steps use images of this machine only.
     pub docker_local: bool,
     /// Where a step that keeps files puts them.
@@ -155,6 +165,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // What cannot be removed now is left to the sweep.
         let _ = std::fs::remove_dir_all(&self.0);
+        directory::leave_base();
     }
 }
 
@@ -170,12 +181,18 @@ pub enum StartError {
     /// The pipeline cannot be run.
     #[error("{}: {}", .0.reason, .0.message)]
     Refused(Refusal),
+    /// The box is to be made of a checkpoint that nobody made.
+    #[error("{0}")]
+    NoCheckpoint(String),
     /// The engine is away.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// This machine does not let us.
     #[error("{0}")]
     Machine(String),
+    /// The directory for temporary files cannot be used.
+    #[error("{0}")]
+    Temporary(String),
 }
 
 /// A run that was started.
@@ -184,6 +201,9 @@ pub struct Started {
     pub changes: watch::Receiver<PipelineRun>,
     /// What the box prints, from its beginning.
     pub output: mpsc::Receiver<Bytes>,
+    /// What is to be known of the run beside its state.
+    pub notices: mpsc::UnboundedReceiver<String>,
+    engine: DockerEngine,
     wish: Arc<watch::Sender<Wish>>,
     task: JoinHandle<Option<Stayed>>,
     sweep: JoinHandle<()>,
@@ -217,6 +237,12 @@ impl Started {
         }
     }
 
+    /// Whether the engine is at something of the run that nobody can break off.
+    #[must_use]
+    pub fn may_still_commit(&self) -> bool {
+        self.engine.may_still_commit()
+    }
+
     /// Waits until the run has ended and nothing is left of it but what is to stay.
     pub async fn cleaned(self) -> Option<Stayed> {
         // A panic in there has been told.
@@ -233,8 +259,11 @@ impl Started {
 /// When this machine does not let us.
 pub async fn sweep(engine: &DockerEngine) -> Result<(), StartError> {
     let machine = |error: std::io::Error| StartError::Machine(error.to_string());
-    let (owner, base) = (owner::Owner::me().map_err(machine)?, directory::base().map_err(machine)?);
+    let owner = owner::Owner::me().map_err(machine)?;
+    let base = directory::base().map_err(|error| StartError::Temporary(error.to_string()))?;
     owner::sweep(engine.clone(), base, owner).await;
+    // The run may not begin: its port may be somebody else's.
+    directory::leave_base();
     Ok(())
 }
 
@@ -244,13 +273,21 @@ pub async fn sweep(engine: &DockerEngine) -> Result<(), StartError> {
 /// When the pipeline cannot be run, or the engine or this machine does not allow it.
 pub async fn start(request: Request, engine: DockerEngine) -> Result<Started, StartError> {
     let mask = request.mask(std::iter::empty());
-    begin(request, engine).await.map_err(|error| match error {
+    begin(request, engine).await.map_err(|error| {
+        directory::leave_base();
+        masked_error(&mask, error)
+    })
+}
+
+fn masked_error(mask: &Mask, error: StartError) -> StartError {
+    match error {
         StartError::Refused(refusal) => {
             StartError::Refused(Refusal { message: mask.text(&words::of_step(&refusal.message)), ..refusal })
         }
         StartError::Machine(message) => StartError::Machine(mask.text(&message)),
-        StartError::Engine(_) => error,
-    })
+        StartError::NoCheckpoint(message) => StartError::NoCheckpoint(mask.text(&message)),
+        StartError::Engine(_) | StartError::Temporary(_) => error,
+    }
 }
 
 async fn begin(request: Request, engine: DockerEngine) -> Result<Started, StartError> {
@@ -270,15 +307,17 @@ async fn begin(request: Request, engine: DockerEngine) -> Result<Started, StartE
     }
     containers::check(&resolved.spec).map_err(StartError::Refused)?;
     let owner = owner::Owner::me().map_err(|e| StartError::Machine(format!("cannot tell who this process is: {e}")))?;
-    let base = directory::base().map_err(|e| StartError::Machine(e.to_string()))?;
+    let base = directory::base().map_err(|e| StartError::Temporary(e.to_string()))?;
     // Its settings take long to tell, and only a push needs them.
     let pushes = pipeline.all_steps().any(|(_, step)| step.docker_push.is_some() || step.docker_scratch_push.is_some());
     let insecure = async { if pushes { engine.insecure_registries().await } else { Ok(Vec::new()) } };
     let answers = async { tokio::join!(crate::engine::Engine::ping(&engine), insecure) };
-    let (info, insecure) = tokio::time::timeout(ENGINE_PATIENCE, answers)
-        .await
-        .map_err(|_| EngineError::TimedOut { call: "ask for the version" })?;
+    let (info, insecure) =
+        tokio::time::timeout(ENGINE_PATIENCE, answers).await.map_err(|_| engine.silent(ENGINE_PATIENCE))?;
     info?;
+    if let Some(checkpoint) = &request.beside.checkpoint {
+        checkpoint.check(&resolved.spec.box_.image, &engine).await?;
+    }
     request.trust.insecure_hosts.extend(insecure?);
     trust::as_the_engine(&mut request.trust, &resolved.spec).await;
     let registry = RegistryClient::new(request.trust.clone())
@@ -300,7 +339,28 @@ async fn begin(request: Request, engine: DockerEngine) -> Result<Started, StartE
     });
     let (wish, wished) = watch::channel(Wish::Go);
     let (sender, output) = mpsc::channel(OUTPUT_QUEUE);
-    let (node, changes) = node::Node::new(request, resolved, engine, registry, owner, base);
+    let (node, changes, notices) = node::Node::new(request, resolved, engine.clone(), registry, owner, base);
     let task = tokio::spawn(node.carry_out(wished, sender, box_made));
-    Ok(Started { changes, output, wish: Arc::new(wish), task, sweep })
+    Ok(Started { changes, output, notices, engine, wish: Arc::new(wish), task, sweep })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Nothing but a timer wakes this test, so the clock jumps to it.
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_never_answers_is_told_with_its_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let engine = DockerEngine::of_local_runs(socket.to_str().unwrap()).unwrap();
+        let pipeline = json!({"box": {"image": "debian"}, "steps": [{"name": "a", "script": "true"}]});
+        let spec = serde_json::from_value(json!({"pipelineSpec": pipeline})).unwrap();
+        let began = tokio::time::Instant::now();
+        let error = start(Request { spec, ..containers::tests::request() }, engine).await.err().unwrap();
+        let told = format!("reach the engine at {}: no answer for 20 s", socket.display());
+        assert_eq!((error.to_string(), began.elapsed().as_secs()), (told, ENGINE_PATIENCE.as_secs()));
+    }
 }

@@ -13,6 +13,7 @@ use super::{
     login::WithLogins,
     masked,
     owner::Owner,
+    services::Services,
     setup::{Made, News, Setup, set_up},
     words::{locally, of_run, of_step},
     workshop::Workshop,
@@ -91,6 +92,7 @@ pub(super) struct Node {
     mask: Mask,
     engine: DockerEngine,
     transport: Arc<WithLogins<Relay>>,
+    services: Services,
     request: Request,
     order: Order,
     owner: Owner,
@@ -125,7 +127,7 @@ struct Agent {
 }
 
 impl Node {
-    /// A run that has not begun, and where it is seen.
+    /// A run that has not begun, where it is seen, and what is said of it beside.
     pub(super) fn new(
         request: Request,
         resolved: Resolved,
@@ -133,7 +135,7 @@ impl Node {
         registry: RegistryClient,
         owner: Owner,
         base: PathBuf,
-    ) -> (Self, watch::Receiver<PipelineRun>) {
+    ) -> (Self, watch::Receiver<PipelineRun>, mpsc::UnboundedReceiver<String>) {
         let now = Timestamp::now();
         let uid = request.uid.clone();
         let pod = pod_name(&request.name, ATTEMPT);
@@ -170,6 +172,7 @@ impl Node {
         let has_network = needs_network(&spec, &request.beside);
         let workshop = Workshop::new(engine.clone(), request.clone(), &owner, has_network, made.clone());
         let transport = Arc::new(WithLogins { inner, logins: request.logins.clone(), workshop });
+        let (services, notices) = Services::new(&request, &spec, engine.clone());
         let mask = request.mask(std::iter::empty());
         let (changes, seen) = watch::channel(masked::run(&mask, &run));
         let node = Self {
@@ -182,6 +185,7 @@ impl Node {
             mask,
             engine,
             transport,
+            services,
             request,
             order,
             owner,
@@ -189,7 +193,7 @@ impl Node {
             uid,
             made,
         };
-        (node, seen)
+        (node, seen, notices)
     }
 
     /// Carries the run out and removes what it made; what is to stay is given.
@@ -221,6 +225,9 @@ impl Node {
             }
             while let Ok(status) = agent.said.try_recv() {
                 self.take(status);
+            }
+            if self.status().report.is_some() {
+                self.services.look().await;
             }
             wake = self.look();
         }
@@ -286,6 +293,7 @@ impl Node {
         match news {
             News::Stage(verdict) => self.stage = Some(verdict),
             News::Failed(failure) => self.failed = Some(failure),
+            News::Ended(ended) => self.services.tell(&ended),
             News::Prepared => {
                 self.stage = None;
                 self.put(super::setup::status(pod::PREPARE, Default::default()));
@@ -501,6 +509,7 @@ impl Node {
             let _ = self.engine.remove_made(|uid| uid == self.uid).await;
         }
         directory::remove(&self.engine, &path, &self.spec.box_.image, &self.owner).await;
+        directory::leave_base();
         stayed
     }
 }

@@ -11,6 +11,7 @@ use super::{
     directory::RunDirectory,
     login,
     owner::Owner,
+    services::Ended,
 };
 use crate::{
     api::{
@@ -70,6 +71,8 @@ pub(super) enum News {
     Stage(Verdict),
     /// The state of a container, as the kubelet would report it.
     Container(Box<ContainerStatus>),
+    /// A service ended, and the run goes on.
+    Ended(Ended),
     /// Everything is in place: the box goes on by itself.
     Prepared,
     /// It cannot start.
@@ -370,7 +373,7 @@ impl Setup {
         let id = self.engine.create(&spec).await.map_err(failed)?;
         self.engine.start(&id).await.map_err(failed)?;
         self.container(&name, running());
-        tokio::spawn(watch_service(self.engine.clone(), self.news.clone(), id.clone(), name, service.on_exit));
+        tokio::spawn(watch_service(self.engine.clone(), self.news.clone(), id.clone(), service.clone()));
         let Some(readiness) = &service.readiness else { return Ok(()) };
         let Some(exec) = &readiness.exec else { return Ok(()) };
         let stage = format!("waiting for {} (command)", service.name);
@@ -419,24 +422,21 @@ where
 }
 
 /// Tells when a service ends by itself. One whose end does not matter is started again, as the kubelet does it.
-async fn watch_service(
-    engine: DockerEngine,
-    news: mpsc::UnboundedSender<News>,
-    id: String,
-    name: String,
-    on_exit: OnExit,
-) {
+async fn watch_service(engine: DockerEngine, news: mpsc::UnboundedSender<News>, id: String, service: Service) {
     let mut pause = FIRST_PAUSE;
     while let Ok(Some(end)) = until_ended(|| engine.ended(&id)).await {
-        if on_exit == OnExit::FailRun {
+        let words = engine.last_words(&id).await;
+        if service.on_exit == OnExit::FailRun {
             let mut state = ended(&end, true);
             if let Some(end) = &mut state.terminated {
-                end.message = Some(engine.last_words(&id).await).filter(|words| !words.is_empty());
+                end.message = Some(words).filter(|words| !words.is_empty());
             }
+            let name = format!("{}{}", pod::SERVICE_PREFIX, service.name);
             let status = ContainerStatus { restart_count: 1, ..status(&name, state) };
             let _ = news.send(News::Container(Box::new(status)));
             return;
         }
+        let _ = news.send(News::Ended(Ended { service: service.name.clone(), end, words, again: true }));
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         if news.is_closed() || engine.start(&id).await.is_err() {

@@ -10,16 +10,12 @@
 use super::{
     NAMESPACE, Request,
     containers::{self, Common},
-    login,
+    context, login,
     owner::Owner,
     setup::Made,
 };
 use crate::{
-    agent::{
-        line::Line,
-        push::{Files, HereWork},
-        scratch,
-    },
+    agent::{line::Line, push::HereWork},
     api::{
         condition::reason,
         here::{DockerBuild, DockerRun, HereStep},
@@ -39,12 +35,9 @@ use crate::{
     steps::{self, StepError, docker_push, image_config},
 };
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::mpsc;
 
-/// Pieces of a build's context that wait for the engine.
-const CONTEXT_QUEUE: usize = 8;
 /// Pieces of what a build prints that wait for whoever reads.
 const SAID_QUEUE: usize = 64;
 
@@ -108,6 +101,7 @@ impl Workshop {
         line.progress("building the image".into());
         // A login may be a part of a variable's value.
         let mask = self.request.mask(plan.logins.values().map(|(_, password)| password.as_str()));
+        let context = context::context(files.open()?, files.shape, plan.dockerfile.clone()).await?;
         let spec = BuildSpec {
             dockerfile: plan.dockerfile,
             build_args: plan.build_args,
@@ -121,7 +115,7 @@ impl Workshop {
         };
         let (say, said) = mpsc::channel(SAID_QUEUE);
         let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let building = async move { self.engine.build(&key, spec, context(files)?, &say).await.map_err(failed) };
+        let building = async move { self.engine.build(&key, spec, context, &say).await.map_err(failed) };
         let (built, ()) = tokio::join!(building, print(said, output, mask));
         built
     }
@@ -260,24 +254,6 @@ async fn print(mut said: mpsc::Receiver<String>, output: Option<mpsc::WeakSender
             return;
         }
     }
-}
-
-/// The context of a build, of what the runner packed: judged and written anew on its way.
-fn context(
-    files: &Files,
-) -> Result<impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static, PushError> {
-    let (archive, shape) = (files.open()?, files.shape);
-    let (sender, pieces) = mpsc::channel(CONTEXT_QUEUE);
-    let making = tokio::task::spawn_blocking(move || scratch::make(archive, shape, sender));
-    let pieces = stream::unfold(pieces, async |mut pieces| Some((Ok(pieces.recv().await?), pieces)));
-    let end = stream::once(async move {
-        match making.await {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(Err(std::io::Error::other(error.message))),
-            Err(_) => Some(Err(std::io::Error::other("the making of the context broke off"))),
-        }
-    });
-    Ok(pieces.chain(end.filter_map(std::future::ready)))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]

@@ -81,6 +81,8 @@ struct Supervisor<'a> {
     watcher: Option<Watcher>,
     /// The last step that has a note in the journal.
     noted: Option<usize>,
+    /// The step that left without the source, while that is gone.
+    taken_by: Option<usize>,
     looked: u64,
     /// Kills for want of memory before the current attempt.
     memory_kills: u64,
@@ -133,6 +135,7 @@ pub(super) fn run(settings: &Settings) -> Result<u8, Error> {
         terminals: people::Terminals::default(),
         watcher: None,
         noted: None,
+        taken_by: None,
         looked: 0,
         memory_kills: 0,
         asked: false,

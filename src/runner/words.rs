@@ -7,6 +7,7 @@ use super::schedule::End;
 use crate::watcher::Limit;
 use crate::wire::{EndReason, PlanStep, StepWork};
 use nix::sys::signal::Signal;
+use std::path::Path;
 
 /// A step failed.
 pub(super) const STEP_FAILED: &str = "StepFailed";
@@ -65,6 +66,18 @@ pub(super) fn failed(step: &PlanStep, end: &End, number: usize, total: usize) ->
             (STEP_FAILED, format!("step {name} ({number} of {total}) failed with exit code {code}{note}"))
         }
     }
+}
+
+/// That a step cannot begin where it is to begin; `gone`: why, if that is known.
+pub(super) fn no_directory(cwd: &Path, gone: Option<&str>) -> String {
+    let gone = gone.map(|gone| format!("; {gone}")).unwrap_or_default();
+    format!("cwd {}: no such directory{gone}", cwd.display())
+}
+
+/// That the source is not there any more, and which step left without it.
+pub(super) fn gone(source: &Path, since: Option<&str>) -> String {
+    let since = since.map(|step| format!(" since step {step}")).unwrap_or_default();
+    format!("the source {} is gone{since}", source.display())
 }
 
 /// How a step ended, in a few words.

@@ -25,6 +25,7 @@ use std::{
     path::PathBuf,
 };
 
+pub use engine::CHECKPOINT;
 pub use here::{Here, MadeHere, here};
 pub use registry::gone;
 

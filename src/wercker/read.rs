@@ -19,6 +19,9 @@ const TOP: [&str; 7] =
     ["box", "services", "command-timeout", "no-response-timeout", "source-dir", "ignore-file", "workflows"];
 /// Keys of a pipeline that are no deploy targets.
 const PIPELINE: [&str; 6] = ["box", "services", "steps", "after-steps", "base-path", "docker"];
+/// Hints for keys that stand in the wrong one of the two.
+const OF_FILE: &str = "it is a key of the whole file: write it at the top, beside the pipelines";
+const OF_PIPELINE: &str = "it is a key of a pipeline: write it below build, beside its steps";
 /// Most pipelines of a file, and most steps of a list: as many as our own kinds take.
 const MOST_ENTRIES: usize = 200;
 /// Longest timeout that Wercker takes, in minutes.
@@ -138,7 +141,9 @@ fn pipeline(finder: &mut Finder, entry: &Entry) -> Option<Pipeline> {
         }
         (None, None) => {
             let said = format!("no such key: {}", entry.key);
-            let hint = Some("a pipeline is a map with steps, or a list of steps".to_owned());
+            let is_of_pipeline = PIPELINE.contains(&entry.key.as_str());
+            let hint = if is_of_pipeline { OF_PIPELINE } else { "a pipeline is a map with steps, or a list of steps" };
+            let hint = Some(hint.to_owned());
             finder.error(reason::UNKNOWN_KEY, entry.key_at, &said, "neither a setting nor a pipeline", hint);
             return None;
         }
@@ -166,6 +171,10 @@ fn fields(finder: &mut Finder, what: &str, entries: &[Entry], pipeline: &mut Pip
             "docker" => {
                 let wanted = finder.truth(&format!("{what}: docker"), value).unwrap_or(false);
                 pipeline.docker = wanted.then_some(entry.key_at);
+            }
+            key if TOP.contains(&key) && value.list().is_none() => {
+                let said = format!("{what}: no such key: {key}");
+                finder.error(reason::UNKNOWN_KEY, entry.key_at, &said, "", Some(OF_FILE.to_owned()));
             }
             key => {
                 let near = nearest(key, PIPELINE);

@@ -172,22 +172,63 @@ fn secret_word(lower: &str) -> Option<usize> {
     SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min()
 }
 
-/// Where the value of a key begins that looks like a credential.
-fn secret_value(line: &str) -> Option<usize> {
-    let word = secret_word(&line.to_ascii_lowercase())?;
-    let sign = line.get(word..)?.find([':', '='])?;
-    Some(word + sign + 1)
+/// Where the value of a key begins that looks like a credential, and the sign before it. A variable is no key.
+fn secret_value(line: &str) -> Option<(usize, char)> {
+    let lower = line.to_ascii_lowercase();
+    let mut from = 0;
+    loop {
+        let word = from + secret_word(lower.get(from..)?)?;
+        let before = line.get(..word)?.trim_end_matches(is_of_name);
+        if !before.ends_with('$') && !before.ends_with("${") {
+            let sign = line.get(word..)?.find([':', '='])?;
+            return Some((word + sign + 1, line.get(word + sign..)?.chars().next()?));
+        }
+        let rest = line.get(word..)?;
+        from = word + rest.find(|c| !is_of_name(c))?;
+    }
 }
 
-/// A line without the value of a credential, unless that is a variable.
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// A line without the values of credentials, unless they are variables. What follows one is not shown, as nobody knows
+/// where it ends.
 fn masked(line: &str) -> String {
-    let Some((key, value)) = secret_value(line).and_then(|at| line.split_at_checked(at)) else {
-        return line.to_owned();
-    };
-    let written = value.trim().trim_matches(['"', '\'', '}']);
-    let variable =
-        written.starts_with('$') && written.chars().skip(1).all(|c| c.is_alphanumeric() || "_{}".contains(c));
-    if written.is_empty() || variable { line.to_owned() } else { format!("{key} ***") }
+    let mut shown = 0;
+    while let Some((at, sign)) = line.get(shown..).and_then(secret_value) {
+        let Some((key, value)) = line.split_at_checked(shown + at) else { break };
+        match variables(value, sign) {
+            Some(length) => shown += at + length,
+            None => return format!("{key} ***"),
+        }
+    }
+    line.to_owned()
+}
+
+/// Bytes of a value that is made of variables alone, or of nothing. In code, as behind `=`, it ends at a space, too.
+fn variables(text: &str, sign: char) -> Option<usize> {
+    let quotes = ['"', '\''];
+    if text.trim().trim_matches(['"', '\'', '}']).is_empty() {
+        return Some(text.len());
+    }
+    let mut rest = text.trim_start().trim_start_matches(quotes);
+    rest.starts_with('$').then_some(())?;
+    while let Some(name) = rest.strip_prefix('$') {
+        let braced = name.strip_prefix('{');
+        rest = braced.unwrap_or(name);
+        let length = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
+        rest = rest.get(length..).filter(|_| length > 0)?;
+        if braced.is_some() {
+            rest = rest.strip_prefix('}')?;
+        }
+    }
+    let rest = rest.trim_start_matches(quotes);
+    let ends = rest.trim_start().is_empty()
+        || rest.starts_with([',', '}', ']'])
+        || rest.trim_start().starts_with('#') && rest.starts_with(' ')
+        || sign == '=' && rest.starts_with(' ');
+    ends.then_some(text.len() - rest.len())
 }
 
 /// Without control characters, so that a file cannot steer the terminal; on one line, also for those who take the line
@@ -306,6 +347,8 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
 
     #[test]
     fn what_a_file_says_at_length_is_not_repeated() {
@@ -341,6 +384,37 @@ mod tests {
         assert_eq!(clean("a\u{2028}b\u{2029}c\u{feff}d\r\ne"), "a b cd  e");
         let separators = at(1, 1).render("f", "\u{feff}a\u{2028}b\n");
         assert!(!separators.contains(['\u{2028}', '\u{feff}']), "{separators:?}");
+    }
+
+    #[rstest]
+    #[case("cmd: login --token $TOKEN", None)]
+    #[case("- run: {env: $API_KEY, cmd: sleep 1}", None)]
+    #[case("- run: {env: ${API_KEY}, cmd: sleep 1}", None)]
+    #[case("{Username: ci, Password: $PW, other: 1}", None)]
+    #[case("password: \"$USER_PASS\"  # of the registry", None)]
+    #[case("password: $A${B}", None)]
+    #[case("password: \"\"", None)]
+    #[case("cmd: env TOKEN=$TOKEN app", None)]
+    #[case("cmd: env TOKEN=$TOKEN KEY=hunter2 app", Some("cmd: env TOKEN=$TOKEN KEY= ***"))]
+    #[case("{password: $PW, secret: hunter2}", Some("{password: $PW, secret: ***"))]
+    #[case("password: hunter2, name: $X", Some("password: ***"))]
+    #[case("password: $PW hunter2", Some("password: ***"))]
+    #[case("password: ${PW:-hunter2}", Some("password: ***"))]
+    #[case("password: $PW-hunter2", Some("password: ***"))]
+    #[case("password: hunter2$PW", Some("password: ***"))]
+    #[case("password: $", Some("password: ***"))]
+    #[case("the key of $TOKEN is: hunter2", Some("the key of $TOKEN is: ***"))]
+    #[case("$TOKEN: x, token: hunter2", Some("$TOKEN: x, token: ***"))]
+    fn only_what_is_written_out_is_hidden(#[case] line: &str, #[case] shown: Option<&str>) {
+        assert_eq!(masked(line), shown.unwrap_or(line));
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_masked_and_what_is_written_out_is_gone(before in "[a-z$:={ ,é]{0,20}", quote in "[\"' ]{0,1}") {
+            let line = format!("{before} password: {quote}hunter2");
+            prop_assert!(!masked(&line).contains("hunter2"), "{}", masked(&line));
+        }
     }
 
     #[test]

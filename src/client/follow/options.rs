@@ -2,7 +2,17 @@
 //!
 //! **Invariant:** plain data; `watching` is what a mere view does.
 
-use crate::client::{args::ExitCodeOf, event::Event, fault::Stop, track::Tail, view::RunView};
+use crate::{
+    api::{condition::reason, status::StepPhase},
+    client::{
+        args::ExitCodeOf,
+        event::Event,
+        exit::Exit,
+        fault::{Fault, Stop},
+        track::Tail,
+        view::RunView,
+    },
+};
 use jiff::Timestamp;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -31,6 +41,28 @@ pub(in crate::client) struct Aside {
     pub lets_begin: String,
 }
 
+/// An after-step without which what was asked for is not done, though the run itself has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::client) struct MustPass {
+    /// The step.
+    pub step: String,
+    /// What there is not without it.
+    pub missed: String,
+}
+
+impl MustPass {
+    /// Why it is not done, if it is not.
+    pub(super) fn judge(&self, view: &RunView) -> Option<Fault> {
+        let why = match view.step(&self.step) {
+            Some(step) if step.phase == StepPhase::Succeeded => return None,
+            Some(step) => step.message.clone().filter(|why| !why.is_empty()),
+            None => None,
+        };
+        let why = why.unwrap_or_else(|| format!("step {} did not run to its end", self.step));
+        Some(Fault::new(reason::COMMIT_FAILED, Exit::Failed, format!("{}: {why}", self.missed)))
+    }
+}
+
 /// What following is to do.
 #[derive(Debug)]
 pub(in crate::client) struct Options {
@@ -54,6 +86,8 @@ pub(in crate::client) struct Options {
     pub notes: Vec<String>,
     /// Who does something for the run meanwhile.
     pub aside: Option<Aside>,
+    /// What has to pass beside the run.
+    pub must_pass: Option<MustPass>,
 }
 
 impl Options {
@@ -71,6 +105,27 @@ impl Options {
             attach: false,
             notes: Vec::new(),
             aside: None,
+            must_pass: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case(json!([{"name": "commit", "phase": "Succeeded"}]), None)]
+    #[case(json!([{"name": "commit", "phase": "Failed", "message": "why"}]), Some("no image: why"))]
+    #[case(json!([{"name": "commit", "phase": "Skipped"}]), Some("no image: step commit did not run to its end"))]
+    #[case(json!([{"name": "other", "phase": "Failed"}]), Some("no image: step commit did not run to its end"))]
+    fn what_did_not_pass_is_told(#[case] steps: serde_json::Value, #[case] told: Option<&str>) {
+        let mut view = RunView::default();
+        view.status.steps = serde_json::from_value(steps).unwrap();
+        let fault = MustPass { step: "commit".into(), missed: "no image".into() }.judge(&view);
+        assert_eq!(fault.as_ref().map(|fault| fault.message.as_str()), told);
+        assert!(fault.is_none_or(|fault| fault.exit == Exit::Failed && fault.reason == "CommitFailed"));
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     client::{
         box_here::BoxHere,
         docker::Parted,
+        event::Event,
         fault::{Fault, Stop, one_line},
         feed::{Fed, Feed},
         follow::Left,
@@ -51,10 +52,15 @@ impl Feed for OfHere<'_> {
     }
 
     async fn next(&mut self) -> Fed {
-        match self.started.changes.changed().await {
-            Ok(()) => Fed::Run(Box::new(view(&self.started.changes.borrow_and_update()))),
-            // The run's task is over; its last word was heard.
-            Err(_) => std::future::pending().await,
+        tokio::select! {
+            // What was said before the run ended comes before its end.
+            biased;
+            Some(message) = self.started.notices.recv() => Fed::Report(Event::Notice { message }),
+            changed = self.started.changes.changed() => match changed {
+                Ok(()) => Fed::Run(Box::new(view(&self.started.changes.borrow_and_update()))),
+                // The run's task is over; its last word was heard.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 

@@ -67,8 +67,9 @@ impl Json {
         self.one(at, "diagnostic", fields)
     }
 
-    pub(in crate::client) fn end(&mut self, at: At, exit: Exit) -> Vec<Text> {
-        self.one(at, "end", vec![("exit", json!(exit.code()))])
+    pub(in crate::client) fn end(&mut self, at: At, exit: Exit, fault: Option<&Fault>) -> Vec<Text> {
+        let (reason, message) = (json!(fault.map(|f| f.reason)), json!(fault.map(|f| &f.message)));
+        self.one(at, "end", vec![("exit", json!(exit.code())), ("reason", reason), ("message", message)])
     }
 
     pub(super) fn fault(&mut self, at: At, fault: &Fault) -> Vec<Text> {

@@ -126,10 +126,10 @@ impl Renderer {
         }
     }
 
-    /// After the last event.
-    pub(super) fn end(&mut self, at: At, exit: Exit) -> Vec<Text> {
+    /// After the last event; `fault`: why, if the run does not tell.
+    pub(super) fn end(&mut self, at: At, exit: Exit, fault: Option<&Fault>) -> Vec<Text> {
         match self {
-            Self::Json(json) => json.end(at, exit),
+            Self::Json(json) => json.end(at, exit, fault),
             Self::Live(_) | Self::Plain(_) => Vec::new(),
         }
     }

@@ -412,7 +412,7 @@ fn the_numbers_of_events_go_on_in_the_next_run_of_a_command() {
     let setting = setting(Mode::Json);
     let first = Renderer::new(setting.clone()).begin(at(0), "prod");
     let mut second = Renderer::new(setting);
-    let all = [first, second.begin(at(1), "prod"), second.end(at(2), Exit::Success)].concat();
+    let all = [first, second.begin(at(1), "prod"), second.end(at(2), Exit::Success, None)].concat();
     let numbers: Vec<serde_json::Value> = all
         .into_iter()
         .map(|text| match text {
@@ -424,13 +424,23 @@ fn the_numbers_of_events_go_on_in_the_next_run_of_a_command() {
 }
 
 #[test]
+fn programs_are_told_why_a_command_failed_though_its_run_passed() {
+    let fault = Fault::new("CommitFailed", Exit::Failed, "no image was made: why");
+    let texts = Renderer::new(setting(Mode::Json)).end(at(2), Exit::Failed, Some(&fault));
+    let [Text::Data(bytes)] = texts.as_slice() else { panic!("{texts:?}") };
+    let end: serde_json::Value = serde_json::from_slice(bytes).expect("JSON");
+    let told = (&end["exit"], &end["reason"], &end["message"]);
+    assert_eq!(told, (&1.into(), &"CommitFailed".into(), &"no image was made: why".into()));
+}
+
+#[test]
 fn json_events_are_one_object_per_line_in_sequence() {
     let mut renderer = Renderer::new(setting(Mode::Json));
     let mut texts = renderer.begin(at(0), "prod");
     for (ms, event) in good() {
         texts.extend(renderer.event(at(ms), &event));
     }
-    texts.extend(renderer.end(at(33_000), Exit::Success));
+    texts.extend(renderer.end(at(33_000), Exit::Success, None));
     let lines: Vec<String> = texts
         .into_iter()
         .map(|text| match text {
@@ -454,7 +464,8 @@ fn json_events_are_one_object_per_line_in_sequence() {
     assert_eq!((types[0], types[types.len() - 1]), ("begin", "end"));
     assert_eq!(values[5]["text"], "cc -O2 -o hello hello.c\n");
     assert_eq!(values[6]["durationMs"], 12_300);
-    assert_eq!(values[values.len() - 1]["exit"], 0);
+    let last = &values[values.len() - 1];
+    assert_eq!((&last["exit"], last.get("reason")), (&serde_json::json!(0), None));
 }
 
 #[test]

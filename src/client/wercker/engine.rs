@@ -9,11 +9,11 @@ use crate::{
         PipelineRun, PipelineSpec, Step,
         here::{DockerRun, HereStep},
         push::DockerPush,
-        status::StepPhase,
     },
     client::{
         args::WerckerArgs,
         fault::{Fault, Stop},
+        follow::MustPass,
     },
     registry::{
         Repository,
@@ -68,19 +68,11 @@ pub(super) fn exchange(spec: &mut PipelineSpec, made: &MadeHere, args: &WerckerA
     Ok(())
 }
 
-/// Why `--commit` made no image, if it did not: it is an after-step, and the run has passed all the same.
-pub(in crate::client) fn not_committed(args: &WerckerArgs, run: &PipelineRun) -> Option<String> {
+/// The step of `--commit`: it is an after-step, so a run passes without its image.
+pub(in crate::client) fn must_pass(args: &WerckerArgs, run: &PipelineRun) -> Option<MustPass> {
     let name = args.commit.as_ref()?;
     let first = run.spec.pipeline_spec.as_ref()?.after_steps.first()?;
-    let steps = run.status.iter().flat_map(|status| &status.steps);
-    let step = steps.into_iter().find(|status| status.name == first.name);
-    let why = match step {
-        Some(step) if step.phase == StepPhase::Succeeded => return None,
-        Some(step) => step.message.clone().unwrap_or_default(),
-        None => String::new(),
-    };
-    let why = if why.is_empty() { format!("step {} did not run to its end", first.name) } else { why };
-    Some(format!("--commit {name}: no image was made: {why}"))
+    Some(MustPass { step: first.name.clone(), missed: format!("--commit {name}: no image was made") })
 }
 
 /// The ports of a container, if they are to be opened.
@@ -167,18 +159,11 @@ mod tests {
         exchange(&mut spec, &MadeHere::default(), &args, false).ok().unwrap();
         let names: Vec<&str> = spec.after_steps.iter().map(|step| step.name.as_str()).collect();
         assert_eq!(names, ["commit-2", "tell"]);
-        let run = |phase: &str| -> PipelineRun {
-            let steps =
-                json!([{"name": "commit", "phase": "Failed"}, {"name": "commit-2", "phase": phase, "message": "why"}]);
-            let mut run = PipelineRun::new("r", crate::api::PipelineRunSpec::default());
-            run.spec.pipeline_spec = Some(spec.clone());
-            run.status = Some(serde_json::from_value(json!({"steps": steps})).unwrap());
-            run
-        };
-        assert_eq!(not_committed(&args, &run("Succeeded")), None);
-        assert_eq!(not_committed(&args, &run("Failed")).unwrap(), "--commit mine: no image was made: why");
-        assert!(not_committed(&args, &run("Skipped")).is_some());
-        assert_eq!(not_committed(&WerckerArgs::default(), &run("Failed")), None);
+        let mut run = PipelineRun::new("r", crate::api::PipelineRunSpec::default());
+        run.spec.pipeline_spec = Some(spec);
+        let missed = "--commit mine: no image was made".to_owned();
+        assert_eq!(must_pass(&args, &run), Some(MustPass { step: "commit-2".into(), missed }));
+        assert_eq!(must_pass(&WerckerArgs::default(), &run), None);
     }
 
     #[test]

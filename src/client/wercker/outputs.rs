@@ -6,6 +6,7 @@ use crate::{
     client::{
         exit::Exit,
         fault::{Fault, Stop, reason},
+        here::no_temporary,
     },
     local::{Kept, Scratch},
     wercker::document::{Workflow, WorkflowNode},
@@ -22,7 +23,7 @@ pub(super) struct Outputs(Scratch);
 impl Outputs {
     /// Makes room.
     pub(super) fn make() -> Result<Self, Stop> {
-        Scratch::make().map(Self).map_err(|error| failed(&error))
+        Scratch::make().map(Self).map_err(|error| no_temporary(error.to_string()).into())
     }
 
     /// Where the output of a pipeline goes.

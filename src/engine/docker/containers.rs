@@ -12,8 +12,8 @@ use bollard::{
     container::LogOutput,
     errors::Error as DockerError,
     models::{
-        ContainerCreateBody, ContainerState, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
-        MountType, NetworkCreateRequest, NetworkingConfig, PortBinding,
+        ContainerCreateBody, ContainerState, ContainerStateStatusEnum, EndpointSettings, HealthConfig, HostConfig,
+        HostConfigLogConfig, Mount, MountType, NetworkCreateRequest, NetworkingConfig, PortBinding,
     },
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
@@ -244,11 +244,18 @@ impl DockerEngine {
             Some(Ok(_) | Err(DockerError::DockerContainerWaitError { .. })) | None => {}
             Some(Err(error)) => return absent_as_none(self.error("wait for the container", error)),
         }
-        Ok(self.inspected(id).await?.map(|state| ContainerEnd {
-            code: state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1),
-            out_of_memory: state.oom_killed.unwrap_or_default(),
-            error: clipped(&state.error.unwrap_or_default()),
-        }))
+        Ok(self.inspected(id).await?.map(end))
+    }
+
+    /// How a container ended that has run; `None`: it runs, never ran, or is gone.
+    ///
+    /// # Errors
+    /// The engine cannot be asked.
+    pub async fn end_of(&self, id: &str) -> Result<Option<ContainerEnd>, EngineError> {
+        let ended = |state: &ContainerState| {
+            matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD))
+        };
+        Ok(self.inspected(id).await?.filter(ended).map(end))
     }
 
     async fn inspected(&self, id: &str) -> Result<Option<ContainerState>, EngineError> {
@@ -396,6 +403,14 @@ impl DockerEngine {
         let info = self.calls.info().await.map_err(|error| self.error("ask for the settings", error))?;
         let known = info.registry_config.and_then(|config| config.index_configs).unwrap_or_default();
         Ok(known.into_iter().filter(|(_, index)| index.secure == Some(false)).map(|(host, _)| host).collect())
+    }
+}
+
+fn end(state: ContainerState) -> ContainerEnd {
+    ContainerEnd {
+        code: state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1),
+        out_of_memory: state.oom_killed.unwrap_or_default(),
+        error: clipped(&state.error.unwrap_or_default()),
     }
 }
 

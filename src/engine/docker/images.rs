@@ -5,7 +5,7 @@
 //! **Invariant:** what is built has the name and the label of a commit, so that it is removed with the run. A name of the
 //! user's is given only because the pipeline of the user's own machine asks for it.
 
-use super::{DockerEngine, clipped};
+use super::{COMMIT_CALL, DockerEngine, clipped};
 use crate::engine::{BoxContainer, COMMIT_LABEL, CommitKey, EngineError};
 use bollard::{
     auth::DockerCredentials,
@@ -142,7 +142,6 @@ impl DockerEngine {
     /// # Errors
     /// The engine cannot.
     pub async fn commit_named(&self, container: &BoxContainer, commit: &NamedCommit) -> Result<(), EngineError> {
-        let call = "commit the box";
         let found = self.calls.inspect_container(&container.id, None).await;
         let found = found.map_err(|error| self.error("inspect the box", error))?;
         let mut config = commit.config.clone();
@@ -165,7 +164,7 @@ impl DockerEngine {
             }
         }
         let config: ContainerConfig = serde_json::from_value(config)
-            .map_err(|error| EngineError::Unexpected { call, message: error.to_string() })?;
+            .map_err(|error| EngineError::Unexpected { call: COMMIT_CALL, message: error.to_string() })?;
         let Some((first, others)) = commit.names.split_first() else { return Ok(()) };
         let (name, tag) = super::pulls::name_and_tag(first);
         let mut options =
@@ -176,8 +175,7 @@ impl DockerEngine {
         if let Some(message) = &commit.message {
             options = options.comment(message);
         }
-        let made = self.long_calls.commit_container(options.build(), config).await;
-        let id = made.map_err(|error| self.error(call, error))?.id;
+        let id = self.committed(options.build(), config).await?.id;
         for other in others {
             self.tag(&id, other).await?;
         }

@@ -5,11 +5,14 @@
 //! **Invariant:** one image is pulled, never all tags of a name; only the end of a stream without an error is success.
 
 use super::{DockerEngine, absent_as_none, clipped};
-use crate::{engine::EngineError, registry::reference::split_tag};
+use crate::{
+    engine::EngineError,
+    registry::{Repository, reference::split_tag},
+};
 use bollard::{
     auth::DockerCredentials,
     models::ImageInspect,
-    query_parameters::{CreateImageOptionsBuilder, ImportImageOptionsBuilder},
+    query_parameters::{CreateImageOptionsBuilder, ImportImageOptionsBuilder, ListImagesOptions},
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -66,6 +69,25 @@ impl DockerEngine {
             })),
             Err(error) => absent_as_none(self.error("inspect the image", error)),
         }
+    }
+
+    /// The tags that a repository has on this engine, sorted. A name of the public registry may be short.
+    ///
+    /// # Errors
+    /// The engine cannot list them.
+    pub async fn tags(&self, repository: &str) -> Result<Vec<String>, EngineError> {
+        let images = self.calls.list_images(None::<ListImagesOptions>).await;
+        let images = images.map_err(|error| self.error("list images", error))?;
+        let Ok(wanted) = Repository::parse(repository, None) else { return Ok(Vec::new()) };
+        let names = images.iter().flat_map(|image| &image.repo_tags);
+        let mut tags: Vec<String> = names
+            .filter_map(|name| name.rsplit_once(':'))
+            .filter(|(name, _)| Repository::parse(name, None).is_ok_and(|found| found == wanted))
+            .map(|(_, tag)| tag.to_owned())
+            .collect();
+        tags.sort();
+        tags.dedup();
+        Ok(tags)
     }
 
     /// Pulls an image; `tell` hears how far it is.

@@ -15,6 +15,7 @@ use crate::wire::{
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ impl Supervisor<'_> {
             Act::Kill => self.signal(Signal::SIGKILL),
             Act::Repeat { step, end, pause_ms } => {
                 self.settle(step, false)?;
+                self.note_source(step);
                 let (name, ended) = (self.label(step), words::ended(&end));
                 let line =
                     format!("warn  [{}] {name}: {ended}; again in {}s", words::took(self.now()), pause_ms / 1000);
@@ -55,6 +57,7 @@ impl Supervisor<'_> {
             }
             Act::End { step, end } => {
                 self.settle(step, true)?;
+                self.note_source(step);
                 self.watcher = None;
                 self.record_end(step, &end)?;
             }
@@ -100,7 +103,15 @@ impl Supervisor<'_> {
         let exports = self.settings.outbox.join(EXPORTS_FILE);
         let _ = fs::remove_file(&exports);
         let wrapper = script::wrapper(&self.runner, &exports);
-        let begun = self.cwd(plan, &given).and_then(|cwd| {
+        let cwd = if plan.after { self.cwd_of_witness(plan, &given) } else { self.cwd(plan, &given) };
+        if plan.after
+            && plan.cwd.is_none()
+            && let Some(gone) = self.source_gone()
+        {
+            let line = format!("warn  [{}] {}: {gone}; it begins in /", words::took(self.now()), self.label(step));
+            self.output.say(&line);
+        }
+        let begun = cwd.and_then(|cwd| {
             child::spawn(&child::Command {
                 program: &script::shell(self.plan.shell.as_deref())?,
                 args: &[b"-c", &wrapper, file.as_os_str().as_bytes()],
@@ -141,7 +152,8 @@ impl Supervisor<'_> {
         let pid = child::spawn(&child::Command {
             program: &self.runner,
             args: &args,
-            cwd: &self.cwd(plan, &vars)?,
+            // Only a directory that the step names may be told from where it begins.
+            cwd: &if directory.is_some() { self.cwd(plan, &vars)? } else { self.cwd_of_witness(plan, &vars)? },
             env: &given,
             input: None,
             output: Some(self.to_us.as_fd()),
@@ -149,14 +161,44 @@ impl Supervisor<'_> {
         Ok(Attempt::new(pid, given))
     }
 
-    /// Where a step begins. Steps may take the source away; those after it still run.
+    /// Where a step begins. A directory that is not there is told, with the step that left without it.
     pub(super) fn cwd(&self, plan: &PlanStep, given: &Vars) -> Result<PathBuf, String> {
         let source = &self.places.source;
-        match &plan.cwd {
-            Some(cwd) => Ok(source.join(Session::expand(cwd, given).map_err(|why| format!("cwd {why}"))?)),
-            None if source.is_dir() => Ok(source.clone()),
-            None => Ok("/".into()),
+        let cwd = match &plan.cwd {
+            Some(cwd) => source.join(Session::expand(cwd, given).map_err(|why| format!("cwd {why}"))?),
+            None => source.clone(),
+        };
+        // What else may be wrong with it, the kernel says once somebody begins there.
+        if fs::metadata(&cwd).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let gone =
+                self.source_gone().filter(|_| cwd.starts_with(source) && (cwd != *source || self.taken_by.is_some()));
+            return Err(words::no_directory(&cwd, gone.as_deref()));
         }
+        Ok(cwd)
+    }
+
+    /// Where people look in, and where after-steps begin: they are for what went wrong, so a source that is gone keeps
+    /// nobody out.
+    pub(super) fn cwd_of_witness(&self, plan: &PlanStep, given: &Vars) -> Result<PathBuf, String> {
+        match self.source_gone().filter(|_| plan.cwd.is_none()) {
+            Some(_) => Ok("/".into()),
+            None => self.cwd(plan, given),
+        }
+    }
+
+    /// That the source is gone, in words, if it is.
+    fn source_gone(&self) -> Option<String> {
+        let source = &self.places.source;
+        if source.is_dir() {
+            return None;
+        }
+        let since = self.taken_by.and_then(|step| self.plan.steps.get(step));
+        Some(words::gone(source, since.map(|plan| plan.name.as_str())))
+    }
+
+    /// Remembers which step left without the source.
+    fn note_source(&mut self, step: usize) {
+        self.taken_by = (!self.places.source.is_dir()).then(|| self.taken_by.unwrap_or(step));
     }
 
     /// Asks the agent.

@@ -176,7 +176,7 @@ impl Supervisor<'_> {
 
     fn open_beside(&mut self, step: usize, plan: &PlanStep) -> Result<Beside, String> {
         let given = self.given(plan, step);
-        let cwd = self.cwd(plan, &given)?;
+        let cwd = self.cwd_of_witness(plan, &given)?;
         let (host, opened) = self.open_terminal(&Terminal::Beside, &cwd, &given)?;
         let line = format!("shell [{}] {}: a terminal was opened", words::took(self.now()), self.label(step));
         self.output.say(&line);
@@ -187,7 +187,7 @@ impl Supervisor<'_> {
     fn environment(&mut self) -> Result<Reply, String> {
         let (step, plan) = self.at()?;
         let given = self.given(&plan, step);
-        let cwd = self.cwd(&plan, &given)?;
+        let cwd = self.cwd_of_witness(&plan, &given)?;
         let mut bytes = [cwd.as_os_str().as_bytes(), b"\0"].concat();
         for (name, value) in &given {
             bytes.extend([name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());

@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 /// What stands in the Pipeline for a step that the machine carries out: it is exchanged once the YAML was read.
 const IN_ITS_PLACE: &str = ":";
 /// How tags of checkpoints begin.
-const CHECKPOINT: &str = "w-";
+pub const CHECKPOINT: &str = "w-";
 
 /// The step, for a run on this machine.
 pub(super) fn body(converter: &mut Converter<'_>, step: &Step) -> Body {

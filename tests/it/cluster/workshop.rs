@@ -129,3 +129,29 @@ fn a_link_that_leaves_the_context_is_told_as_one() {
     assert_eq!(said.code, Some(1), "{}", said.all());
     assert!(said.err.contains("the context of the build: /shared is a link to ../shared"), "{}", said.all());
 }
+
+#[test]
+fn what_dockerignore_names_is_not_in_the_context() {
+    let anew = unique("anew");
+    let dockerfile = format!("FROM busybox:local\nCOPY . /c\nRUN cd /c; find .; cat run; echo {anew}\n");
+    let project = project(&dockerfile, "    - internal/docker-build: {image-name: app}\n");
+    project.write(".dockerignore", "# not for images\n/Dockerfile\n*.env\n!example.env\nkeys\n!keys/public\ndeps/\n");
+    for file in ["secret.env", "example.env", "keys/private", "keys/public", "deps/run"] {
+        std::fs::create_dir_all(project.path(file).parent().unwrap()).unwrap();
+        project.write(file, "x\n");
+    }
+    project.write("deps/run", "still there\n");
+    std::fs::hard_link(project.path("deps/run"), project.path("run")).unwrap();
+    let said = build(&project, &[]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    let mut found: Vec<&str> = said.out.lines().filter(|line| line.starts_with("./")).collect();
+    found.sort_unstable();
+    let expected = ["./.dockerignore", "./example.env", "./keys", "./keys/public", "./run", "./wercker.yml"];
+    assert_eq!(found, expected, "{}", said.all());
+    assert!(said.out.contains("still there"), "{}", said.all());
+    project.write(".dockerignore", "*.env\n[keys\n");
+    let said = build(&project, &[]);
+    assert_eq!(said.code, Some(1), "{}", said.all());
+    let message = "step docker-build, .dockerignore, line 2: pattern [keys: a [ without its ]\n";
+    assert!(said.err.contains(message) && !said.out.contains("FROM"), "{}", said.all());
+}

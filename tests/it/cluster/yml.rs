@@ -8,6 +8,7 @@ mod handed;
 mod killed;
 mod people;
 mod unsaid;
+mod warned;
 
 pub(super) use corpus::{Case, in_cluster, object_of, project_files};
 

@@ -192,4 +192,6 @@ fn a_port_that_a_killed_run_holds_is_had_by_the_next() {
     let said = with(&project, &arguments, &[("X_LONG", "0")]);
     assert_eq!(said.code, Some(2), "{}", said.all());
     assert!(said.err.contains(&format!("port {port} of this machine, for port 8080 of the run")), "{}", said.all());
+    let temporary = std::fs::read_dir(project.dir.path().join("tmp")).unwrap().count();
+    assert_eq!(temporary, 0, "a directory without runs stays behind");
 }

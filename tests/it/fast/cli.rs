@@ -72,6 +72,30 @@ fn help_is_on_stdout_and_needs_nothing() {
     assert_eq!(long, page(&["help", "run"]));
 }
 
+/// Docker, which is silent here, is not blamed for a place of this machine, and what was made is removed.
+#[test]
+fn a_place_for_temporary_files_that_cannot_be_used_is_told_before_docker_is_asked() {
+    let place = Place::new();
+    let socket = place.directory.path().join("docker.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    place.write("runner", "");
+    place.write(
+        "wercker.yml",
+        "box: debian\nbuild:\n  - script: {code: 'true'}\nworkflows:\n  - name: all\n    pipelines: [{name: build}]\n",
+    );
+    for arguments in [&["build"][..], &["workflow", "all"]] {
+        let mut command = place.command();
+        command.args(arguments).env("TMPDIR", "/nope").env("DOCKER_HOST", format!("unix://{}", socket.display()));
+        command.env("WINDLASS_RUNNER", place.directory.path().join("runner"));
+        command.env("XDG_CACHE_HOME", place.directory.path());
+        let said = said(&command.output().expect("windlass runs"));
+        let told = "error[NoTemporaryDirectory]: TMPDIR /nope, the directory for temporary files: No such file or \
+                    directory (os error 2)\n  nothing was started\nhint: set TMPDIR to a directory that you can write to, \
+                    and that Docker sees\n";
+        assert_eq!((said.code, said.err.as_str()), (6, told), "{arguments:?}");
+    }
+}
+
 #[test]
 fn a_typo_gets_a_suggestion() {
     let said = Place::new().say(&["statsu"]);

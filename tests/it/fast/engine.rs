@@ -2,15 +2,22 @@
 
 use base64::{Engine as _, engine::general_purpose};
 use rstest::rstest;
-use serde_json::Value;
-use std::sync::{Arc, Mutex};
+use serde_json::{Value, json as value};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
 };
-use windlass::engine::{BoxContainer, BoxState, CommitKey, CommittedImage, Engine, EngineError, docker::DockerEngine};
+use windlass::engine::{
+    BoxContainer, BoxState, CommitKey, CommittedImage, Engine, EngineError,
+    docker::{DockerEngine, images::NamedCommit},
+};
 
-/// An engine that gives canned answers: (method and beginning of the path, raw response). What is not listed is 404.
+/// An engine that gives canned answers: (method and beginning of the path, raw response; empty: none ever). What is not
+/// listed is 404.
 struct FakeEngine {
     requests: Arc<Mutex<Vec<String>>>,
     directory: tempfile::TempDir,
@@ -53,6 +60,9 @@ async fn serve(mut stream: UnixStream, answers: Vec<(String, String)>, seen: Arc
     let answer = answers.iter().find(|(request, _)| head.starts_with(request)).map(|(_, answer)| answer.clone());
     seen.lock().unwrap().push(head);
     let answer = answer.unwrap_or_else(|| json(404, r#"{"message":"no such thing"}"#));
+    if answer.is_empty() {
+        return std::future::pending().await;
+    }
     let _ = stream.write_all(answer.as_bytes()).await;
     let _ = stream.shutdown().await;
 }
@@ -112,6 +122,73 @@ async fn a_push_that_does_not_end_well_is_an_error(#[case] answer: String, #[cas
     assert!(error.to_string().contains(words), "{error}");
 }
 
+#[rstest]
+#[case::heard("{\"Id\":\"sha256:1\"}", false)]
+#[case::refused("", false)]
+#[case::given_up("", true)]
+#[tokio::test]
+async fn a_commit_that_nobody_waits_for_any_more_is_known(#[case] answer: &str, #[case] silent: bool) {
+    let status = if answer.is_empty() { 500 } else { 201 };
+    let answer = if silent { String::new() } else { json(status, answer) };
+    // Without an answer the connection stays open.
+    let fake = FakeEngine::start(&[("GET /containers/c", &json(200, "{}")), ("POST /commit", &answer)]);
+    let engine = fake.client();
+    let commit = NamedCommit { names: vec!["mine:t".into()], config: value!({}), ..NamedCommit::default() };
+    let container = a_box();
+    let mut committing = std::pin::pin!(engine.commit_named(&container, &commit));
+    if silent {
+        let begun = async {
+            while !fake.requests().iter().any(|head| head.starts_with("POST /commit")) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            done = &mut committing => panic!("{done:?}"),
+            () = begun => {}
+        }
+    } else {
+        let _ = committing.await;
+    }
+    assert_eq!(engine.may_still_commit(), silent);
+}
+
+#[tokio::test]
+async fn the_tags_of_a_repository_are_found_under_each_of_its_names() {
+    let image = |names: &[&str]| {
+        let of_image = value!({"Id": "a", "ParentId": "", "RepoTags": names, "RepoDigests": [], "Created": 1, "Size": 1,
+            "SharedSize": -1, "Labels": {}, "Containers": -1});
+        of_image.to_string()
+    };
+    let names = [
+        &["team/app:w-deps", "team/app:w-built"][..],
+        &["busybox:w-x"],
+        &[],
+        &["team/apple:w-no", "h:5000/team/app:w-other"],
+    ];
+    let images = format!("[{}]", names.map(image).join(","));
+    let fake = FakeEngine::start(&[("GET /images/json", &json(200, &images))]);
+    for (name, tags) in [
+        ("team/app", &["w-built", "w-deps"][..]),
+        ("docker.io/team/app", &["w-built", "w-deps"]),
+        ("docker.io/library/busybox", &["w-x"]),
+        ("h:5000/team/app", &["w-other"]),
+        ("nobody", &[]),
+    ] {
+        assert_eq!(fake.client().tags(name).await.unwrap(), tags, "{name}");
+    }
+}
+
+#[rstest]
+#[case(r#"{"State":{"Status":"exited","ExitCode":3}}"#, Some(3))]
+#[case(r#"{"State":{"Status":"running","ExitCode":0}}"#, None)]
+#[case(r#"{"State":{"Status":"created","ExitCode":0}}"#, None)]
+#[tokio::test]
+async fn only_a_container_that_has_run_has_an_end(#[case] state: &str, #[case] code: Option<i32>) {
+    let fake = FakeEngine::start(&[("GET /containers/c", &json(200, state))]);
+    assert_eq!(fake.client().end_of("c").await.unwrap().map(|end| end.code), code);
+    assert_eq!(fake.client().end_of("gone").await.unwrap(), None);
+}
+
 #[tokio::test]
 async fn an_old_engine_is_refused_with_what_is_needed() {
     let fake = FakeEngine::start(&[("GET /version", &json(200, r#"{"Version":"18.09","ApiVersion":"1.39"}"#))]);
@@ -148,15 +225,19 @@ async fn the_filter_of_the_engine_is_not_trusted() {
     }
 }
 
-#[tokio::test]
-async fn a_commit_freezes_the_box_and_has_the_name_that_it_is_pushed_by() {
-    let fake = FakeEngine::start(&[("POST /commit", &json(201, r#"{"Id":"sha256:2"}"#))]);
-    let container = BoxContainer {
+fn a_box() -> BoxContainer {
+    BoxContainer {
         id: "c1".to_owned(),
         image_id: "sha256:1".to_owned(),
         started_at: String::new(),
         state: BoxState::Running,
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_commit_freezes_the_box_and_has_the_name_that_it_is_pushed_by() {
+    let fake = FakeEngine::start(&[("POST /commit", &json(201, r#"{"Id":"sha256:2"}"#))]);
+    let container = a_box();
     let key = CommitKey { run_uid: "u1".to_owned(), step: "push".to_owned() };
     assert_eq!(fake.client().commit(&container, &key, TARGET).await.unwrap().id, "sha256:2");
     let requests = fake.requests();

@@ -5,6 +5,7 @@ mod shell;
 mod test_box;
 mod watch;
 
+use rstest::rstest;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -430,14 +431,37 @@ fn directories_are_expanded_and_must_exist() {
     );
     let message = ran.finished().3.unwrap();
     assert!(message.starts_with("step lost (4 of 4) could not start: cwd /"), "{message}");
-    assert!(message.ends_with("nowhere: No such file or directory (os error 2)"), "{message}");
+    assert!(message.ends_with("/box/pipeline/source/nowhere: no such directory"), "{message}");
+}
+
+#[rstest]
+#[case::the_source(None, "")]
+#[case::below_it(Some("sub"), "/sub")]
+fn no_step_begins_elsewhere_once_the_source_is_gone(#[case] cwd: Option<&str>, #[case] below: &str) {
+    let ran = a_box(&[
+        script("keep", "true"),
+        script("rm", "rm -rf \"$WERCKER_SOURCE_DIR\""),
+        PlanStep { cwd: Some("/".into()), ..script("there", "pwd") },
+        PlanStep { cwd: cwd.map(str::to_owned), ..script("next", "pwd > /dev/null; touch ../../../ran") },
+        after("x", "pwd"),
+    ])
+    .run();
+    let source = ran.dir.path().join("box/pipeline/source").display().to_string();
+    let gone = format!("the source {source} is gone since step rm");
+    let message = format!("step next (4 of 4) could not start: cwd {source}{below}: no such directory; {gone}");
+    ran.failed("StepFailed", Some(3), &message);
+    assert_eq!((ran.log("there").as_str(), ran.ends()[3]), ("/\n", (EndReason::NotStarted, None)));
+    // After-steps are for what went wrong.
+    assert_eq!((ran.log("x").as_str(), ran.ends()[4]), ("/\n", (EXIT, Some(0))));
+    assert!(ran.stdout.contains(&format!("after 1/1 x: {gone}; it begins in /\n")), "{}", ran.stdout);
 }
 
 #[test]
-fn a_step_that_removes_the_source_does_not_stop_after_steps() {
-    let ran = a_box(&[script("rm", "rm -rf \"$WERCKER_PIPELINE_DIR\"; exit 1"), after("x", "pwd")]).run();
-    assert_eq!(ran.ends(), [(EXIT, Some(1)), (EXIT, Some(0))]);
-    assert_eq!(ran.log("x"), "/\n");
+fn a_source_that_is_made_again_is_as_good_as_before() {
+    let again = "cd ..; rm -rf source; mkdir source; echo new > source/file";
+    let ran = a_box(&[script("again", again), script("next", "cat file"), after("x", "cat file")]).run();
+    ran.passed();
+    assert_eq!((ran.log("next"), ran.log("x")), ("new\n".into(), "new\n".into()));
 }
 
 #[test]
@@ -584,7 +608,7 @@ fn messages_hold_no_secrets() {
     let lost = PlanStep { cwd: Some("/x/$TOKEN".into()), ..script("lost", "true") };
     let ran =
         a_box(&[lost]).with(|plan| plan.env = vec![Variable { secret: true, ..variable("TOKEN", "s3cr3t") }]).run();
-    let message = "step lost (1 of 1) could not start: cwd /x/***: No such file or directory (os error 2)";
+    let message = "step lost (1 of 1) could not start: cwd /x/***: no such directory";
     ran.failed("StepFailed", Some(0), message);
     assert!(!ran.stdout.contains("s3cr3t"));
 }
