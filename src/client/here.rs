@@ -244,11 +244,14 @@ pub(super) async fn play(
     // However following ended: the run ends with us.
     started.abandon();
     let changes = started.changes.clone();
-    if started.may_still_commit() {
-        session.screen.message("waiting for Docker: the commit of the box has begun and cannot be interrupted")?;
-    }
+    // Whoever does not read this waits all the same.
+    let told = match started.may_still_commit() {
+        true => session.screen.message("waiting for Docker: the commit of the box has begun and cannot be interrupted"),
+        false => Ok(()),
+    };
     let stayed = started.cleaned().await;
     let last = changes.borrow().clone();
+    told?;
     let followed = match followed {
         Err(Stop::ClosedPipe) => {
             let view = view(&last);
