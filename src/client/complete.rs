@@ -50,12 +50,12 @@ pub(super) fn pipelines() -> Vec<CompletionCandidate> {
 
 /// Names of pipelines in the file of this directory.
 pub(super) fn pipelines_here() -> Vec<CompletionCandidate> {
-    named(project::find(Path::new(".")).map(|file| names_in(&file).0))
+    named(project::find().map(|file| names_in(&file).0))
 }
 
 /// Names of workflows in it.
 pub(super) fn workflows_here() -> Vec<CompletionCandidate> {
-    named(project::find(Path::new(".")).map(|file| names_in(&file).1))
+    named(project::find().map(|file| names_in(&file).1))
 }
 
 /// The shell takes a word as it is offered: one of a file from elsewhere must not be more than a word to it.

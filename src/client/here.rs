@@ -17,7 +17,7 @@ use super::{
     dev::publish::take,
     exit::Exit,
     fault::{Fault, Stop, reason},
-    follow::{self, Followed, Interrupt, Options},
+    follow::{self, Followed, Interrupt, Options, result_of},
     project::{self, Project},
     request::{Asked, engine_address, request},
     screen::Screen,
@@ -54,7 +54,7 @@ const DEV: &str = "dev";
 
 /// Whether `run` means this machine.
 pub(super) fn is_meant(args: &RunArgs) -> bool {
-    let in_project = args.what.file.is_none() && args.pipeline.is_some() && project::find(Path::new(".")).is_some();
+    let in_project = args.what.file.is_none() && args.pipeline.is_some() && project::find().is_some();
     args.local || in_project
 }
 
@@ -198,7 +198,7 @@ fn begin(session: &Session, asked: &Asked<'_>) -> Result<PathBuf, Stop> {
     refuse(&[(place.namespace.is_some(), "--namespace"), (place.context.is_some(), "--context")])?;
     match &asked.what.file {
         Some(file) => Ok(file.clone()),
-        None => project::find(Path::new(".")).ok_or_else(|| {
+        None => project::find().ok_or_else(|| {
             let fault = Fault::usage(format!("no {} and no wercker.yml in this directory", project::FILES[0]));
             fault.hint(format!("{} build -f FILE", session.name)).into()
         }),
@@ -246,12 +246,26 @@ pub(super) async fn play(
     let followed = follow_here(session, asked, &mut started, signals, shown).await;
     // However following ended: the run ends with us.
     started.abandon();
-    let last = started.changes.borrow().clone();
-    if started.may_still_commit() {
-        session.screen.message("waiting for Docker: the commit of the box has begun and cannot be interrupted")?;
-    }
+    let changes = started.changes.clone();
+    // Whoever does not read this waits all the same.
+    let told = match started.may_still_commit() {
+        true => session.screen.message("waiting for Docker: the commit of the box has begun and cannot be interrupted"),
+        false => Ok(()),
+    };
     let stayed = started.cleaned().await;
-    let followed = followed?;
+    let last = changes.borrow().clone();
+    told?;
+    let followed = match followed {
+        Err(Stop::ClosedPipe) => {
+            let view = view(&last);
+            let exit = result_of(&view, asked.manner.exit_code);
+            if exit == Exit::Cancelled {
+                session.screen.message(&format!("nobody reads the output any more: {} was stopped", view.name))?;
+            }
+            return Ok(exit);
+        }
+        followed => followed?,
+    };
     match asked.manner.output {
         Some(RunOutput::Digest) => {
             for image in followed.view.images() {

@@ -41,9 +41,9 @@ pub(super) struct Chosen {
     pub(super) spec: PipelineRunSpec,
 }
 
-/// The project file of a directory, if it has one: ours first, as it may have been made of a `wercker.yml` beside it.
-pub(super) fn find(directory: &Path) -> Option<PathBuf> {
-    FILES.iter().chain(&convert::NAMES).map(|name| directory.join(name)).find(|path| path.is_file())
+/// The project file of this directory, if it has one: ours first, as it may have been made of a `wercker.yml` beside it.
+pub(super) fn find() -> Option<PathBuf> {
+    FILES.iter().chain(&convert::NAMES).map(PathBuf::from).find(|path| path.is_file())
 }
 
 /// The directory that a file stands for: where it is. What is no file, as a pipe of the shell, is nowhere, and stands

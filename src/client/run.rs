@@ -94,7 +94,7 @@ pub(super) fn read(args: &RunArgs, program: &str, verb: &str) -> Result<Read, St
         }
         (None, None, None) => {
             let fault = Fault::usage("nothing to run: give a file with -f, or a Pipeline with --from");
-            let hint = match project::find(Path::new(".")) {
+            let hint = match project::find() {
                 Some(file) if verb == "run" => {
                     format!("{program} run PIPELINE   on Docker, with a pipeline of {}", file.display())
                 }

@@ -17,6 +17,19 @@ fn cancel(#[case] how: Cancel, #[case] agent: bool, #[case] reason: &str) {
     assert_eq!(deletes, reason == "Cancelled");
 }
 
+/// Its first step may run, and the agent has not said so yet.
+#[rstest]
+#[case::the_box_has_begun(BOX_RUNS.to_owned(), "Cancelling")]
+#[case::prepare_is_at_work(BOX_RUNS.replace("terminated: {exitCode: 0}", "running: {}"), "Cancelled")]
+#[case::the_box_is_not_there(BOX_RUNS.replace("{running: {}}", "{waiting: {reason: ContainerCreating}}"), "Cancelled")]
+fn a_box_that_was_let_begin_hears_of_the_cancel(#[case] pod: String, #[case] reason: &str) {
+    let mut seen = with_pod(SPEC, &pod);
+    seen.run.spec.cancel = Some(Cancel::Graceful);
+    let ends = settle(seen);
+    assert_eq!(reason_of(&ends).1, reason);
+    assert!(!reason_of(&ends).2.ends_with(' '));
+}
+
 #[rstest]
 #[case::scripts(SPEC, BOX_RUNS, None, false)]
 #[case::a_push(PUSH, BOX_RUNS, None, true)]

@@ -8,7 +8,7 @@ use super::{
     order::needs_agent,
     plan::Observed,
     pod::{self, BOX, PREPARE, SERVICE_PREFIX},
-    starting::{blocked, cannot_start, preparing, starting},
+    starting::{blocked, cannot_start, is_running, preparing, starting},
     status::{Outcome, Verdict, cut, elapsed},
 };
 use crate::{
@@ -521,6 +521,14 @@ pub fn agent_works(spec: &PipelineSpec, status: &PipelineRunStatus) -> bool {
 #[must_use]
 pub fn agent_is_there(seen: &Observed) -> bool {
     seen.agent_seen.is_some_and(|at| elapsed(at, seen.now) < AGENT_SILENT)
+}
+
+/// Whether a pod's runner was let begin: a step may run of which nobody has heard yet.
+#[must_use]
+pub fn box_began(pod: &Pod) -> bool {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    terminated(containers, PREPARE).is_some_and(|end| end.exit_code == 0)
+        && containers.iter().any(|container| container.name == BOX && is_running(container))
 }
 
 /// Whether a cancel can be left to the box: its runner acts on it, or the agent will tell it. The agent's lease may

@@ -473,25 +473,25 @@ fn with_pod(seen: &Observed, spec: &PipelineSpec, pod: &Pod) -> Plan {
     plan
 }
 
-/// Graceful: the agent tells the runner, which ends the step and runs the after-steps. With no step
+/// Graceful: the agent tells the runner, which ends the step and runs the after-steps. With a box that has not
 /// begun, or an agent that stays silent, there is nobody to tell: then as `Immediate`.
 ///
 /// Immediate: the pod goes. The run is over at once, unless the agent is at a push: only the agent knows which tags
 /// have moved. It says so before the pod is gone.
 fn cancelling(seen: &Observed, spec: &PipelineSpec, pod: &Pod, facts: &PodFacts) -> Plan {
     let status = seen.run.status.clone().unwrap_or_default();
-    let begun = status.steps.iter().find(|s| s.started_at.is_some());
-    let graceful = seen.run.spec.cancel == Some(Cancel::Graceful)
-        && begun.is_some()
-        && judge::box_hears_cancel(seen, spec, &status);
+    let begun = status.steps.iter().any(|s| s.started_at.is_some()) || judge::box_began(pod);
+    let graceful =
+        seen.run.spec.cancel == Some(Cancel::Graceful) && begun && judge::box_hears_cancel(seen, spec, &status);
     let overdue = pod.metadata.deletion_timestamp.as_ref().is_some_and(|due| due.0 <= seen.now);
     let pushing = seen.run.spec.cancel == Some(Cancel::Immediate)
         && judge::agent_is_there(seen)
         && judge::agent_works(spec, &status)
         && !overdue;
     let verdict = if graceful || pushing {
-        let running = status.steps.iter().rev().find(|s| s.started_at.is_some()).map_or("", |s| &s.name);
-        Verdict::goes_on(reason::CANCELLING, format!("stopping step {running}"))
+        let running = status.steps.iter().rev().find(|s| s.started_at.is_some());
+        let words = running.map_or_else(|| "stopping".to_owned(), |step| format!("stopping step {}", step.name));
+        Verdict::goes_on(reason::CANCELLING, words)
     } else {
         Verdict::failed(reason::CANCELLED, judge::cancelled(seen, &status))
     };

@@ -203,7 +203,7 @@ fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
-fn is_running(container: &ContainerStatus) -> bool {
+pub(super) fn is_running(container: &ContainerStatus) -> bool {
     container.state.as_ref().is_some_and(|s| s.running.is_some())
 }
 

@@ -219,6 +219,10 @@ impl Node {
                 Some(status) = agent.said.recv() => self.take(status),
                 Ok(()) = wished.changed() => {
                     let wish = *wished.borrow_and_update();
+                    // Told apart by whoever was first: a box that is let begin hears of it and ends its steps itself.
+                    if wish != Wish::Go && !stopper.stop() {
+                        self.prepared();
+                    }
                     self.wish(wish, &agent, following);
                 }
                 () = tokio::time::sleep(longest) => {}
@@ -294,10 +298,7 @@ impl Node {
             News::Stage(verdict) => self.stage = Some(verdict),
             News::Failed(failure) => self.failed = Some(failure),
             News::Ended(ended) => self.services.tell(&ended),
-            News::Prepared => {
-                self.stage = None;
-                self.put(super::setup::status(pod::PREPARE, Default::default()));
-            }
+            News::Prepared => self.prepared(),
             News::Container(status) => {
                 let ended = status.state.as_ref().is_some_and(|state| state.terminated.is_some());
                 if status.name == pod::BOX && !ended {
@@ -309,6 +310,11 @@ impl Node {
                 self.put(*status);
             }
         }
+    }
+
+    fn prepared(&mut self) {
+        self.stage = None;
+        self.put(super::setup::status(pod::PREPARE, Default::default()));
     }
 
     /// The box has ended: its last record may still be on its way through the agent's part.

@@ -18,7 +18,7 @@ mod plan;
 mod services;
 mod source;
 
-use self::{failure::failure, layout::Layout, source::Fetched};
+use self::{failure::failure, layout::Layout, place::StagedRunner, source::Fetched};
 use crate::{
     api::{condition::reason, duration},
     wire::{self, Failure, Order, ServiceCheck, SourceOrder},
@@ -32,7 +32,10 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     process::ExitCode,
-    sync::mpsc::{self, Receiver, Sender},
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, Receiver, Sender},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -122,22 +125,29 @@ pub struct Here {
 pub struct Stopper {
     sender: Sender<Event>,
     processes: source::Processes,
+    fate: Fate,
 }
+
+/// Whether the box was let begin; unknown until that or a stop came first.
+type Fate = Arc<OnceLock<bool>>;
 
 impl Stopper {
     /// A stopper, and what [`here`] listens to.
     #[must_use]
     pub fn new() -> (Self, Stopped) {
         let (sender, events) = mpsc::channel();
-        let processes = source::Processes::default();
-        (Self { sender: sender.clone(), processes: processes.clone() }, Stopped { sender, events, processes })
+        let (processes, fate) = (source::Processes::default(), Fate::default());
+        let stopper = Self { sender: sender.clone(), processes: processes.clone(), fate: Arc::clone(&fate) };
+        (stopper, Stopped { sender, events, processes, fate })
     }
 
-    /// Ends it soon, with all that it started.
-    pub fn stop(&self) {
+    /// Ends it soon, with all that it started. Whether that was in time: if so, the box never begins a step.
+    pub fn stop(&self) -> bool {
+        let begins = *self.fate.get_or_init(|| false);
         self.processes.kill();
         // Without a listener it is over already.
         let _ = self.sender.send(Event::Terminated);
+        !begins
     }
 }
 
@@ -146,6 +156,7 @@ pub struct Stopped {
     sender: Sender<Event>,
     events: Receiver<Event>,
     processes: source::Processes,
+    fate: Fate,
 }
 
 /// Prepares a local run. `None`: it was stopped.
@@ -226,9 +237,13 @@ fn prepare(arguments: &Arguments, layout: &Layout) -> Result<(), Ended> {
 
 /// All the work, and the end of what it started.
 fn watched(order: &Order, place: &Place, stopped: Stopped) -> Result<(), Ended> {
-    let Stopped { sender, events, processes } = stopped;
+    let Stopped { sender, events, processes, fate } = stopped;
     let mut fetching = None;
-    let done = work(order, place, &processes, &mut fetching, &sender, &events);
+    let done = match work(order, place, &processes, &mut fetching, &sender, &events) {
+        Ok(runner) if *fate.get_or_init(|| true) => runner.release().map_err(Ended::from),
+        Ok(_) => Err(Ended::Terminated),
+        Err(ended) => Err(ended),
+    };
     if done.is_err() {
         processes.kill();
         let end = Instant::now() + STOP_GRACE;
@@ -240,7 +255,7 @@ fn watched(order: &Order, place: &Place, stopped: Stopped) -> Result<(), Ended> 
     done
 }
 
-/// All the work, up to the runner's release.
+/// All the work before the runner's release.
 fn work(
     order: &Order,
     place: &Place,
@@ -248,7 +263,7 @@ fn work(
     fetching: &mut Option<JoinHandle<()>>,
     sender: &Sender<Event>,
     events: &Receiver<Event>,
-) -> Result<(), Ended> {
+) -> Result<StagedRunner, Ended> {
     let deadline = deadline(order, SystemTime::now());
     let layout = &place.layout;
     let source = {
@@ -297,7 +312,7 @@ fn work(
     if let Some(ip) = std::env::var(wire::POD_IP_VARIABLE).ok().and_then(|text| text.parse().ok()) {
         place::write_pod_ip(ip, layout)?;
     }
-    Ok(runner.release()?)
+    Ok(runner)
 }
 
 /// Runs `work` in a thread that reports its end.
@@ -333,4 +348,37 @@ fn runner_path(arguments: &Arguments) -> Result<PathBuf, Failure> {
         failure(reason::BOX_FAILED_TO_START, format!("cannot find the runner beside this program: {e}"))
     })?;
     Ok(own.with_file_name(wire::RUNNER_FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, Order, Here) {
+        let root = tempfile::tempdir().unwrap();
+        let runner = root.path().join("runner");
+        std::fs::write(&runner, "").unwrap();
+        let directory = Directory { path: root.path().to_owned(), mounted: true, ..Directory::default() };
+        let here = Here {
+            root: root.path().to_owned(),
+            runner,
+            directory: Some(directory),
+            services: Ipv4Addr::LOCALHOST.into(),
+        };
+        let order = Order { version: wire::VERSION, deadline_ms: u64::MAX, ..Order::default() };
+        (root, order, here)
+    }
+
+    #[test]
+    fn a_box_begins_or_was_stopped_in_time_and_never_both() {
+        let (root, order, here) = place();
+        let released = Layout::new(Some(root.path().to_owned())).in_file(wire::RUNNER_FILE);
+        std::fs::create_dir_all(released.parent().unwrap()).unwrap();
+        let (stopper, stopped) = Stopper::new();
+        assert!(stopper.stop());
+        assert_eq!((super::here(&order, &here, stopped).unwrap(), released.exists()), (None, false));
+        let (stopper, stopped) = Stopper::new();
+        assert_eq!((super::here(&order, &here, stopped).unwrap(), released.exists()), (Some(()), true));
+        assert!(!stopper.stop() && !stopper.stop());
+    }
 }

@@ -99,6 +99,23 @@ impl Project {
         finish(self.command(arguments).spawn().unwrap())
     }
 
+    /// Whether a run has a file of this name in its directory.
+    pub(super) fn has_made(&self, name: &str) -> bool {
+        let mut places = vec![self.dir.path().join("tmp")];
+        while let Some(place) = places.pop() {
+            // What it makes and removes meanwhile.
+            for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+                if entry.file_name() == name {
+                    return true;
+                }
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    places.push(entry.path());
+                }
+            }
+        }
+        false
+    }
+
     /// What is left of this project's runs: their directories, and the names of their containers and networks.
     pub(super) fn left(&self, run: &str) -> Vec<String> {
         let mut left: Vec<String> = fs::read_dir(self.dir.path().join("tmp"))

@@ -23,6 +23,15 @@ struct Begun {
 
 impl Begun {
     fn start(project: &Project) -> Self {
+        Self::reading(project, true)
+    }
+
+    /// The same, and nothing more is read of its stdout, which is closed.
+    fn start_unread(project: &Project) -> Self {
+        Self::reading(project, false)
+    }
+
+    fn reading(project: &Project, reads: bool) -> Self {
         let mut child = project.command(&["build"]).spawn().unwrap();
         let mut err = BufReader::new(child.stderr.take().unwrap());
         let mut head = String::new();
@@ -32,7 +41,8 @@ impl Begun {
         let mut first = String::new();
         out.read_line(&mut first).unwrap();
         assert_eq!(first, "begun\n");
-        Self { child, name, out: read(out), err: read(err) }
+        let out = if reads { read(out) } else { read(std::io::empty()) };
+        Self { child, name, out, err: read(err) }
     }
 
     fn end(mut self) -> Said {
@@ -71,6 +81,20 @@ fn a_second_ctrl_c_ends_it_at_once_and_leaves_nothing() {
     let said = begun.end();
     assert_eq!((said.code, said.out.as_str()), (Some(130), ""), "{}", said.all());
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert_eq!(project.left(&name), Vec::<String>::new());
+}
+
+/// It ends with us, and 0 would say that it had succeeded.
+#[test]
+fn a_run_whose_output_nobody_reads_is_stopped_and_says_so() {
+    let project = Project::new(
+        "  box: {image: 'busybox:local'}\n  steps: [{name: talks, script: 'while echo begun; do sleep 0.1; done'}]",
+    );
+    let begun = Begun::start_unread(&project);
+    let name = begun.name.clone();
+    let said = begun.end();
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert!(said.err.contains(&format!("nobody reads the output any more: {name} was stopped\n")), "{}", said.all());
     assert_eq!(project.left(&name), Vec::<String>::new());
 }
 

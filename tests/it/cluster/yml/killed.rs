@@ -97,8 +97,32 @@ fn a_container_that_was_asked_for_before_a_second_ctrl_c_goes_with_the_run() {
     gate.sees(&["DELETE ", &format!("/containers/windlass-{name}-web")]);
     gate.open();
     let (code, err) = (wait(&mut child), read(err).join().unwrap());
+    gate.answered();
     assert_eq!((code, out.join().unwrap().as_str()), (Some(130), ""), "{err}");
     assert_eq!(project.left(&name), Vec::<String>::new(), "{err}");
+}
+
+/// What prepares the box is through, and the box has not said yet that it runs: it goes on, and has to
+/// hear of the cancel.
+#[test]
+fn a_run_that_is_cancelled_as_its_box_begins_has_its_after_steps() {
+    let project = project(
+        "box: busybox:local\nbuild:\n  steps:\n    - script: {code: echo of the step}\n\
+         \x20 after-steps:\n    - script: {code: echo of the after-step}\n",
+    );
+    let gate = Gate::before(&["POST ", "/containers/", "/start"]);
+    let mut child = project.command(&["build"]).env("DOCKER_HOST", &gate.host).spawn().unwrap();
+    let (out, mut err) = (read(child.stdout.take().unwrap()), BufReader::new(child.stderr.take().unwrap()));
+    gate.sees(&["POST ", "/containers/", "/start"]);
+    until("the box may begin", PATIENCE, || project.has_made("windlass-runner").then_some(())).unwrap();
+    signal(&child, "-INT");
+    sees(&mut err, "cancelling");
+    gate.open();
+    let (code, err) = (wait(&mut child), read(err).join().unwrap());
+    let out = out.join().unwrap();
+    assert!(code == Some(3) && out.ends_with("of the after-step\n"), "{code:?} {out}\n{err}");
+    // It may have begun before the box heard of the cancel, and is not called skipped then.
+    assert!(!out.starts_with("of the step\n") || !err.contains("> skip"), "{out}\n{err}");
 }
 
 #[test]
