@@ -92,7 +92,7 @@ pub fn main() -> ExitCode {
     let program = program(std::env::args_os().next().as_deref());
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // Who asks with --help gets the long form; a value that looks like it changes only the form of an error.
-    let long = arguments.iter().take_while(|word| *word != "--").any(|word| word == "--help");
+    let long = has_flag(&arguments, "--help");
     let command = command(program, long);
     let whole = self::command(program, true);
     let answered = client::answer_the_shell(&whole, &arguments).or_else(|| client::answer_kubectl(&whole, &arguments));
@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
     }
     let cli = match command.clone().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error, program),
+        Err(error) => return refuse(&error, program, &arguments),
     };
     match cli.command {
         Command::People(verb) => {
@@ -212,19 +212,27 @@ fn form(command: clap::Command, program: &str, long: bool) -> clap::Command {
     }
 }
 
+/// Whether a flag was given, as far as that can be said of a line that may be wrong.
+fn has_flag(arguments: &[OsString], flag: &str) -> bool {
+    arguments.iter().take_while(|word| *word != "--").any(|word| word == flag)
+}
+
 /// Help and version are no errors; all else is said in the form of all errors.
-fn refuse(error: &clap::Error, program: &str) -> ExitCode {
+fn refuse(error: &clap::Error, program: &str, arguments: &[OsString]) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => printed(error.print()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
             ExitCode::from(2)
         }
-        _ => ExitCode::from(client::usage_error(&fault(error, program)).code()),
+        _ => {
+            let json = has_flag(arguments, "--json");
+            ExitCode::from(client::usage_error(&fault(error, program, arguments), json).code())
+        }
     }
 }
 
-fn fault(error: &clap::Error, program: &str) -> Fault {
+fn fault(error: &clap::Error, program: &str, arguments: &[OsString]) -> Fault {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),
@@ -243,7 +251,11 @@ fn fault(error: &clap::Error, program: &str) -> Fault {
     // The usage names the verb whose flags are wrong.
     let usage = error.render().to_string();
     let used = usage.split_once(&format!("Usage: {program} ")).and_then(|(_, rest)| rest.split_whitespace().next());
-    let of_verb = used.filter(|word| Cli::command().find_subcommand(word).is_some());
+    let whole = Cli::command();
+    let of_verb = used.and_then(|word| whole.find_subcommand(word));
+    // An error of a value has no usage; the first word that can be the verb is.
+    let of_verb = of_verb.or_else(|| arguments.iter().skip(1).find_map(|word| whole.find_subcommand(word)));
+    let of_verb = of_verb.map(clap::Command::get_name);
     let fault = Fault::usage(message);
     let near = match &verb {
         Some(verb) => near_verb(verb),
@@ -296,11 +308,28 @@ mod tests {
         }
     }
 
+    /// What is said of a line that is wrong.
+    fn refused(line: &str) -> Fault {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        fault(&command("windlass", false).try_get_matches_from(&words).unwrap_err(), "windlass", &words)
+    }
+
+    #[test]
+    fn a_value_is_told_in_the_form_that_the_help_has() {
+        for (flag, form) in [
+            ("--secret", "NAME=PATH"),
+            ("--config-map", "NAME=PATH"),
+            ("--registry-ca", "HOST=FILE"),
+            ("-e", "NAME=VALUE"),
+        ] {
+            let said = refused(&format!("windlass build {flag} foo")).message;
+            assert!(said.ends_with(&format!("\"foo\" is not {form}")), "{said}");
+        }
+    }
+
     #[test]
     fn typos_get_a_suggestion() {
-        let said = |line: &str| {
-            fault(&command("windlass", false).try_get_matches_from(line.split(' ')).unwrap_err(), "windlass")
-        };
+        let said = refused;
         let typo = said("windlass statsu");
         assert_eq!(
             (typo.message.as_str(), typo.hint.as_deref()),
@@ -323,10 +352,10 @@ mod tests {
             assert_eq!(near_verb(typo).as_deref(), Some(meant), "{typo}");
         }
         assert_eq!(near_verb("bogus"), None);
-        let said = |line: &str| {
-            fault(&command("windlass", false).try_get_matches_from(line.split(' ')).unwrap_err(), "windlass").hint
-        };
+        let said = |line: &str| refused(line).hint;
         assert_eq!(said("windlass build --nosuchflag").as_deref(), Some("windlass build --help"));
+        assert_eq!(said("windlass build --secret foo").as_deref(), Some("windlass build --help"));
+        assert_eq!(said("windlass -n team-a b --publish x").as_deref(), Some("windlass build --help"));
         assert_eq!(said("windlass bogus").as_deref(), Some("windlass --help"));
     }
 

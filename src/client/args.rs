@@ -28,7 +28,7 @@ use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCandidates;
 use jiff::Timestamp;
 use std::time::Duration;
-use values::{breakpoint, duration, key_value, phase, publish, since};
+use values::{breakpoint, duration, host_file, key_value, name_path, phase, publish, since};
 use what::{TO_FOLLOW, TO_RUN};
 
 /// The verbs.

@@ -18,13 +18,13 @@ use super::{
     style::Mode,
 };
 use crate::{
-    api::condition::reason::INVALID_PROPERTY,
+    api::condition::reason::{INVALID_PROPERTY, UNDEFINED_VARIABLE},
     wercker::{
-        convert::{Here, LocalStep, Options, gone, here::here},
-        document::Document,
+        convert::{Here, LocalStep, MadeHere, Options, gone, here::here},
+        document::{Document, Pipeline},
         read_all,
     },
-    yaml::{self, Diagnostic, Findings},
+    yaml::{self, Diagnostic, Findings, Severity},
 };
 use std::{
     collections::BTreeMap,
@@ -91,23 +91,54 @@ fn judge(path: &Path, input: &Input, args: &CheckArgs) -> (Findings, String) {
     if !findings.has_errors() {
         let local = local_steps(&document, &steps_beside(path, args.steps.as_deref()));
         findings.extend(gone(&document, |key| local.contains_key(key)));
-        findings.extend(wrong_properties(&document, local));
+        findings = with_new(findings, of_runs(&document, local));
     }
     (findings.sorted(), summary(&document))
 }
 
-/// Properties that a run would refuse before it starts, whatever its variables are.
-fn wrong_properties(document: &Document, local: BTreeMap<String, LocalStep>) -> Vec<Diagnostic> {
+/// What runs on this machine would say before they start, whatever their variables are.
+fn of_runs(document: &Document, local: BTreeMap<String, LocalStep>) -> Vec<Diagnostic> {
     let options = Options { local, here: Some(Here::default()), ..Options::default() };
-    let mut wrong = Vec::new();
+    let mut all = Vec::new();
     for pipeline in &document.pipelines {
-        for target in std::iter::once(None).chain(pipeline.targets.iter().map(Some)) {
-            let Err(found) = here(document, &options, pipeline, target) else { continue };
-            let of_properties = |found: &&Diagnostic| found.reason == INVALID_PROPERTY;
-            wrong.extend(found.list().iter().filter(of_properties).cloned());
+        for target in pipeline.turns() {
+            let found = match here(document, &options, pipeline, target) {
+                Ok(made) => of_made(pipeline, &made),
+                Err(found) => found,
+            };
+            // A text whose variable is not known says little of the run's.
+            let unknown = found.list().iter().any(|found| found.reason == UNDEFINED_VARIABLE);
+            let counts = |found: &&Diagnostic| {
+                !unknown || found.severity == Severity::Warning || found.reason == INVALID_PROPERTY
+            };
+            all.extend(found.list().iter().filter(counts).cloned());
         }
     }
-    wrong
+    all
+}
+
+/// What is said of a pipeline that can be made: that of the conversion, and the limits of our own kinds, which Wercker did
+/// not have.
+pub(super) fn of_made(pipeline: &Pipeline, made: &MadeHere) -> Findings {
+    let mut findings = made.findings.clone();
+    let judged = kinds::judge(&made.yaml).0;
+    findings.extend(judged.list().iter().map(|found| Diagnostic {
+        message: format!("the Pipeline made of {}: {}, {}", pipeline.name.value, found.message, found.label),
+        at: Some(pipeline.name.at),
+        label: String::new(),
+        ..found.clone()
+    }));
+    findings
+}
+
+/// With those that were not found before: several pipelines have the same box.
+fn with_new(mut findings: Findings, more: Vec<Diagnostic>) -> Findings {
+    for found in more {
+        if !findings.list().contains(&found) {
+            findings.push(found);
+        }
+    }
+    findings
 }
 
 /// Whether a file is a `wercker.yml`: by its name, or by not being objects of a cluster.

@@ -17,6 +17,14 @@ pub(super) struct At {
     pub wall: jiff::Timestamp,
 }
 
+impl At {
+    /// Now, of what is no run's.
+    #[must_use]
+    pub(super) fn outside() -> Self {
+        Self { run_ms: 0, now_ms: 0, wall: jiff::Timestamp::now() }
+    }
+}
+
 /// An image, with the ports that it was told to expose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pushed {

@@ -29,7 +29,7 @@ impl Report {
         let json = (session.look.mode == Mode::Json).then(|| Json::new(session.setting()));
         let mut report = Self { json, errors: 0, warnings: 0 };
         if let Some(json) = &mut report.json {
-            let texts = json.begin_files(now());
+            let texts = json.begin_files(At::outside());
             session.screen.show(&texts, Vec::new())?;
         }
         Ok(report)
@@ -51,7 +51,7 @@ impl Report {
         self.warnings += warnings;
         if let Some(json) = &mut self.json {
             for found in findings.list() {
-                let texts = json.diagnostic(now(), name, found);
+                let texts = json.diagnostic(At::outside(), name, found);
                 session.screen.show(&texts, Vec::new())?;
             }
             return Ok(());
@@ -86,7 +86,7 @@ impl Report {
     /// When stdout cannot be written.
     pub(super) fn end(self, session: &mut Session, exit: Exit) -> Result<Exit, Stop> {
         if let Some(mut json) = self.json {
-            let texts = json.end(now(), exit, None);
+            let texts = json.end(At::outside(), exit, None);
             session.screen.show(&texts, Vec::new())?;
         }
         Ok(exit)
@@ -96,8 +96,4 @@ impl Report {
 /// `1 error`, `2 errors`.
 pub(super) fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-fn now() -> At {
-    At { run_ms: 0, now_ms: 0, wall: jiff::Timestamp::now() }
 }

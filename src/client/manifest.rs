@@ -302,27 +302,43 @@ fn kind(file: &str, index: usize, document: &Value) -> Result<Kind, Stop> {
     let (version, kind) = (word("apiVersion"), word("kind"));
     let wanted = format!("{GROUP}/{VERSION}");
     let unknown = |message: String| Fault::new(reason::UNKNOWN_KIND, Exit::Usage, message).note("nothing was started");
-    let document = format!("{file}, document {}", index + 1);
+    let named = format!("{file}, document {}", index + 1);
     match kind {
         "Pipeline" | "PipelineRun" if version == wanted => {
             Ok(if kind == "Pipeline" { Kind::Pipeline } else { Kind::Run })
         }
-        "" => Err(unknown(format!("{document}: no kind; expected PipelineRun, Pipeline or what they need")).into()),
+        "" => {
+            let fault = unknown(format!("{named}: no kind; expected PipelineRun, Pipeline or what they need"));
+            let is_wercker = is_wercker(|key| document.get(key).is_some());
+            Err(if is_wercker { fault.hint(wercker_hint(file)) } else { fault }.into())
+        }
         // Other APIs have kinds of these names, which is no reason to apply one by mistake.
         "Pipeline" | "PipelineRun" => {
-            Err(unknown(format!("{document}: apiVersion is {version:?}, expected {wanted:?}")).into())
+            Err(unknown(format!("{named}: apiVersion is {version:?}, expected {wanted:?}")).into())
         }
         other if version.starts_with(&format!("{GROUP}/")) => {
-            let fault = unknown(format!("{document}: kind {other:?} cannot be run; expected Pipeline or PipelineRun"));
+            let fault = unknown(format!("{named}: kind {other:?} cannot be run; expected Pipeline or PipelineRun"));
             Err(match nearest(other, ["Pipeline", "PipelineRun"]) {
                 Some(near) => fault.hint(format!("did you mean {near}?")),
                 None => fault,
             }
             .into())
         }
-        other if version.is_empty() => Err(unknown(format!("{document}: kind {other:?} without apiVersion")).into()),
+        other if version.is_empty() => Err(unknown(format!("{named}: kind {other:?} without apiVersion")).into()),
         _ => Ok(Kind::Other),
     }
+}
+
+/// Whether a document looks like a `wercker.yml`, by the keys that it has.
+pub(super) fn is_wercker(has: impl Fn(&str) -> bool) -> bool {
+    let one_of = |keys: &[&str]| keys.iter().any(|key| has(key));
+    !one_of(&["apiVersion", "kind"]) && one_of(&["box", "build", "deploy", "dev", "workflows"])
+}
+
+/// Who reads a `wercker.yml`: it has steps, files and a source beside it, so that it is never read from stdin.
+pub(super) fn wercker_hint(file: &str) -> String {
+    let file = if as_argument(file) == "-" { "FILE" } else { file };
+    format!("it looks like a wercker.yml, which runs on Docker: windlass build -f {file}")
 }
 
 /// A document without a namespace goes where `-n` or the context says; one with another is refused. Objects of

@@ -73,11 +73,12 @@ mod wercker;
 
 use args::{Global, LogsArgs, StatusArgs, Verb};
 use connect::Cluster;
+use event::At;
 use fault::Stop;
-use render::Setting;
+use render::{Events, Json, Setting, Text};
 use screen::Screen;
-use std::sync::{Arc, atomic::AtomicU64};
-use style::{Look, Terminal};
+use std::sync::Arc;
+use style::{Look, Mode, Terminal};
 
 pub use completion::{answer_kubectl, answer_the_shell};
 pub use exit::Exit;
@@ -92,8 +93,8 @@ pub(crate) struct Session {
     program: String,
     /// The same without flags.
     name: &'static str,
-    /// How many events programs were given.
-    events: Arc<AtomicU64>,
+    /// Which events programs were given.
+    events: Arc<Events>,
 }
 
 impl Session {
@@ -113,7 +114,7 @@ impl Session {
     fn tell(&mut self, faults: &[Fault]) -> Result<(), Stop> {
         self.screen.clear()?;
         if self.look.quiet < 2 {
-            tell(faults, &self.look);
+            tell(faults, &self.look, None);
         }
         Ok(())
     }
@@ -190,11 +191,12 @@ pub fn main(verb: &Verb, global: &Global, program: &'static str, command: clap::
         Ok(exit) => exit,
         Err(stop) => {
             let exit = stop.exit();
+            let json = (session.look.mode == Mode::Json).then(|| Json::new(session.setting()));
             drop(session.screen);
             if let Stop::Faults(faults) = stop
                 && session.look.quiet < 2
             {
-                tell(&faults, &session.look);
+                tell(&faults, &session.look, json);
             }
             exit
         }
@@ -256,16 +258,24 @@ async fn in_cluster(session: &mut Session, verb: &Verb) -> Result<Exit, Stop> {
     }
 }
 
-fn tell(faults: &[Fault], look: &Look) {
+/// Says why a verb stops: to people, and by `json` to programs.
+fn tell(faults: &[Fault], look: &Look, json: Option<Json>) {
     for fault in faults {
         screen::error(&fault.render(look.color_err));
     }
+    let exit = faults.first().map_or(Exit::Failed, |fault| fault.exit);
+    for text in json.map(|mut json| json.stopped(At::outside(), exit, faults)).unwrap_or_default() {
+        if let Text::Data(bytes) = text {
+            // Who does not read stdout has been told on stderr.
+            let _ = screen::out(&bytes);
+        }
+    }
 }
 
-/// Prints a usage error and gives its exit code; for `cli`, before there is a session.
+/// Prints a usage error, as events too if `json`, and gives its exit code; for `cli`, before there is a session.
 #[must_use]
-pub fn usage_error(fault: &Fault) -> Exit {
-    tell_early(std::slice::from_ref(fault));
+pub fn usage_error(fault: &Fault, json: bool) -> Exit {
+    tell_early(std::slice::from_ref(fault), json.then(|| Json::new(Setting::default())));
     fault.exit
 }
 
@@ -274,13 +284,13 @@ pub fn usage_error(fault: &Fault) -> Exit {
 pub fn written(result: std::io::Result<()>) -> Exit {
     let Err(stop) = result.map_err(Stop::from) else { return Exit::Success };
     if let Stop::Faults(faults) = &stop {
-        tell_early(faults);
+        tell_early(faults, None);
     }
     stop.exit()
 }
 
-fn tell_early(faults: &[Fault]) {
-    tell(faults, &Look::decide(&Terminal::detect(), &args::Display::default()));
+fn tell_early(faults: &[Fault], json: Option<Json>) {
+    tell(faults, &Look::decide(&Terminal::detect(), &args::Display::default()), json);
 }
 
 /// A panic is a bug: the terminal is restored, the place is told, the exit code is its own.

@@ -112,12 +112,16 @@ pub(super) fn request(asked: &Asked<'_>, file: &Path, objects: Objects, chosen: 
 /// The directory that is the source. The engine mounts it under its whole path.
 ///
 /// # Errors
-/// `UnreadableFile`.
+/// `UnreadableFile`; `Usage` for what is no directory.
 pub(super) fn as_source(path: &Path, asked: &Asked<'_>) -> Result<Directory, Stop> {
     let path = path.canonicalize().map_err(|error| {
         let message = format!("--source {}: {error}", path.display());
         Fault::new(reason::UNREADABLE_FILE, Exit::Usage, message).note("nothing was started")
     })?;
+    if !path.is_dir() {
+        let fault = Fault::usage(format!("--source {}: is not a directory", path.display()));
+        return Err(fault.note("nothing was started").into());
+    }
     let mounted = asked.here.direct_mount.unwrap_or(asked.dev);
     // What is given as a Secret is not the project's to have, wherever it lies: an image is made of the source.
     let here = asked.here;

@@ -17,7 +17,7 @@ pub(super) use engine::must_pass;
 use super::{
     Session,
     args::WerckerArgs,
-    check::{Input, kinds},
+    check::{Input, of_made},
     convert::{local_steps, steps_beside},
     exit::Exit,
     fault::{Fault, Stop, one_line, reason},
@@ -44,7 +44,7 @@ use crate::{
         read_all,
     },
     wire,
-    yaml::{Diagnostic, Findings},
+    yaml::Findings,
 };
 use std::path::{Path, PathBuf};
 
@@ -335,15 +335,7 @@ impl Yml {
             Ok(made) => made,
             Err(findings) => return Ok((None, findings)),
         };
-        let mut findings = made.findings.clone();
-        // Limits of our own kinds, which Wercker did not have.
-        let judged = kinds::judge(&made.yaml).0;
-        findings.extend(judged.list().iter().map(|found| Diagnostic {
-            message: format!("the Pipeline made of {}: {}, {}", turn.pipeline.name.value, found.message, found.label),
-            at: Some(turn.pipeline.name.at),
-            label: String::new(),
-            ..found.clone()
-        }));
+        let mut findings = of_made(turn.pipeline, &made);
         let (ports, wrong) = ports::of(&made, args.expose_ports);
         findings.extend(wrong);
         if findings.has_errors() {

@@ -13,6 +13,7 @@ use super::{
     context, login,
     owner::Owner,
     setup::Made,
+    words,
 };
 use crate::{
     agent::{line::Line, push::HereWork},
@@ -76,9 +77,9 @@ impl Workshop {
         }
     }
 
-    /// An error without values of the run's Secrets.
+    /// An error in words that fit a machine without a cluster, and without values of the run's Secrets.
     pub(super) fn masked(&self, mut error: PushError) -> PushError {
-        error.message = self.request.mask(std::iter::empty()).text(&error.message);
+        error.message = self.request.mask(std::iter::empty()).text(&words::of_step(&error.message));
         error
     }
 

@@ -99,11 +99,7 @@ pub fn convert(document: &Document, options: &Options) -> Result<Converted, Find
     let mut names = BTreeSet::new();
     let mut documents = Vec::new();
     for pipeline in &document.pipelines {
-        let targets: Vec<Option<&(Text, Vec<Step>)>> = match pipeline.targets.as_slice() {
-            targets if pipeline.steps.is_empty() => targets.iter().map(Some).collect(),
-            targets => std::iter::once(None).chain(targets.iter().map(Some)).collect(),
-        };
-        for target in targets {
+        for target in pipeline.turns() {
             let written = target.map_or_else(
                 || pipeline.name.value.clone(),
                 |(target, _)| format!("{}-{}", pipeline.name.value, target.value),

@@ -186,6 +186,14 @@ impl Step {
     }
 }
 
+impl Pipeline {
+    /// What of it can be run: its own steps, if it has any, and each of its targets.
+    pub fn turns(&self) -> impl Iterator<Item = Option<&(Text, Vec<Step>)>> {
+        let own = !self.steps.is_empty() || self.targets.is_empty();
+        own.then_some(None).into_iter().chain(self.targets.iter().map(Some))
+    }
+}
+
 impl Document {
     /// A pipeline by its name.
     #[must_use]

@@ -2,7 +2,7 @@
 //!
 //! `here` carries them out. **Invariant:** as in `args`.
 
-use super::{super::complete, KeyValue, Manner, Publish, TO_RUN, WerckerArgs, What, key_value, publish};
+use super::{super::complete, KeyValue, Manner, Publish, TO_RUN, WerckerArgs, What, host_file, name_path, publish};
 use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 use std::path::PathBuf;
@@ -23,10 +23,10 @@ pub struct HereArgs {
     #[arg(long, value_name = "FILE", help_heading = HERE, value_hint = ValueHint::FilePath, hide_short_help = true)]
     pub secret_env: Vec<PathBuf>,
     /// A Secret: a directory, or NAME=VALUE lines
-    #[arg(long, value_name = "NAME=PATH", value_parser = key_value, help_heading = HERE, hide_short_help = true)]
+    #[arg(long, value_name = "NAME=PATH", value_parser = name_path, help_heading = HERE, hide_short_help = true)]
     pub secret: Vec<KeyValue>,
     /// A ConfigMap, in the same way
-    #[arg(long, value_name = "NAME=PATH", value_parser = key_value, help_heading = HERE, hide_short_help = true)]
+    #[arg(long, value_name = "NAME=PATH", value_parser = name_path, help_heading = HERE, hide_short_help = true)]
     pub config_map: Vec<KeyValue>,
     /// A port of the box on 127.0.0.1: PORT or HERE:BOX
     #[arg(long, value_name = "PORT", value_parser = publish, help_heading = HERE, hide_short_help = true)]
@@ -35,7 +35,7 @@ pub struct HereArgs {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = HERE, hide_short_help = true, hide_possible_values = true)]
     pub direct_mount: Option<bool>,
     /// CA of a registry that is pushed to
-    #[arg(long, value_name = "HOST=FILE", value_parser = key_value, help_heading = HERE, hide_short_help = true)]
+    #[arg(long, value_name = "HOST=FILE", value_parser = host_file, help_heading = HERE, hide_short_help = true)]
     pub registry_ca: Vec<KeyValue>,
     /// What only a wercker.yml takes.
     #[command(flatten)]

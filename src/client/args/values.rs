@@ -186,9 +186,23 @@ pub(super) fn breakpoint(text: &str) -> Result<BreakAt, String> {
 
 /// `NAME=VALUE`.
 pub(super) fn key_value(text: &str) -> Result<KeyValue, String> {
+    pair(text, "NAME=VALUE")
+}
+
+/// `NAME=PATH`.
+pub(super) fn name_path(text: &str) -> Result<KeyValue, String> {
+    pair(text, "NAME=PATH")
+}
+
+/// `HOST=FILE`.
+pub(super) fn host_file(text: &str) -> Result<KeyValue, String> {
+    pair(text, "HOST=FILE")
+}
+
+fn pair(text: &str, form: &str) -> Result<KeyValue, String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok(KeyValue { name: name.into(), value: value.into() }),
-        _ => Err(format!("{text:?} is not NAME=VALUE")),
+        _ => Err(format!("{text:?} is not {form}")),
     }
 }
 

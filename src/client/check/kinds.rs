@@ -5,7 +5,7 @@
 use super::schema;
 use crate::{
     api::{GROUP, Pipeline, PipelineRun, PipelineSpec, VERSION},
-    client::{fault::reason::UNKNOWN_KIND, findings::counted},
+    client::{fault::reason::UNKNOWN_KIND, findings::counted, manifest},
     steps::{self, StepError, params},
     yaml::{self, Diagnostic, Findings, Node, Span, nearest, reason},
 };
@@ -52,11 +52,12 @@ fn one(object: &Node, findings: &mut Findings) -> Option<String> {
     let place = |key: &str| object.get(key).map_or(object.at, |node| node.at);
     if kind.is_empty() || version.is_empty() {
         let what = if kind.is_empty() { "kind" } else { "apiVersion" };
-        findings.push(
-            Diagnostic::error(UNKNOWN_KIND, format!("the object has no {what}"))
-                .at(object.at, "")
-                .hint("apiVersion: windlass.dev/v1alpha1, kind: Pipeline or PipelineRun"),
-        );
+        let hint = match manifest::is_wercker(|key| object.get(key).is_some()) {
+            true => manifest::wercker_hint("-"),
+            false => "apiVersion: windlass.dev/v1alpha1, kind: Pipeline or PipelineRun".into(),
+        };
+        let found = Diagnostic::error(UNKNOWN_KIND, format!("the object has no {what}"));
+        findings.push(found.at(object.at, "").hint(hint));
         return None;
     }
     let ours = ["Pipeline", "PipelineRun"];

@@ -14,7 +14,13 @@ use crate::client::{
 use crate::yaml::Diagnostic;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// Most output in one line: an escaped byte can take six.
 const LOG_BYTES: usize = 8 * 1024;
@@ -22,6 +28,40 @@ const LOG_BYTES: usize = 8 * 1024;
 const KEPT_BYTES: usize = 1 << 20;
 
 type Fields = Vec<(&'static str, Value)>;
+
+/// Which events a command has given.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Events {
+    count: AtomicU64,
+    stage: Mutex<Stage>,
+}
+
+/// How far the events of a command are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// None was given.
+    #[default]
+    Before,
+    /// `begin` was given.
+    Begun,
+    /// `end` was the last, with this exit code.
+    Ended(u8),
+}
+
+impl Events {
+    /// The number of one more event.
+    fn next(&self) -> u64 {
+        self.count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn reach(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    fn stage(&self) -> Stage {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -39,17 +79,34 @@ impl Json {
     }
 
     pub(super) fn begin(&mut self, at: At, context: &str) -> Vec<Text> {
-        let version = env!("CARGO_PKG_VERSION");
         let (mode, context) = match self.setting.again {
             Some(_) => ("local", json!(null)),
             None => ("cluster", json!(context)),
         };
-        self.one(at, "begin", vec![("client", json!(version)), ("mode", json!(mode)), ("context", context)])
+        self.first(at, json!(mode), context)
     }
 
     /// The first event of a verb that looks at files only.
     pub(in crate::client) fn begin_files(&mut self, at: At) -> Vec<Text> {
-        self.one(at, "begin", vec![("client", json!(env!("CARGO_PKG_VERSION"))), ("mode", json!("files"))])
+        self.first(at, json!("files"), json!(null))
+    }
+
+    fn first(&mut self, at: At, mode: Value, context: Value) -> Vec<Text> {
+        let client = json!(env!("CARGO_PKG_VERSION"));
+        self.setting.events.reach(Stage::Begun);
+        self.one(at, "begin", vec![("client", client), ("mode", mode), ("context", context)])
+    }
+
+    /// The events that are left to give when a verb stops: none if a run has told why, all if it stops before one begins.
+    pub(in crate::client) fn stopped(&mut self, at: At, exit: Exit, faults: &[Fault]) -> Vec<Text> {
+        let mut texts = match self.setting.events.stage() {
+            Stage::Ended(code) if code == exit.code() => return Vec::new(),
+            Stage::Before | Stage::Ended(_) => self.first(at, json!(null), json!(null)),
+            Stage::Begun => Vec::new(),
+        };
+        texts.extend(faults.iter().flat_map(|fault| self.fault(at, fault)));
+        texts.extend(self.end(at, exit, faults.first()));
+        texts
     }
 
     /// What was found in a file.
@@ -69,7 +126,9 @@ impl Json {
 
     pub(in crate::client) fn end(&mut self, at: At, exit: Exit, fault: Option<&Fault>) -> Vec<Text> {
         let (reason, message) = (json!(fault.map(|f| f.reason)), json!(fault.map(|f| &f.message)));
-        self.one(at, "end", vec![("exit", json!(exit.code())), ("reason", reason), ("message", message)])
+        let texts = self.one(at, "end", vec![("exit", json!(exit.code())), ("reason", reason), ("message", message)]);
+        self.setting.events.reach(Stage::Ended(exit.code()));
+        texts
     }
 
     pub(super) fn fault(&mut self, at: At, fault: &Fault) -> Vec<Text> {
@@ -131,7 +190,7 @@ impl Json {
     }
 
     fn one(&mut self, at: At, kind: &str, fields: Fields) -> Vec<Text> {
-        let seq = self.setting.events.fetch_add(1, Ordering::Relaxed) + 1;
+        let seq = self.setting.events.next();
         let time = at.wall.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         let mut all: Fields = vec![("v", json!(1)), ("type", json!(kind)), ("seq", json!(seq)), ("time", json!(time))];
         if let Some((run, namespace)) = &self.run {

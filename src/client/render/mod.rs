@@ -8,7 +8,7 @@ mod live;
 mod plain;
 mod story;
 
-pub(super) use json::Json;
+pub(super) use json::{Events, Json};
 pub(super) use story::{bytes, why_failed};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     fault::Fault,
     style::{Look, Mode},
 };
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 /// What a renderer wants written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub(super) struct Setting {
     pub zone: Option<jiff::tz::TimeZone>,
     /// Of a run on this machine: the command that runs it again. The cluster's verbs do not know it.
     pub again: Option<String>,
-    /// How many events programs were given: those of all runs of a command count on.
-    pub events: Arc<AtomicU64>,
+    /// Which events programs were given: those of all runs of a command count on.
+    pub events: Arc<Events>,
 }
 
 /// One of the renderers.

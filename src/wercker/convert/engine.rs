@@ -111,6 +111,26 @@ fn host(converter: &mut Converter<'_>, step: &Step, name: &str) -> String {
     made
 }
 
+/// Refuses two containers of one name, as the engine would once the second begins: a name is free again only after
+/// `internal/docker-kill`.
+pub(super) fn refuse_twice<'a>(converter: &mut Converter<'_>, steps: impl Iterator<Item = (&'a Step, &'a HereStep)>) {
+    let mut taken = BTreeSet::new();
+    for (step, here) in steps {
+        match here {
+            HereStep::DockerRun(run) if !taken.insert(run.name.as_str()) => {
+                let said = format!("{}: a container {} is there already", step.full_id(), run.name);
+                let at = step.name.as_ref().map_or(step.at, |name| name.at);
+                let hint = "choose another name, or end the first with internal/docker-kill";
+                converter.refuse(INVALID_PROPERTY, at, &said, hint);
+            }
+            HereStep::DockerKill(name) => {
+                taken.remove(name.as_str());
+            }
+            HereStep::DockerRun(_) | HereStep::DockerBuild(_) | HereStep::Commit(_) | HereStep::Keep => {}
+        }
+    }
+}
+
 /// A property of words: a text that is split as a shell does, a list, or a map of `NAME: value`.
 fn words(converter: &mut Converter<'_>, step: &Step, key: &str, commas: bool) -> Vec<String> {
     let Some(property) = step.property(key) else { return Vec::new() };

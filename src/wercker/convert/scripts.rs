@@ -41,6 +41,9 @@ const HELPERS: [(&str, &str); 7] = [
     ("fail", "fail() { echo \"failed: $*\" >&2; exit 1; }"),
 ];
 
+/// Interpreters that are shells: a script of one can be read by that of the box, as a rule.
+const SHELLS: [&str; 8] = ["sh", "bash", "ash", "dash", "ksh", "mksh", "zsh", "busybox"];
+
 /// Why a script runs without `set -e`.
 pub(super) const OF_SHEBANG: &str =
     "a script that began with #! ran without set -e, and in the shell of the box all the same";
@@ -92,6 +95,23 @@ pub(super) fn to_export(codes: &[&str], texts: &[Vec<&str>]) -> Vec<Vec<String>>
     codes.iter().enumerate().map(|(index, code)| one(index, code)).collect()
 }
 
+/// What a script's first line names that is no shell.
+pub(super) fn interpreter(code: &str) -> Option<&str> {
+    let mut words = code.trim_start().strip_prefix("#!")?.lines().next()?.split_whitespace();
+    let first = words.next()?;
+    let named = match base(first) {
+        // It may have flags and variables before the program.
+        "env" => words.find(|word| !word.starts_with('-') && !word.contains('='))?,
+        _ => first,
+    };
+    (!SHELLS.contains(&base(named))).then_some(named)
+}
+
+/// A program without its directory.
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 /// Functions that a later step calls: they do not outlive their step here.
 pub(super) fn shared_functions(converter: &mut Converter<'_>, made: &[Made]) -> Vec<String> {
     let mut notes = Vec::new();
@@ -116,6 +136,20 @@ pub(super) fn shared_functions(converter: &mut Converter<'_>, made: &[Made]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("#!/bin/sh\nx", None)]
+    #[case("\n #! /usr/bin/env bash\nx", None)]
+    #[case("#!/usr/bin/env -S A=b perl -w\nx", Some("perl"))]
+    #[case("#!/nonexistent/interp", Some("/nonexistent/interp"))]
+    #[case("#!/usr/local/bin/python3\n", Some("/usr/local/bin/python3"))]
+    #[case("#!/usr/bin/env", None)]
+    #[case("#!", None)]
+    #[case("echo '#!/usr/bin/perl'", None)]
+    fn an_interpreter_is_what_the_first_line_names(#[case] code: &str, #[case] expected: Option<&str>) {
+        assert_eq!(interpreter(code), expected);
+    }
 
     #[test]
     fn what_later_steps_use_is_exported() {

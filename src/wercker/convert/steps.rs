@@ -57,6 +57,7 @@ pub(super) fn steps(converter: &mut Converter<'_>, pipeline: &Pipeline, main: &[
         body.cwd = cwd(step, converter.document.source_dir.is_some());
         bodies.push((after, step, body));
     }
+    engine::refuse_twice(converter, bodies.iter().filter_map(|(_, step, body)| Some((*step, body.here.as_ref()?))));
     let codes: Vec<&str> = bodies.iter().map(|(_, _, body)| body.code.as_str()).collect();
     let texts: Vec<Vec<&str>> =
         bodies.iter().map(|(_, _, body)| body.texts.iter().map(String::as_str).collect()).collect();
@@ -168,7 +169,7 @@ fn own_files(code: &str, name: &str, owner: &str) -> String {
 
 fn body(converter: &mut Converter<'_>, pipeline: &Pipeline, step: &Step) -> Body {
     if step.is_script() {
-        return script(step);
+        return script(converter, step);
     }
     if !step.is_internal() {
         return registry::body(converter, step);
@@ -208,10 +209,17 @@ fn refuse(converter: &mut Converter<'_>, step: &Step, id: &str) {
     converter.refuse(reason::NOT_IN_CLUSTER, step.at, &format!("internal/{id} {what}"), hint);
 }
 
-fn script(step: &Step) -> Body {
+fn script(converter: &mut Converter<'_>, step: &Step) -> Body {
     let mut code = step.text("code").map(|text| text.value).unwrap_or_default();
     let mut notes = Vec::new();
     let goes_on = code.trim_start().starts_with("#!").then_some(scripts::OF_SHEBANG);
+    if let Some(other) = scripts::interpreter(&code) {
+        let said = format!(
+            "The script begins with #! and {other}, and the shell of the box runs it all the same, as in Wercker. \
+             Put it into a file of the source and call that."
+        );
+        notes.push(converter.lost(step.at, &said));
+    }
     let others: Vec<String> = step
         .properties
         .iter()

@@ -296,6 +296,11 @@ fn the_docker_login_is_used_and_only_for_its_host() {
     let project = Project::new(&format!(
         "  box: {{image: 'busybox:local'}}\n  steps: [{{name: push, dockerPush: {{repository: '{repository}', tags: [t], credentials: {{secretName: login}}}}}}]"
     ));
+    // The log of the step says it as the end of the run does.
+    let unknown = project.say(&["build"]);
+    let words = "if it is yours, say so: --registry-ca HOST=FILE";
+    assert!(unknown.out.contains(words) && unknown.err.contains(words), "{}", unknown.all());
+    assert!(!unknown.all().contains("administrator"), "{}", unknown.all());
     let arguments = ["build", "--registry-ca", &ca, "-o", "digest"];
     let refused = project.say(&arguments);
     assert_eq!(refused.code, Some(1), "{}", refused.all());

@@ -1,5 +1,6 @@
 //! The real command line, with a cluster that is not there.
 
+use serde_json::Value;
 use std::{
     fs,
     io::Write,
@@ -143,6 +144,63 @@ fn a_flag_that_only_docker_takes_is_not_left_out_in_a_cluster() {
             let dev = place.say(&["dev", "-f", "hello.yaml", flag]);
             assert_eq!((dev.code, dev.err), (2, words), "{flag}");
         }
+    }
+}
+
+/// What `help json` promises: `error`, and last of all `end` with the exit code.
+#[test]
+fn what_stops_a_verb_before_a_run_begins_is_an_event_too() {
+    let place = Place::new();
+    place.write("ok.yml", "box: debian\nbuild: [{script: {code: 'true'}}]\n");
+    place.write("hello.yaml", "{apiVersion: windlass.dev/v1alpha1, kind: Pipeline, metadata: {name: a}, spec: {}}");
+    let cases: [(&[&str], &str); 8] = [
+        (&["check", "nosuch"], "UnreadableFile"),
+        (&["build", "-f", "nosuch"], "UnreadableFile"),
+        (&["build", "-f", "ok.yml", "--env-file", "nosuch"], "UnreadableFile"),
+        (&["build", "-f", "hello.yaml"], "WrongType"),
+        (&["run", "nosuch"], "Usage"),
+        (&["convert", "ok.yml"], "Usage"),
+        (&["build", "--nosuch"], "Usage"),
+        (&["build", "--publish", "x"], "Usage"),
+    ];
+    for (arguments, reason) in cases {
+        let said = place.say(&[arguments, &["--json"]].concat());
+        let events: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+        let of = |key: &str| events.iter().map(|event| event[key].clone()).collect::<Vec<_>>();
+        let (types, last) = (of("type"), events.last().unwrap_or_else(|| panic!("{arguments:?}: {}", said.err)));
+        assert_eq!((types.first(), types.last()), (Some(&"begin".into()), Some(&"end".into())), "{arguments:?}");
+        assert!(types[1..types.len() - 1].iter().all(|kind| kind == "error"), "{arguments:?}: {types:?}");
+        assert_eq!(of("seq"), (1..=events.len()).map(Value::from).collect::<Vec<_>>(), "{arguments:?}");
+        assert_eq!((last["exit"].as_i64(), &last["reason"]), (Some(said.code.into()), &events[1]["reason"]));
+        assert!(said.err.starts_with(&format!("error[{reason}]: ")), "{arguments:?}: {}", said.err);
+        assert!(arguments[0] == "convert" || place.say(arguments).out.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_source_is_a_directory() {
+    let place = Place::new();
+    place.write("ok.yml", "box: debian\nbuild: [{script: {code: 'true'}}]\n");
+    let runner = place.directory.path().join("kubeconfig");
+    let mut command = place.command();
+    command.args(["build", "-f", "ok.yml", "--source", "ok.yml"]).env(NOWHERE.0, NOWHERE.1);
+    let said = said(&command.env("WINDLASS_RUNNER", runner).output().expect("windlass runs"));
+    assert!(said.err.starts_with("error[Usage]: --source ") && said.code == 2, "{}", said.err);
+    assert!(said.err.ends_with("/ok.yml: is not a directory\n  nothing was started\n"), "{}", said.err);
+}
+
+#[test]
+fn who_reads_a_wercker_yml_is_told_where_it_is_not_read() {
+    let place = Place::new();
+    let text = "box: debian\nbuild: [{script: {code: 'true'}}]\n";
+    place.write("ok.yml", text);
+    let run = place.say(&["run", "-f", "ok.yml"]);
+    let hint = "hint: it looks like a wercker.yml, which runs on Docker: windlass build -f";
+    assert!(run.code == 2 && run.err.ends_with(&format!("{hint} ok.yml\n")), "{}", run.err);
+    for verb in ["run", "build"] {
+        let file = fs::File::open(place.directory.path().join("ok.yml")).expect("the file");
+        let said = said(&place.command().args([verb, "-f", "-"]).stdin(file).output().expect("windlass runs"));
+        assert!(said.code == 2 && said.err.ends_with(&format!("{hint} FILE\n")), "{verb}: {}", said.err);
     }
 }
 

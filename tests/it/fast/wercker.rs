@@ -207,6 +207,62 @@ fn check_refuses_a_password_that_is_written_out() {
     assert!(code == 0, "{err}");
 }
 
+/// What a run says before it starts, `check` says: no more, and no less.
+#[test]
+fn check_warns_of_what_a_run_warns_of() {
+    let calls = "box: debian:12\nbuild:\n  - script: {name: a, code: 'retry() { \"$@\"; }'}\n  - script: {name: b, code: retry true}\n\
+        other: {box: $NOT_SET, steps: [{script: {code: make}}]}\n";
+    let place = Place::with(&[("wercker.yml", calls)]);
+    let (code, out, err) = place.say(&["check"]);
+    let told = "warning[Changed]: Step b calls retry, a function of step a";
+    assert!((code, out.as_str()) == (0, "") && err.starts_with(told), "{err}");
+    assert!(err.ends_with("wercker.yml: 0 errors, 1 warning\n"), "{err}");
+    assert_eq!(place.say(&["check", "--strict"]).0, 1);
+    assert!(place.say(&["check", "--json"]).1.contains("\"reason\":\"Changed\""));
+    // Each for its own pipelines only, and what all of them share once.
+    let shared = "box: debian:12\nservices: [{id: redis, name: My_Cache}]\nbuild: [{script: {code: make}}]\n\
+        deploy: {qa: [{script: {code: make}}], live: [{script: {code: make}}]}\n";
+    let err = Place::with(&[("wercker.yml", shared)]).say(&["check"]).2;
+    assert!(err.ends_with("wercker.yml: 0 errors, 1 warning\n"), "{err}");
+}
+
+#[test]
+fn check_takes_what_runs_take() {
+    let names: Vec<PathBuf> = files("good");
+    let names: Vec<&str> = names.iter().map(|path| path.to_str().unwrap()).collect();
+    let (code, _, err) = Place::with(&[]).say(&[&["check"], names.as_slice()].concat());
+    assert_eq!(code, 0, "{err}");
+    // Only a cluster does these otherwise.
+    for name in ["cache-and-output", "workflow", "services-private", "watch-with-ports"] {
+        let ok = |line: &str| line.starts_with("ok ") && line.contains(&format!("/{name}.yml: "));
+        assert!(err.lines().any(ok), "{name}: {err}");
+    }
+}
+
+#[test]
+fn check_knows_what_docker_would_refuse() {
+    let run = "internal/docker-run: {name: web, image: nginx}";
+    let text = |between: &str| format!("box: debian:12\nbuild:\n  - {run}\n{between}  - {run}\n");
+    let (code, _, err) = Place::with(&[("wercker.yml", &text(""))]).say(&["check"]);
+    let told = "error[InvalidProperty]: internal/docker-run: a container web is there already\n  --> wercker.yml:4:";
+    assert!(code == 1 && err.starts_with(told), "{err}");
+    let (code, _, err) =
+        Place::with(&[("wercker.yml", &text("  - internal/docker-kill: {name: web}\n"))]).say(&["check"]);
+    assert_eq!((code, err.as_str()), (0, "ok wercker.yml: 1 pipeline (build)\n"));
+}
+
+#[test]
+fn an_interpreter_that_is_no_shell_is_told() {
+    let text = "box: debian:12\nbuild:\n  - script:\n      code: |\n        #!/usr/bin/env perl\n        print 1;\n";
+    let (code, _, err) = Place::with(&[("wercker.yml", text)]).say(&["check"]);
+    let told = "warning[Changed]: The script begins with #! and perl, and the shell of the box runs it all the same";
+    assert!(code == 0 && err.starts_with(told), "{err}");
+    let (_, out, err) = Place::with(&[("wercker.yml", text)]).say(&["convert"]);
+    assert!(err.starts_with(told) && out.contains("# The script begins with #! and perl"), "{err}{out}");
+    let (_, _, err) = Place::with(&[("wercker.yml", &text.replace("perl", "bash"))]).say(&["check", "--strict"]);
+    assert_eq!(err, "ok wercker.yml: 1 pipeline (build)\n");
+}
+
 #[test]
 fn check_gives_events() {
     let place = Place::with(&[("wercker.yml", "box: debian:12\nbuild:\n  - scirpt: {code: x}\n")]);
