@@ -323,21 +323,25 @@ mod tests {
     fn a_run_begins_though_others_that_end_remove_the_directory_of_all() {
         let temporary = tempfile::tempdir().unwrap();
         let base = temporary.path().join("windlass-0");
-        let (stop, owner) = (std::sync::atomic::AtomicBool::new(false), Owner::me().unwrap());
+        let owner = Owner::me().unwrap();
+        // With its sender, also that of a test that fails, the other thread ends.
+        let (going_on, ended) = std::sync::mpsc::channel::<()>();
         thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let _ = fs::remove_dir(&base);
+            let base = &base;
+            scope.spawn(move || {
+                // Not at every moment: runs do not end that often, and each try to begin would be undone.
+                while ended.recv_timeout(Duration::from_micros(20)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                    let _ = fs::remove_dir(base);
                 }
             });
+            let _going_on = going_on;
             for number in 0..200 {
-                own_directory(&base).unwrap();
+                own_directory(base).unwrap();
                 let root = base.join(number.to_string());
                 make_root(&root, &owner, "-").unwrap();
-                assert_eq!(fs::metadata(&base).unwrap().mode() & 0o777, 0o700);
+                assert_eq!(fs::metadata(base).unwrap().mode() & 0o777, 0o700);
                 fs::remove_dir_all(&root).unwrap();
             }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
     }
 
