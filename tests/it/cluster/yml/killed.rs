@@ -107,7 +107,7 @@ fn a_container_that_was_asked_for_before_a_second_ctrl_c_goes_with_the_run() {
 #[test]
 fn a_run_that_is_cancelled_as_its_box_begins_has_its_after_steps() {
     let project = project(
-        "box: busybox:local\nbuild:\n  steps:\n    - script: {code: echo of the step}\n\
+        "box: busybox:local\nbuild:\n  steps:\n    - script: {code: echo of the step; sleep 600}\n\
          \x20 after-steps:\n    - script: {code: echo of the after-step}\n",
     );
     let gate = Gate::before(&["POST ", "/containers/", "/start"]);
