@@ -116,6 +116,13 @@ impl Person {
         self.sees("\nready> ");
     }
 
+    /// Has the shell wait until its terminal has this size: that comes over its own stream, and may be later than what is
+    /// typed.
+    pub(crate) fn has_size(&mut self, size: &str) {
+        self.types(&format!("until test \"$(stty size)\" = '{size}'; do sleep 0.1; done; echo si''zed\n"));
+        self.sees("\nsized\r\nready> ");
+    }
+
     /// Waits for the end of the program: its exit code.
     pub(crate) fn leaves(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;

@@ -357,8 +357,9 @@ fn people_enter_a_run_that_waits_and_let_it_go_on() {
     let mut person = Person::starts(project.command(&["shell", &run]).env_remove("CI"));
     person.sees(&format!("attaching to {run}; Ctrl-P Ctrl-Q detaches"));
     person.prompts();
-    person.types("echo it is $STAGE; stty size\n");
-    person.sees("\nit is test\r\n30 90");
+    person.types("echo it is $STAGE\n");
+    person.sees("\nit is test\r\nready> ");
+    person.has_size("30 90");
     person.types("\u{10}\u{11}");
     person.sees(&format!("detached; {run} goes on as it was: windlass shell {run}"));
     assert_eq!(person.leaves(), Some(0));

@@ -173,8 +173,9 @@ fn a_shell_step_is_given_the_terminal_of_who_sits_there() {
     let before = person.settings();
     person.sees("step look:");
     person.prompts();
-    person.types("echo it is $VERSION; stty size; echo mended > made\n");
-    person.sees("\nit is 1.4\r\n30 90");
+    person.types("echo it is $VERSION; echo mended > made\n");
+    person.sees("\nit is 1.4\r\nready> ");
+    person.has_size("30 90");
     person.types("sleep 1000; echo code $?\n");
     person.sees("sleep 1000");
     std::thread::sleep(Duration::from_millis(300));

@@ -85,12 +85,10 @@ fn a_shell_has_the_steps_environment_and_leaving_it_goes_on() {
     person.prompts();
     person.types("echo \"it is $STAGE $VERSION $OWN $WERCKER_STEP_NAME $(basename $PWD)\"; touch made\n");
     person.sees("\nit is test 1.4 yes look sub");
-    person.types("stty size; tty\n");
-    person.sees("\n30 90");
-    person.resizes(40, 120);
-    person.types("sleep 0.2; stty size\n");
-    person.sees("\n40 120");
     person.sees("ready> ");
+    person.has_size("30 90");
+    person.resizes(40, 120);
+    person.has_size("40 120");
     person.types("export LEFT=1; (exit 3)\n");
     person.sees("ready> ");
     person.types("\u{4}");
