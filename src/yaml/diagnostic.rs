@@ -192,9 +192,18 @@ fn is_of_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
+/// Bytes from which a line is not shown from its first word on that sounds secret: nobody wrote it by hand, and to look at
+/// each such word would take long.
+const LONG_LINE: usize = 4096;
+
 /// A line without the values of credentials, unless they are variables. What follows one is not shown, as nobody knows
 /// where it ends.
 fn masked(line: &str) -> String {
+    if line.len() > LONG_LINE {
+        let word = secret_word(&line.to_ascii_lowercase());
+        let before = word.and_then(|word| line.get(..word));
+        return before.map_or_else(|| line.to_owned(), |before| format!("{before}***"));
+    }
     let mut shown = 0;
     while let Some((at, sign)) = line.get(shown..).and_then(secret_value) {
         let Some((key, value)) = line.split_at_checked(shown + at) else { break };
